@@ -1,0 +1,156 @@
+"""What samples and batches look like; the contract between data sets, tasks and pictures.
+
+A sample and a batch of it are the same class: a batch has one leading axis more in every tensor field and lists in the
+others. Workers hand over uint8 images; the task normalises and distorts them on the device.
+
+Letters: B batch, T frames, H W pixels, G global and L local views, h w patches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """Base of all samples and batches: moves and pins its tensors, leaves everything else alone."""
+
+    def _map(self, function: object) -> Self:
+        changed = {f.name: function(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}  # type: ignore[operator]
+        return replace(self, **changed)
+
+    def to(self, *args: object, **kwargs: object) -> Self:
+        """The same batch with every tensor moved as by `Tensor.to`; the name is what Lightning looks for."""
+        return self._map(lambda value: value.to(*args, **kwargs))
+
+    def pin_memory(self) -> Self:
+        """The same batch in page-locked memory; called by the data loader."""
+        return self._map(lambda value: value.pin_memory())
+
+    @classmethod
+    def collate(cls, samples: Sequence[Self]) -> Self:
+        """Stack samples: tensors along a new first axis, everything else into lists.
+
+        Raises:
+            ValueError: If tensors of one field differ in shape; says which field and shapes.
+        """
+        if not samples:
+            raise ValueError(f"{cls.__name__}.collate: needs at least one sample")
+        values: dict[str, object] = {}
+        for field in fields(cls):
+            column = [getattr(sample, field.name) for sample in samples]
+            if isinstance(column[0], Tensor):
+                shapes = {tuple(value.shape) for value in column}
+                if len(shapes) > 1:
+                    raise ValueError(f"{cls.__name__}.{field.name}: samples of one batch differ in shape: {shapes}")
+                values[field.name] = torch.stack(column)
+            elif column[0] is None:
+                values[field.name] = None
+            else:
+                values[field.name] = column
+        return type(samples[0])(**values)
+
+
+@dataclass(kw_only=True)
+class FrameClip(Batch):
+    """An image (T=1) or a video clip with its label.
+
+    Attributes:
+        images: uint8 [T, 3, H, W]; a batch has [B, T, 3, H, W].
+        label: int64 scalar; -1 where there is none.
+        name: Where it came from; a list in a batch.
+        seed: int64 scalar that every later random choice about this sample derives from.
+    """
+
+    images: Tensor
+    label: Tensor
+    name: str | list[str]
+    seed: Tensor
+
+
+@dataclass(kw_only=True)
+class SceneClip(Batch):
+    """A clip with exact geometry.
+
+    Attributes:
+        images: uint8 [T, 3, H, W].
+        depth: float32 [T, H, W], z-depth (along the optical axis); metres where `is_metric`, 0 where invalid.
+        valid: bool [T, H, W].
+        intrinsics: float32 [T, 3, 3], pixels; pixel i has its centre at i + 0.5.
+        camera_to_world: float32 [T, 4, 4], OpenCV axes (x right, y down, z forward).
+        is_metric: bool scalar.
+        is_video: bool scalar; False for unordered views.
+        name: Where it came from; a list in a batch.
+        seed: int64 scalar that every later random choice about this sample derives from.
+    """
+
+    images: Tensor
+    depth: Tensor
+    valid: Tensor
+    intrinsics: Tensor
+    camera_to_world: Tensor
+    is_metric: Tensor
+    is_video: Tensor
+    name: str | list[str]
+    seed: Tensor
+
+
+@dataclass(kw_only=True)
+class ViewBatch(Batch):
+    """Crops of images (T=1) or clips for self-supervision; also the sample, without the B axis and `masks`.
+
+    Attributes:
+        global_crops: uint8 [B, G, T, 3, S, S]; not yet distorted.
+        local_crops: uint8 [B, L, T, 3, s, s].
+        masks: bool [B, G, T, h, w], True where the student sees the mask token; drawn per batch by the collate function,
+            None in a sample.
+        seed: int64 [B].
+        name: Where the samples came from.
+    """
+
+    global_crops: Tensor
+    local_crops: Tensor
+    masks: Tensor | None = None
+    seed: Tensor
+    name: str | list[str]
+
+
+class Region(NamedTuple):
+    """A box with its text: a written word, or the phrase that refers to the thing in the box."""
+
+    text: str
+    box: tuple[float, float, float, float]
+    """x1, y1, x2, y2 in [0, 1], relative to the image as the model sees it."""
+
+
+class TextTarget(NamedTuple):
+    """What is to be said about an image or clip; `tasks.captioning.prompts` words it.
+
+    `caption`: `text` is the caption. `ocr`: `regions` are the words. `grounding`: `text` is the phrase, `regions` its boxes.
+    `region`: `regions[0].box` is asked for, `text` is the answer.
+    """
+
+    task: Literal["caption", "ocr", "grounding", "region"]
+    text: str
+    regions: tuple[Region, ...] = ()
+
+
+@dataclass(kw_only=True)
+class CaptionClip(Batch):
+    """An image or clip with something to say about it.
+
+    Attributes:
+        images: uint8 [T, 3, H, W].
+        target: The text side; a list in a batch.
+        name: Where it came from; a list in a batch.
+        seed: int64 scalar (chooses among the paraphrased instructions).
+    """
+
+    images: Tensor
+    target: TextTarget | list[TextTarget]
+    name: str | list[str]
+    seed: Tensor

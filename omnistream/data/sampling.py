@@ -1,0 +1,87 @@
+"""Which sample comes next, and the random numbers it uses: functions of (seed, epoch, index) alone.
+
+Nothing here depends on worker count or on what ran before, so any step can be reproduced and any run resumed exactly.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+
+class SampleKey(NamedTuple):
+    """What a data set's `__getitem__` receives: the sample's index, and the pass over the data it belongs to."""
+
+    epoch: int
+    index: int
+
+
+def sample_key(key: "int | SampleKey") -> SampleKey:
+    """A plain index means epoch 0."""
+    return key if isinstance(key, SampleKey) else SampleKey(0, int(key))
+
+
+def sample_rng(seed: int, key: "int | SampleKey", salt: int = 0) -> np.random.Generator:
+    """Random numbers for one sample; `salt` separates independent uses of the same sample."""
+    epoch, index = sample_key(key)
+    return np.random.default_rng(np.random.SeedSequence([seed, epoch, index, salt]))
+
+
+def sample_seed(seed: int, key: "int | SampleKey", salt: int = 0) -> torch.Tensor:
+    """One int64 scalar in [0, 2**62) that stands for the sample in a batch."""
+    return torch.tensor(int(sample_rng(seed, key, salt).integers(2**62)), dtype=torch.int64)
+
+
+class EndlessBatchSampler(Sampler[list[SampleKey]]):
+    """Batches of keys without end, in a seeded order per epoch, that can start anywhere.
+
+    The stream is cut into global batches of `batch_size * num_replicas` keys; this rank takes its share of each. Its
+    position is the number of batches consumed, so a run resumes at `start_batch` whatever the number of workers was.
+
+    Args:
+        num_samples: Length of the data set.
+        batch_size: Samples per rank and batch.
+        seed: Determines the order.
+        shuffle: Permute each epoch; otherwise in order.
+        rank: This process.
+        num_replicas: Number of processes.
+        start_batch: Batches already consumed.
+
+    Raises:
+        ValueError: If there are no samples or a count is not positive.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        num_replicas: int = 1,
+        start_batch: int = 0,
+    ) -> None:
+        if num_samples < 1 or batch_size < 1 or num_replicas < 1:
+            raise ValueError(
+                f"needs at least one sample, batch size and replica; got {num_samples}, {batch_size}, {num_replicas}"
+            )
+        self.num_samples, self.batch_size, self.seed, self.shuffle = num_samples, batch_size, seed, shuffle
+        self.rank, self.num_replicas, self.start_batch = rank, num_replicas, start_batch
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def _key(self, position: int) -> SampleKey:
+        epoch, offset = divmod(position, self.num_samples)
+        if not self.shuffle:
+            return SampleKey(epoch, offset)
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng([self.seed, epoch]).permutation(self.num_samples))
+        return SampleKey(epoch, int(self._order[1][offset]))
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        batch = self.start_batch
+        while True:
+            first = (batch * self.num_replicas + self.rank) * self.batch_size
+            yield [self._key(first + i) for i in range(self.batch_size)]
+            batch += 1

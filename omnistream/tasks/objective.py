@@ -1,0 +1,101 @@
+"""The contract of a training objective: fitted alone, or one of many inside MultiTaskModule."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from omnistream.backbone import OmniStream
+from omnistream.tasks.optimization import OptimizerConfig, build_optimizer
+
+
+@dataclass
+class ObjectiveLoss:
+    """The result of one forward pass of an objective.
+
+    Attributes:
+        total: Scalar with gradient: the weighted sum of the terms.
+        terms: Unweighted scalars by name, without gradient, for logs and for naming what became non-finite.
+        aux: Anything a picture callback may want (predictions), without gradient.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    aux: dict[str, Any] = field(default_factory=dict)
+
+
+class Objective(LightningModule):
+    """Base of SSL, geometry and captioning.
+
+    An objective owns its heads, not the backbone: `build(backbone)` makes the heads for a backbone, and every call is handed
+    the backbone. Alone (constructed with a backbone) it registers the backbone and optimises both; inside MultiTaskModule
+    the backbone belongs to that module.
+
+    Subclasses call `save_hyperparameters` themselves if they want it, implement `build` and `compute`, and may override
+    `micro_batches` and `after_step`. Inside `compute`, every parameter must be used through some module's `__call__`, which
+    is what FSDP2 hooks.
+
+    Args:
+        backbone: Given when fitted alone.
+        optimizer: Used when fitted alone.
+    """
+
+    def __init__(self, backbone: OmniStream | None = None, optimizer: OptimizerConfig | None = None) -> None:
+        super().__init__()
+        self.optimizer_config = optimizer or OptimizerConfig()
+        self.backbone = backbone
+        if backbone is not None:
+            self.build(backbone)
+
+    def build(self, backbone: OmniStream) -> None:
+        """Create the heads for this backbone; called once, after all constructor arguments are attributes."""
+        raise NotImplementedError
+
+    def compute(self, backbone: nn.Module, batch: Any, step: int) -> ObjectiveLoss:
+        """Forward pass and loss of one micro-batch.
+
+        Args:
+            backbone: As given to `build`, perhaps wrapped for parallelism.
+            batch: One value of `micro_batches`.
+            step: Optimiser steps done so far, for schedules.
+        """
+        raise NotImplementedError
+
+    def micro_batches(self, batch: Any) -> dict[str, Any]:
+        """Parts of a batch that are run one after the other, each with its own backward pass; names prefix the logs."""
+        return {"": batch}
+
+    def after_step(self, backbone: nn.Module, step: int) -> None:
+        """Called after the optimiser step with the number of steps now done; an EMA teacher is updated here."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Alone: the summed loss of all micro-batches, optimised automatically."""
+        assert self.backbone is not None
+        total = torch.zeros((), device=self.device)
+        for name, part in self.micro_batches(batch).items():
+            loss = self.compute(self.backbone, part, self.global_step)
+            prefix = f"train/{name}/" if name else "train/"
+            self.log_dict({prefix + term: value for term, value in loss.terms.items()}, batch_size=1)
+            total = total + loss.total
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=1)
+        return total
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Alone: tell the objective that a step was made."""
+        if self.backbone is not None:
+            self.after_step(self.backbone, self.global_step)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Alone: log the loss of every micro-batch."""
+        assert self.backbone is not None
+        for name, part in self.micro_batches(batch).items():
+            loss = self.compute(self.backbone, part, self.global_step)
+            prefix = f"val/{name}/" if name else "val/"
+            self.log_dict({prefix + term: value for term, value in loss.terms.items()}, batch_size=1, sync_dist=True)
+            self.log(f"{prefix}loss", loss.total, batch_size=1, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """Adam with linear warm-up and cosine decay (paper Sec. 4.2)."""
+        return build_optimizer(self, self.optimizer_config, self.trainer.max_steps)

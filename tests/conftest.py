@@ -1,0 +1,22 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def sample_data() -> Path:
+    """Folder with real sample data; tests that need it are skipped where it is not at hand."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    path = Path(os.environ.get("OMNISTREAM_SAMPLE_DATA", default))
+    if not path.is_dir():
+        pytest.skip(f"no sample data at {path}; set OMNISTREAM_SAMPLE_DATA")
+    return path
