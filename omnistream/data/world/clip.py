@@ -103,7 +103,7 @@ def _classes(scene: Scene, thing: np.ndarray, face: np.ndarray) -> np.ndarray:
     """Class ids of hits: a table over sky, the six faces of the background, and the objects."""
     wall, floor = CLASSES.index("wall"), CLASSES.index("floor" if scene.is_room else "ground")
     faces = [wall, wall, CLASSES.index("ceiling"), floor, wall, wall]
-    kinds = [CLASSES.index(scene.kind(k)) for k in range(len(scene.shape))]
+    kinds = [CLASSES.index(kind) for kind in scene.kinds]
     table = np.array([CLASSES.index("sky"), *faces, *kinds], dtype=np.uint8)
     row = np.where(thing == SKY, 0, np.where(thing == BACKGROUND, 1 + face, 6 + thing))
     return table[row]

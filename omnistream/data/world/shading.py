@@ -88,7 +88,7 @@ def _object_surface(scene: Scene, local: np.ndarray, which: np.ndarray, frame: n
     turned = np.einsum("nij,jn->in", scene.rotation[frame, which], normal)
     turned /= np.sqrt((turned * turned).sum(0)) + 1e-12
     face = 2 * axis + (dominant > 0)
-    scale = 0.5 / scene.half.mean(1)[which]
+    scale = (0.5 / np.sort(scene.half, axis=1)[:, 1:].mean(1))[which]  # a thin sign is as large as its face
     return face, u * 0.5 + 0.5, v * 0.5 + 0.5, turned, scale
 
 

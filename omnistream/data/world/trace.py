@@ -1,6 +1,7 @@
 """Which surface every ray of a clip meets first: all frames at once, exact z-depth."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -142,8 +143,8 @@ def _trace_shape(
     direction = np.stack([matrix[3 * i] * x + matrix[3 * i + 1] * y + matrix[3 * i + 2] for i in range(3)])
     t = intersect(shape, start, direction)
     ray = (frame[window] * len(rays.y) + row) * len(rays.x) + column
-    ends = starts.reshape(len(objects), frames)[:, 0].tolist() + [total]
-    for index, (first, last) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+    ends = [*starts.reshape(len(objects), frames)[:, 0].tolist(), total]
+    for index, (first, last) in enumerate(pairwise(ends)):
         mine, mine_t = ray[first:last], t[first:last]
         nearer = np.flatnonzero(mine_t < hits.depth[mine])
         won = mine[nearer]

@@ -25,7 +25,7 @@ class Seen:
     area: int
     """Its visible pixels."""
     depth: float
-    """Median z-depth of its visible pixels in metres."""
+    """Mean z-depth of its visible pixels in metres."""
     half_width: float
     """Half its width in metres."""
 
@@ -47,18 +47,18 @@ def seen_objects(clip: WorldClip, frame: int) -> list[Seen]:
         found.append(
             Seen(
                 index=thing - 1,
-                kind=clip.scene.kind(thing - 1),
+                kind=clip.scene.kinds[thing - 1],
                 colour=clip.scene.colour[thing - 1],
                 box=tuple(float(edge) for edge in box),
                 area=int(mask.sum()),
-                depth=float(np.median(depth[mask])),
+                depth=float(np.mean(depth[mask])),
                 half_width=float(clip.scene.half[thing - 1, 0]),
             )
         )
     return found
 
 
-def legible_words(clip: WorldClip, frame: int, min_height: float = 6.0) -> list[tuple[str, Box]]:
+def legible_words(clip: WorldClip, frame: int, min_height: float = 9.0) -> list[tuple[str, Box]]:
     """Words with their boxes: on signs that are seen whole and large enough, and the overlay.
 
     Args:
@@ -68,12 +68,11 @@ def legible_words(clip: WorldClip, frame: int, min_height: float = 6.0) -> list[
     """
     size = clip.instances.shape[1:]
     words = []
-    for index, word in enumerate(clip.scene.words):
-        if word is not None:
-            quad = _word_corners(clip, index, frame, word)
-            if quad is not None and _is_legible(quad, clip.instances[frame] == index + 1, min_height):
-                low, high = quad.min(0) / (size[1], size[0]), quad.max(0) / (size[1], size[0])
-                words.append((word, (float(low[0]), float(low[1]), float(high[0]), float(high[1]))))
+    for index, word in clip.scene.words.items():
+        quad = _word_corners(clip, index, frame, word)
+        if quad is not None and _is_legible(quad, clip.instances[frame] == index + 1, min_height):
+            low, high = quad.min(0) / (size[1], size[0]), quad.max(0) / (size[1], size[0])
+            words.append((word, (float(low[0]), float(low[1]), float(high[0]), float(high[1]))))
     if clip.overlay is not None:
         words = [(word, box) for word, box in words if not _overlap(box, clip.overlay[1])]
         words.append(clip.overlay)
