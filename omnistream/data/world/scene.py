@@ -158,13 +158,16 @@ def stack_materials(*parts: Materials) -> Materials:
 
 
 def sign_materials(words: list[str]) -> Materials:
-    """A plain white board with the word's own texture, numbered after the atlas, on the face -z."""
+    """A light board with the word's own texture, numbered after the atlas, on the face -z.
+
+    The tint is brighter than white, as if the sign was lit, so that letters are legible away from the light.
+    """
     count = len(words)
     texture = np.full((count, 6), texture_ids("noise")[0])
     texture[:, 4] = len(NAMES) + np.arange(count)
     contrast = np.full((count, 6), 0.3)
     contrast[:, 4] = 1.0
-    return _float32(texture, np.ones((count, 6)), np.full((count, 6, 3), 235.0), contrast)
+    return _float32(texture, np.ones((count, 6)), np.full((count, 6, 3), 380.0), contrast)
 
 
 def building_materials(rng: np.random.Generator, count: int) -> Materials:

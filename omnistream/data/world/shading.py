@@ -3,10 +3,9 @@
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from omnistream.data.world.primitives import intersect
 from omnistream.data.world.scene import Scene
 from omnistream.data.world.textures import atlas, sample
-from omnistream.data.world.trace import BACKGROUND, SKY, Hits, Rays
+from omnistream.data.world.trace import BACKGROUND, SKY, Hits, Rays, nearest_object
 
 
 def shade(scene: Scene, rays: Rays, hits: Hits, max_depth: float, shadows: bool = False) -> Float[np.ndarray, "N 3"]:
@@ -103,22 +102,10 @@ def _light(scene: Scene, point: np.ndarray, normal: np.ndarray, shadows: bool, f
         cosine = (normal * towards).sum(0) / np.sqrt((towards * towards).sum(0))
     cosine = np.maximum(cosine, 0)
     if shadows:
-        cosine *= ~_in_shadow(scene, point + 1e-3 * normal, towards, frame)
+        # `towards` ends at the lamp, where t = 1; the sun is at no distance.
+        free = nearest_object(scene, frame, point + 1e-3 * normal, towards) >= (np.inf if lighting.is_sun else 1)
+        cosine = cosine * free
     return lighting.ambient + (1 - lighting.ambient) * cosine
-
-
-def _in_shadow(scene: Scene, point: np.ndarray, towards: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """Whether an object stands between each point and the light."""
-    dark = np.zeros(point.shape[1], dtype=bool)
-    reach = np.inf if scene.lighting.is_sun else 1.0
-    for k in range(len(scene.shape)):
-        to_unit = np.swapaxes(scene.rotation[:, k], -1, -2) / scene.half[k][:, None]
-        centre = scene.position[:, k].T[:, frame]
-        matrix = to_unit[frame]
-        start = np.einsum("nij,jn->in", matrix, point - centre)
-        t = intersect(int(scene.shape[k]), start, np.einsum("nij,jn->in", matrix, towards), near=0.0)
-        dark |= (t < reach) & scene.present[frame, k]
-    return dark
 
 
 def _sky(scene: Scene, rays: Rays) -> np.ndarray:

@@ -64,6 +64,22 @@ def trace(scene: Scene, rays: Rays) -> Hits:
     return hits
 
 
+def nearest_object(
+    scene: Scene, frame: Int[np.ndarray, " N"], start: Float[np.ndarray, "3 N"], direction: Float[np.ndarray, "3 N"]
+) -> Float[np.ndarray, " N"]:
+    """The smallest t at which free rays, each in its own frame, meet an object; infinity where they meet none.
+
+    Tries every object for every ray; for rays that are not those of a camera.
+    """
+    nearest = np.full(frame.shape, np.inf, dtype=np.float32)
+    for k in range(len(scene.shape)):
+        to_unit = (np.swapaxes(scene.rotation[:, k], -1, -2) / scene.half[k][:, None])[frame]
+        unit_start = np.einsum("nij,jn->in", to_unit, start - scene.position[:, k].T[:, frame])
+        t = intersect(int(scene.shape[k]), unit_start, np.einsum("nij,jn->in", to_unit, direction), near=0.0)
+        np.minimum(nearest, np.where(scene.present[frame, k], t, np.inf), out=nearest)
+    return nearest
+
+
 def _trace_background(scene: Scene, rays: Rays) -> Hits:
     """From inside a room every ray leaves through one face; open land has the floor only."""
     frames, count = rays.frames, rays.direction.shape[1]
