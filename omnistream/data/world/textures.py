@@ -82,7 +82,10 @@ def sample(
 
 
 def _mix(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    return a * (1 - weight) + b * weight
+    mixed = b.astype(np.float32) - a
+    mixed *= weight
+    mixed += a
+    return mixed
 
 
 def _picture(name: str) -> np.ndarray:
