@@ -1,7 +1,9 @@
 """Self-supervision on images and clips: student and teachers, losses, masks and views."""
 
+from omnistream.tasks.ssl.config import SSLHeadConfig, SSLLossConfig, TeacherConfig
+from omnistream.tasks.ssl.device_views import DistortionConfig
 from omnistream.tasks.ssl.masking import ImageMaskConfig, VideoMaskConfig
-from omnistream.tasks.ssl.module import DistortionConfig, SSLHeadConfig, SSLLossConfig, SSLModule, TeacherConfig
+from omnistream.tasks.ssl.module import SSLModule
 from omnistream.tasks.ssl.views import CropConfig, MultiCropDataset
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Gram anchoring: the student keeps the patch-to-patch similarities of the gram teacher, so that dense features stay sharp."""
+"""Gram anchoring: the student keeps the gram teacher's patch-to-patch similarities, so that features stay sharp."""
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,8 @@ def gram_loss(
         remove_negative: Replace negative similarities by 0 in both.
         remove_only_teacher_negative: Replace them in the teacher's matrix only.
 
-    Source: paper eq. 14 (a squared Frobenius norm there); the mean is facebookresearch/dinov3: dinov3/loss/gram_loss.py.
+    Source: paper eq. 14 (a squared Frobenius norm there); the mean is that of
+    facebookresearch/dinov3: dinov3/loss/gram_loss.py.
     """
     with torch.autocast(student.device.type, enabled=False):
         students = _similarities(student.float(), normalize, image_level)

@@ -1,6 +1,7 @@
 """The projection head of DINO and iBOT."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class ProjectionHead(nn.Module):
             raise ValueError(f"num_layers must be at least 1, got {num_layers}")
         widths = [embed_dim, *[hidden_dim] * (num_layers - 1), bottleneck_dim]
         layers: list[nn.Module] = []
-        for width, next_width in zip(widths[:-1], widths[1:], strict=True):
+        for width, next_width in pairwise(widths):
             layers += [nn.Linear(width, next_width), nn.GELU()]
         self.mlp = nn.Sequential(*layers[:-1])
         self.last_layer = nn.Linear(bottleneck_dim, num_prototypes, bias=False)

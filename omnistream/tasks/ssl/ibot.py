@@ -1,7 +1,7 @@
 """The patch-level loss: the student names the prototype of patches it cannot see.
 
-One 16-frame view at 512 pixels has some 13,000 masked patches; at 65,536 prototypes their float32 logits take 3.2 GiB, and
-training would hold several such arrays. Everything here therefore works on chunks of patches: the teacher's targets are
+One 16-frame view at 512 pixels has some 13,000 masked patches; at 65,536 prototypes their float32 logits take 3.2 GiB,
+and training would hold several such arrays. Everything here therefore works on chunks of patches: the teacher's targets are
 kept as Sinkhorn potentials and formed when needed, and the student's logits are recomputed in the backward pass.
 """
 
@@ -86,8 +86,8 @@ def ibot_loss(
 
         loss = 1 / num_crops * sum over crops of  1 / n_crop * sum over its masked patches of  CE(target, student)
 
-    To be called inside the student head's forward pass. Logits are computed chunk by chunk and again in the backward pass;
-    the result does not depend on the chunk size.
+    To be called inside the student head's forward pass. Logits are computed chunk by chunk and again in the backward
+    pass; the result does not depend on the chunk size.
 
     Args:
         bottleneck: Student features of the masked patches.
@@ -108,7 +108,8 @@ def ibot_loss(
 
     # Even without masked patches one empty chunk runs, so that the head's parameters stay in the graph.
     parts = [
-        checkpoint(part, bottleneck[rows], rows, use_reentrant=False) for rows in _chunks(len(bottleneck), chunk_size)
+        checkpoint(part, bottleneck[rows], rows, use_reentrant=False, preserve_rng_state=False)
+        for rows in _chunks(len(bottleneck), chunk_size)
     ]
     return torch.stack(parts).sum() / num_crops
 

@@ -26,8 +26,8 @@ def koleo_loss(
         features: Of one crop; never mix two crops of one sample.
         num_neighbours: Nearest samples that are averaged over.
         across_processes: Look for neighbours in the batches of all processes; all must have equally many rows.
-        group_size: With `across_processes`, cut the global batch into consecutive groups of this many rows and look only
-            inside the group; a multiple of the local batch that divides the global batch. None: the whole batch.
+        group_size: With `across_processes`, cut the global batch into consecutive groups of this many rows and look
+            only inside the group; a multiple of the local batch that divides the global batch. None: the whole batch.
 
     Raises:
         ValueError: If `group_size` does not fit the batches.

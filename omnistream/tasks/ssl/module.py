@@ -1,21 +1,20 @@
 """Self-supervised objective on images and clips (paper Sec. 3.3 and Appendix A): DINO + iBOT + 0.1 KoLeo + Gram."""
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from omnistream.backbone import OmniStream
 from omnistream.data.batch import ViewBatch
-from omnistream.data.photometric import PhotometricConfig, photometric
 from omnistream.distributed import world_size
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
+from omnistream.tasks.ssl.config import SSLHeadConfig, SSLLossConfig, TeacherConfig
+from omnistream.tasks.ssl.device_views import DeviceViews, DistortionConfig, device_views
 from omnistream.tasks.ssl.dino import dino_loss, pair_shares, pool_frames
 from omnistream.tasks.ssl.gram import gram_loss, resize_patches
 from omnistream.tasks.ssl.heads import ProjectionHead
@@ -24,80 +23,6 @@ from omnistream.tasks.ssl.koleo import koleo_loss
 from omnistream.tasks.ssl.schedules import inclusive_warmup_cosine, warmup_then_cosine
 from omnistream.tasks.ssl.sinkhorn import sinkhorn_knopp
 from omnistream.tasks.ssl.teacher import EMATeacher, GramTeacher
-
-
-@dataclass(frozen=True)
-class SSLHeadConfig:
-    """Size of the DINO head and of the iBOT head; defaults are the released configuration's for ViT-L.
-
-    With fewer teacher rows than prototypes a target cannot be sharper than ln(prototypes / rows): small runs need few
-    prototypes.
-    """
-
-    num_prototypes: int = 65536
-    hidden_dim: int = 2048
-    bottleneck_dim: int = 256
-    num_layers: int = 3
-
-
-@dataclass(frozen=True)
-class SSLLossConfig:
-    """Weights and options of the terms; defaults are the paper's and the released configuration's."""
-
-    dino: float = 1.0
-    """Weight of both DINO terms together."""
-    ibot: float = 1.0
-    koleo: float = 0.1
-    """Weight of the sum over global crops."""
-    gram: float = 1.0
-    """Weight of Gram anchoring, images only; 0 leaves the gram teacher out."""
-    student_temperature: float = 0.1
-    sinkhorn_iterations: int = 3
-    koleo_neighbours: int = 1
-    koleo_across_processes: bool = False
-    """Search neighbours in the batches of all processes; needed where a process holds one sample."""
-    koleo_group_size: int | None = None
-    gram_normalize: bool = True
-    gram_image_level: bool = True
-    gram_remove_negative: bool = False
-    gram_remove_only_teacher_negative: bool = False
-    chunk_size: int = 1024
-    """Masked patches whose logits exist at once in the iBOT loss: memory against speed, same result."""
-
-    def __post_init__(self) -> None:
-        if min(self.dino, self.ibot, self.koleo, self.gram) < 0:
-            raise ValueError(f"weights must not be negative, got {self}")
-        if self.student_temperature <= 0 or self.chunk_size < 1 or self.sinkhorn_iterations < 1:
-            raise ValueError("student_temperature, chunk_size and sinkhorn_iterations must be positive")
-
-
-@dataclass(frozen=True)
-class TeacherConfig:
-    """How the teachers follow the student; the paper does not say, the defaults are DINOv3's for a warm start of ViT-L."""
-
-    momentum: tuple[float, float] = (0.994, 1.0)
-    """First and last momentum of the average, on a cosine over the run; equal values for a constant."""
-    temperature: tuple[float, float] = (0.04, 0.07)
-    """First and final temperature of the teacher."""
-    temperature_warmup_steps: int = 4000
-    """Steps of the linear way between the two; 0 starts with the final one."""
-    gram_update_steps: int | None = None
-    """Copy the EMA teacher into the gram teacher every so many steps; None keeps the initial weights."""
-
-    def __post_init__(self) -> None:
-        if not all(0 <= m <= 1 for m in self.momentum) or min(self.temperature) <= 0:
-            raise ValueError(f"momentum must be in [0, 1] and temperature positive, got {self}")
-        if self.temperature_warmup_steps < 0 or (self.gram_update_steps is not None and self.gram_update_steps < 1):
-            raise ValueError(f"temperature_warmup_steps must be >= 0 and gram_update_steps >= 1, got {self}")
-
-
-@dataclass(frozen=True)
-class DistortionConfig:
-    """Colour distortions of the views; the gram teacher's view has none."""
-
-    global_first: PhotometricConfig = field(default_factory=PhotometricConfig.global_1)
-    global_others: PhotometricConfig = field(default_factory=PhotometricConfig.global_2)
-    local: PhotometricConfig = field(default_factory=PhotometricConfig.local)
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -113,31 +38,13 @@ class _ScaleGradient(torch.autograd.Function):
         return gradient * ctx.scale, None
 
 
-@dataclass
-class _Views:
-    """What the networks see, crop-major: rows are [crop 0 of all samples, crop 1 of all samples, ...].
-
-    Attributes:
-        globals: float [G*B, T, 3, S, S] in [0, 1], distorted.
-        locals: float [L*B, T, 3, s, s] in [0, 1], distorted.
-        masks: bool [G*B, T, h, w].
-        undistorted: uint8 [G*B, T, 3, S', S'] for the gram teacher, perhaps larger than `globals`.
-    """
-
-    globals: Tensor
-    locals: Tensor
-    masks: Tensor
-    undistorted: Tensor
-    num_samples: int
-
-
 class SSLModule(Objective):
     """Student and EMA teacher on global and local views of images (T=1) and clips.
 
     The teacher sees the global crops; the student sees them masked, and local crops. DINO compares the CLS averaged over
     frames, iBOT the masked patches, KoLeo spreads the student's CLS, Gram (images only) keeps patch similarities. The
-    teacher's targets are balanced by Sinkhorn-Knopp over all processes, which must therefore run the same kind of batch at
-    the same time. Both teachers are part of the checkpoint.
+    teacher's targets are balanced by Sinkhorn-Knopp over all processes, which must therefore run the same kind of batch
+    at the same time. Both teachers are part of the checkpoint.
 
     Batches: a ViewBatch, or {"image": ViewBatch, "video": ViewBatch} of which either may be missing.
 
@@ -148,8 +55,8 @@ class SSLModule(Objective):
         losses: Weights and options of the terms.
         teacher: Momentum and temperature.
         distortions: Colours of the views.
-        head_warmup_steps: Steps in which the gradients of this objective do not reach the backbone, so that random heads do
-            not harm pre-trained weights; 0 is the paper as written.
+        head_warmup_steps: Steps in which the gradients of this objective do not reach the backbone, so that random heads
+            do not harm pre-trained weights; 0 is the paper as written.
         total_steps: Length of the run for the momentum schedule; None takes the trainer's `max_steps`.
 
     Source: paper eq. 5, 11-15; facebookresearch/dinov3: dinov3/train/ssl_meta_arch.py.
@@ -211,36 +118,17 @@ class SSLModule(Objective):
         Raises:
             ValueError: If the batch has no masks; `MultiCropDataset.collate` draws them.
         """
-        if batch.masks is None:
-            raise ValueError("the batch has no masks; give the loader the collate function of MultiCropDataset")
-        views = self._views(batch)
+        views = device_views(batch, self.patch_size, self.distortions)
         dino_targets, ibot_targets = self._teacher_targets(backbone, views, self.teacher_temperature(step))
         scale = 0.0 if step < self.head_warmup_steps else 1.0
         terms = self._student_terms(backbone, views, dino_targets, ibot_targets, scale)
         total = weigh(terms, self.losses, batch.global_crops.shape[1], batch.local_crops.shape[1])
         logs = {name: value.detach() for name, value in terms.items()}
-        return ObjectiveLoss(total, logs | self._entropies(dino_targets), _pictures(views, batch))
-
-    def _views(self, batch: ViewBatch) -> _Views:
-        masks = rearrange(batch.masks, "b g t h w -> (g b) t h w")
-        side = masks.shape[-1] * self.patch_size
-        num_global, config = batch.global_crops.shape[1], self.distortions
-        crops = [_reduce(crop, side) for crop in batch.global_crops.unbind(1)]
-        configs = [config.global_first, *[config.global_others] * (num_global - 1)]
-        distorted = [
-            photometric(crop, batch.seed, own, salt=i) for i, (crop, own) in enumerate(zip(crops, configs, strict=True))
-        ]
-        local_crops = [
-            photometric(crop, batch.seed, config.local, salt=num_global + i)
-            for i, crop in enumerate(batch.local_crops.unbind(1))
-        ]
-        undistorted = rearrange(batch.global_crops, "b g t c h w -> (g b) t c h w")
-        local_images = torch.cat(local_crops) if local_crops else distorted[0][:0]
-        return _Views(torch.cat(distorted), local_images, masks, undistorted, len(batch.seed))
+        return ObjectiveLoss(total, logs | self._entropies(dino_targets), views.pictures())
 
     @torch.no_grad()
     def _teacher_targets(
-        self, backbone: nn.Module, views: _Views, temperature: float
+        self, backbone: nn.Module, views: DeviceViews, temperature: float
     ) -> tuple[Float[Tensor, "G B K"], PatchTargets]:
         output = self.teacher.backbone(backbone.normalize(views.globals))
         options = self.losses
@@ -255,7 +143,7 @@ class SSLModule(Objective):
         return rearrange(probabilities, "(g b) k -> g b k", b=views.num_samples), targets
 
     def _student_terms(
-        self, backbone: nn.Module, views: _Views, dino_targets: Tensor, ibot_targets: PatchTargets, scale: float
+        self, backbone: nn.Module, views: DeviceViews, dino_targets: Tensor, ibot_targets: PatchTargets, scale: float
     ) -> dict[str, Tensor]:
         options, num_samples = self.losses, views.num_samples
         output = backbone(backbone.normalize(views.globals), masks=views.masks)
@@ -361,21 +249,3 @@ def weigh(terms: dict[str, Tensor], config: SSLLossConfig, num_global: int, num_
         "gram": config.gram,
     }
     return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
-
-
-def _reduce(images: UInt8[Tensor, "B T 3 H W"], side: int) -> UInt8[Tensor, "B T 3 S S"]:
-    """Crops cut for a larger gram view, brought to the student's size before their colours are distorted."""
-    if images.shape[-1] == side:
-        return images
-    frames = rearrange(images, "b t c h w -> (b t) c h w").float()
-    frames = F.interpolate(frames, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
-    return rearrange(frames.round().clamp(0, 255).to(torch.uint8), "(b t) c h w -> b t c h w", t=images.shape[1])
-
-
-def _pictures(views: _Views, batch: ViewBatch) -> dict[str, Float[Tensor, "_ _ 3 _ _"] | Bool[Tensor, "_ _ _ _"]]:
-    """The first sample as the networks see it."""
-    return {
-        "global_crops": views.globals[:: views.num_samples].detach(),
-        "local_crops": views.locals[:: views.num_samples].detach(),
-        "masks": batch.masks[0],
-    }

@@ -33,7 +33,7 @@ def warmup_then_cosine(
 def inclusive_warmup_cosine(
     step: int, base: float, final: float, total: int, warmup: int = 0, warmup_start: float = 0.0
 ) -> float:
-    """Linear warm-up that ends in `base` at index `warmup - 1`, a half cosine that starts there, `final` from `total` on.
+    """Linear warm-up that reaches `base` at index `warmup - 1`, a half cosine from there, `final` from `total` on.
 
     Args:
         step: Index, from 0.

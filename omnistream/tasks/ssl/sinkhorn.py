@@ -4,8 +4,8 @@ With X = logits / temperature, start at u = 0 and repeat: v_k = logsumexp over s
 u_b = logsumexp over prototypes of (X_bk - v_k). The targets are exp(X_bk - u_b - v_k); every row sums to 1. Only the
 potentials u and v are kept, so X may be recomputed chunk by chunk. Nothing overflows, whatever the logits.
 
-Source: facebookresearch/dinov3: dinov3/loss/dino_clstoken_loss.py, ibot_patch_loss.py (there with plain exponentials; the
-constant factors it divides by cancel).
+Source: facebookresearch/dinov3: dinov3/loss/dino_clstoken_loss.py, ibot_patch_loss.py (there with plain exponentials;
+the constant factors it divides by cancel).
 """
 
 from collections.abc import Callable, Sequence
@@ -61,6 +61,6 @@ def _logsumexp_over_processes(value: Float32[Tensor, " K"]) -> Float32[Tensor, "
 
 @torch.no_grad()
 def sinkhorn_knopp(logits: Float[Tensor, "B K"], temperature: float, num_iterations: int = 3) -> Float32[Tensor, "B K"]:
-    """Target probabilities of the samples of this process, balanced over the prototypes among those of all processes."""
+    """Targets of this process's samples, balanced over the prototypes among the samples of all processes."""
     u, v = sinkhorn_potentials([lambda: logits], temperature, num_iterations)
     return torch.exp(logits.float() / temperature - u.unsqueeze(1) - v)

@@ -25,7 +25,7 @@ def _paired(teacher: nn.Module, student: nn.Module) -> tuple[list[Tensor], list[
 
 @torch.no_grad()
 def update_average(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """teacher <- momentum * teacher + (1 - momentum) * student, for parameters; buffers are left alone.
+    """Set teacher to momentum * teacher + (1 - momentum) * student, for parameters; buffers are left alone.
 
     Raises:
         ValueError: If the two are not sharded alike.
@@ -74,8 +74,8 @@ class EMATeacher(nn.Module):
 class GramTeacher(nn.Module):
     """Copy of the initial backbone that keeps DINOv3's spatial RoPE; never trained, always in eval mode.
 
-    If it is updated from the EMA teacher it takes over that backbone's RoPE layout too. The number of updates is saved, and
-    loading a checkpoint restores the layout that belongs to it.
+    If it is updated from the EMA teacher it takes over that backbone's RoPE layout too. The number of updates is saved,
+    and loading a checkpoint restores the layout that belongs to it.
 
     Args:
         backbone: At the start of training; copied.

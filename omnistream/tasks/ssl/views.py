@@ -1,7 +1,7 @@
 """Global and local crops of images and clips for self-supervision.
 
-Only geometry happens here, on the CPU and in uint8: a box and a flip per view, the same for all frames, so that apparent
-motion is real motion. Colours are distorted later, batched on the device.
+Only geometry happens here, on the CPU and in uint8: a box and a flip per view, the same for all frames, so that
+apparent motion is real motion. Colours are distorted later, batched on the device.
 """
 
 import math
