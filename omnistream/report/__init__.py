@@ -1,7 +1,7 @@
 """Pictures, curves, the progress bar and the page of a run.
 
-A task describes what to draw (`protocol`); `draw` makes pixels of it; `callbacks` ask the tasks at validation and write the
-page at the end.
+A task describes what to draw (`protocol`); `draw` makes pixels of it; `callbacks` ask the tasks at validation and
+write the page at the end.
 """
 
 from omnistream.report.callbacks import FinalReport, ValidationPictures

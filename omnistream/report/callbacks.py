@@ -26,9 +26,10 @@ logger = logging.getLogger(__name__)
 class ValidationPictures(Callback):
     """Draws what the tasks have to show for the first batch of every validation loader.
 
-    Pictures go to TensorBoard as `val/<name>` and to `<log_dir>/pictures/<name>--step<step>.png`, whose text fields hold title
-    and caption. Every process runs the tasks' `pictures`, because they may contain collectives; rank zero draws. Random state
-    is put back afterwards, so pictures never change a run. The count of validations is saved in the checkpoint.
+    Pictures go to TensorBoard as `val/<name>` and to `<log_dir>/pictures/<name>--step<step>.png`, whose text fields
+    hold title and caption. Every process runs the tasks' `pictures`, because they may contain collectives; rank zero
+    draws. Random state is put back afterwards, so pictures never change a run. The count of validations is saved in
+    the checkpoint.
 
     Args:
         every_n_validations: Draw at the first validation and at every n-th after it.
@@ -103,9 +104,9 @@ class ValidationPictures(Callback):
 class FinalReport(Callback):
     """Writes `report.html` and `report.json` into the log folder when fitting ends.
 
-    The page holds the run's facts, the figures of every module, task or callback with a `figures` method, the last validation
-    numbers, the newest picture of each name in `<log_dir>/pictures`, the curves, and the configuration where LightningCLI
-    saved one. Put it after the callbacks that measure.
+    The page holds the run's facts, the figures of every module, task or callback with a `figures` method, the last
+    validation numbers, the newest picture of each name in `<log_dir>/pictures`, the curves, and the configuration
+    where LightningCLI saved one. Put it after the callbacks that measure.
 
     Args:
         title: Heading of the page.
@@ -138,6 +139,7 @@ class FinalReport(Callback):
         rows = collect_figures([pl_module, *tasks_of(pl_module).values(), *trainer.callbacks])
         if rows:
             page.add_figures(rows)
+        page.add_info(run_info(trainer, pl_module, seconds=time.monotonic() - self._start))
         validation = [
             FigureRow(name=name.removeprefix("val/"), value=float(value))
             for name, value in sorted(trainer.callback_metrics.items())
@@ -147,7 +149,6 @@ class FinalReport(Callback):
         add_curves(page, folder)
         if validation:
             page.add_figures(validation, title="Last validation")
-        page.add_info(run_info(trainer, pl_module, seconds=time.monotonic() - self._start))
         config = folder / "config.yaml"
         if config.is_file():
             page.add_collapsed("Configuration", config.read_text(encoding="utf-8"))

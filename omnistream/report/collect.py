@@ -19,7 +19,8 @@ def tasks_of(module: nn.Module) -> dict[str, nn.Module]:
 def collect_pictures(module: LightningModule, batch: Any, limit: int) -> dict[str, Picture]:
     """Pictures of every task that has some, with the task's name before theirs.
 
-    A module that itself has `pictures` is asked as it is; otherwise each of its `tasks` with a part of this name in the batch.
+    A module that itself has `pictures` is asked as it is; otherwise each of its `tasks` with a part of this name in
+    the batch.
 
     Args:
         module: With its backbone as attribute `backbone`.

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from omnistream.report.sheet import MUTED_COLOR, Sheet
 
 PALETTE = ("#1f77b4", "#d65d0e", "#2a9d5c", "#c03a8e", "#7a5cc9", "#8c6d31", "#17a2b8", "#5b6470")
+RATES = ("learning rate", "frames per second", "gradient norm")
 PANEL_WIDTH, PANEL_HEIGHT, TOP = 380, 262, 40
 
 
@@ -37,7 +38,8 @@ def read_scalars(path: Path | str) -> dict[str, Series]:
     """Every scalar of a run by its name.
 
     Args:
-        path: A folder with TensorBoard event files or a `metrics.csv` (Lightning's CSVLogger), or a `.csv` or `.jsonl` file
+        path: A folder with TensorBoard event files or a `metrics.csv` (Lightning's CSVLogger), or a `.csv` or
+        `.jsonl` file
             whose rows have a column `step`. Several kinds in one folder are merged.
 
     Raises:
@@ -106,8 +108,9 @@ class Line:
 def panels(scalars: Mapping[str, Series]) -> dict[str, list[Line]]:
     """Which curves share a panel: one panel per task, then all losses together, then rates.
 
-    A name is `{stage}/{task}/{term}`; a name without a task (`train/loss`) goes to the panel "total". Learning rates, frames/s
-    and gradient norms have their own panels. `epoch` and the like, which are no `train/` or `val/` number, are left out.
+    A name is `{stage}/{task}/{term}`; a name without a task (`train/loss`) goes to the panel "total". Learning rates,
+    frames/s and gradient norms have their own panels. `epoch` and the like, which are no `train/` or `val/` number,
+    are left out.
     """
     tasks: dict[str, list[Line]] = defaultdict(list)
     rest: dict[str, list[Line]] = defaultdict(list)
@@ -126,8 +129,7 @@ def panels(scalars: Mapping[str, Series]) -> dict[str, list[Line]]:
             tasks[task].append(Line(term, stage, series))
         else:
             rest["total"].append(Line(key, stage, series))
-    order = ("total", "learning rate", "frames per second", "gradient norm")
-    return dict(sorted(tasks.items())) | {name: rest[name] for name in order if name in rest}
+    return dict(sorted(tasks.items())) | {name: rest[name] for name in ("total", *RATES) if name in rest}
 
 
 def smooth(values: np.ndarray, weight: float) -> np.ndarray:
@@ -179,10 +181,15 @@ def _draw_panel(axes: Axes, title: str, lines: list[Line]) -> None:
     positive = everything[np.isfinite(everything)]
     if positive.size and positive.min() > 0 and positive.max() > 30 * positive.min() and title != "learning rate":
         axes.set_yscale("log")
-    axes.set_title(title, fontsize=10, loc="left", parse_math=False)
+    single = len(labels) == 1 and title not in RATES
+    axes.set_title(f"{title}: {labels[0]}" if single else title, fontsize=10, loc="left", parse_math=False)
     axes.set_xlabel("step", fontsize=8, color=MUTED_COLOR, labelpad=1)
     axes.tick_params(labelsize=8, colors=MUTED_COLOR)
     axes.grid(visible=True, linewidth=0.4, alpha=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(labels) > 1 or labels[0] != title:
+    if title == "frames per second":
+        axes.set_ylim(bottom=0)
+    if axes.get_yscale() == "linear":
+        axes.ticklabel_format(axis="y", scilimits=(-3, 4))
+    if len(labels) > 1:
         axes.legend(fontsize=7, frameon=False, ncols=2 if len(labels) > 4 else 1)

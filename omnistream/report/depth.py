@@ -63,15 +63,16 @@ def color_depth(picture: DepthPicture) -> DepthColors:
     )
 
 
-def draw_depth(picture: DepthPicture, *, max_frames: int = 8, tile: int = 176) -> UInt8[np.ndarray, "H W 3"]:
+def draw_depth(picture: DepthPicture, *, max_frames: int = 8, tile: int | None = None) -> UInt8[np.ndarray, "H W 3"]:
     """Rows frames, truth, prediction, error and confidence, with a colour bar for each scale.
 
     Args:
         picture: One clip.
         max_frames: Frames shown, evenly spread; scales and Abs Rel are of the whole clip.
-        tile: Longer side of a frame in the picture, about.
+        tile: Longer side of a frame in the picture, about; larger where the clip is short if None.
     """
     shown = spread(len(picture.images), max_frames)
+    tile = tile or (192 if len(shown) <= 4 else 144)
     colors = color_depth(picture)
     rows: list[tuple[str, np.ndarray]] = [
         ("frames", to_frames(picture.images)),
@@ -97,10 +98,10 @@ def draw_depth(picture: DepthPicture, *, max_frames: int = 8, tile: int = 176) -
 
 
 def _write_title(sheet: Sheet, picture: DepthPicture, colors: DepthColors) -> None:
-    scale = colors.depth_scale
     unit = f" {picture.unit}" if picture.unit else ""
+    extent = f"{colors.depth_scale.low:.3g} to {colors.depth_scale.high:.3g}{unit}"
+    text = f"one scale for truth and prediction: {extent} (2-98 % of truth); grey: no truth"
     sheet.write(f"Depth against truth: Abs Rel {colors.abs_rel:.3f}", 8, 8, size=11, bold=True)
-    text = f"one scale for truth and prediction: {scale.low:.3g} to {scale.high:.3g}{unit} (2-98 % of truth); grey: no truth"
     sheet.write(text + (f"; {picture.note}" if picture.note else ""), 8, 30, color=MUTED_COLOR)
 
 

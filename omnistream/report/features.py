@@ -13,8 +13,9 @@ from omnistream.report.sheet import MUTED_COLOR, Sheet, fit, spread, to_frames
 def pca_colors(features: Float[Tensor, "T h w D"]) -> tuple[Float[Tensor, "T h w 3"], float]:
     """First three principal components over all patches of all frames, each stretched from its 2-98 % range to [0, 1].
 
-    The basis, the signs and the stretch are shared by the frames, so equal features have equal colours in every frame. The
-    sign of a component is chosen so that its largest coefficient is positive, which keeps colours stable between calls.
+    The basis, the signs and the stretch are shared by the frames, so equal features have equal colours in every
+    frame. The sign of a component is chosen so that its largest coefficient is positive, which keeps colours stable
+    between calls.
 
     Returns:
         Colours, and the share of the variance that the three components explain (0 where the features are constant).
@@ -45,15 +46,18 @@ def _sampled(scores: Tensor, limit: int = 1_000_000) -> Tensor:
     return scores[:: 1 + len(scores) // limit]
 
 
-def draw_features(picture: FeaturesPicture, *, max_frames: int = 8, tile: int = 176) -> UInt8[np.ndarray, "H W 3"]:
+def draw_features(
+    picture: FeaturesPicture, *, max_frames: int = 8, tile: int | None = None
+) -> UInt8[np.ndarray, "H W 3"]:
     """Frames above, their patch features below.
 
     Args:
         picture: One clip.
         max_frames: Frames shown, evenly spread; the PCA runs over all frames.
-        tile: Longer side of a frame in the picture, about.
+        tile: Longer side of a frame in the picture, about; larger where the clip is short if None.
     """
     shown = spread(len(picture.images), max_frames)
+    tile = tile or (192 if len(shown) <= 4 else 144)
     colors, share = pca_colors(picture.features)
     frames = [fit(frame, tile) for frame in to_frames(picture.images[shown])]
     height, width = frames[0].shape[:2]

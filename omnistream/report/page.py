@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import struct
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from html import escape
@@ -66,8 +67,10 @@ class ReportPage:
         png = image if isinstance(image, bytes) else encode_png(image)
         if not png.startswith(b"\x89PNG\r\n\x1a\n"):
             raise ValueError(f"picture {title!r}: expected pixels or a PNG file, got other bytes")
+        width, height = struct.unpack(">II", png[16:24])  # of the header chunk, which comes first in every PNG
+        size = f'width="{width}" height="{height}" style="--natural: {width}px"'
         data = base64.b64encode(png).decode()
-        picture = f'<div class="wide"><img alt="{escape(title)}" src="data:image/png;base64,{data}"></div>'
+        picture = f'<div class="wide"><img alt="{escape(title)}" {size} src="data:image/png;base64,{data}"></div>'
         text = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
         self._sections.append(f'<figure class="card"><h3>{escape(title)}</h3>{picture}{text}</figure>')
         return self

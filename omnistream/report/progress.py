@@ -40,8 +40,8 @@ def count_frames(batch: Any) -> int:
 class Throughput(Callback):
     """Logs `train/frames_per_second`: source frames of all processes per second, over the last steps.
 
-    Waiting for data counts, validation does not. Processes are taken to have batches of equal size. The first step of a run
-    only starts the clock.
+    Waiting for data counts, validation does not. Processes are taken to have batches of equal size. The first step of
+    a run only starts the clock.
 
     Args:
         window: Steps averaged over.
@@ -84,8 +84,8 @@ class Throughput(Callback):
 class TaskProgressBar(TQDMProgressBar):
     """Lightning's bar with the last loss of every task, the learning rate and, with `Throughput`, frames/s.
 
-    Losses are those logged as `train/<task>/loss`, or `train/loss` of a task fitted alone; every other number logged with
-    `prog_bar=True` follows. Arguments are those of `TQDMProgressBar`.
+    Losses are those logged as `train/<task>/loss`, or `train/loss` of a task fitted alone; every other number logged
+    with `prog_bar=True` follows. Arguments are those of `TQDMProgressBar`.
     """
 
     def get_metrics(

@@ -1,7 +1,8 @@
 """What a task hands over to be drawn, and the two methods by which it does so.
 
-A picture here is data, not pixels: tensors of one sample, on any device, as the task has them. `draw.draw` turns each kind
-into a uint8 image. Letters: G global and L local crops, T frames, H W pixels, S s crop sizes, h w patches, D width.
+A picture here is data, not pixels: tensors of one sample, on any device, as the task has them. `draw.draw` turns each
+kind into a uint8 image. Letters: G global and L local crops, T frames, H W pixels, S s crop sizes, h w patches, D
+width.
 """
 
 from collections.abc import Mapping
@@ -41,7 +42,7 @@ class FeaturesPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class DepthPicture:
-    """Predicted depth of one clip beside the truth; both in the same unit, so a task that predicts up to scale aligns first."""
+    """Predicted depth of one clip beside the truth, in the same unit: a task that predicts up to scale aligns first."""
 
     images: Shaped[Tensor, "T 3 H W"]
     """uint8, or floating point in [0, 1]."""
@@ -59,7 +60,7 @@ class DepthPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class CameraPicture:
-    """Predicted and true camera path of one clip, both camera-to-world with OpenCV axes; any Sim(3) may lie between them."""
+    """Predicted and true camera path of one clip, camera-to-world, OpenCV axes; any Sim(3) may lie between them."""
 
     truth: Float[Tensor, "T 4 4"]
     prediction: Float[Tensor, "T 4 4"]

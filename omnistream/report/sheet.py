@@ -87,7 +87,7 @@ class Scale:
 
 
 def robust_scale(values: Float[Tensor, "..."], valid: Bool[Tensor, "..."], colormap: str) -> Scale:
-    """Scale over the 2nd to 98th percentile of the valid finite values; [0, 1] where there is none, widened where constant."""
+    """Scale over 2-98 % of the valid finite values; [0, 1] where there is none, widened where they are constant."""
     chosen = values[valid & values.isfinite()].double().cpu().numpy()
     if chosen.size == 0:
         return Scale(0.0, 1.0, colormap)
@@ -125,7 +125,7 @@ class Sheet:
         bold: bool = False,
         **style: str,
     ) -> None:
-        """Write text whose top left corner (or as `style`'s `ha` and `va` say) is at (x, y); `$` is an ordinary character."""
+        """Write text whose top left corner (or as `ha` and `va` say) is at (x, y); `$` is an ordinary character."""
         self.figure.text(
             x / self.width,
             1 - y / self.height,
