@@ -46,8 +46,8 @@ def find_synset_words(root: str | Path) -> Path | None:
 def class_words(folder: str, stem: str, words: dict[str, str]) -> str | None:
     """How to name what a picture shows, or None if its path does not tell.
 
-    A synset is looked up in the table, else taken from a file name such as `n01443537_goldfish`. Any other folder name is
-    itself the name. Underscores are read as spaces.
+    A synset is looked up in the table, else taken from a file name such as `n01443537_goldfish`. Any other folder name
+    is itself the name. Underscores are read as spaces.
     """
     if not _SYNSET.fullmatch(folder):
         return " ".join(folder.replace("_", " ").split()) or None

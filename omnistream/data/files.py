@@ -31,7 +31,7 @@ def existing_folder(root: str | Path) -> Path:
 
 
 def find_files(root: Path, suffixes: Collection[str]) -> list[Path]:
-    """Files at any depth whose suffix is among these, whatever its case, sorted; hidden files and folders are left out."""
+    """Files at any depth with one of these suffixes in any case, sorted; hidden files and folders are left out."""
     return sorted(
         path
         for path in root.rglob("*")

@@ -22,9 +22,9 @@ _CROP_SALT = 1
 class ImageFolder(Dataset[FrameClip]):
     """Pictures of one folder per class, as clips of one frame.
 
-    Layout: `<root>/<class>/**/<name>.JPEG`; pictures that lie in `root` itself have no class (label -1). Classes are numbered
-    by sorted folder name, which is ImageNet's index only where all 1000 folders are present; `classes` fixes the numbers
-    for a part of them.
+    Layout: `<root>/<class>/**/<name>.JPEG`; pictures that lie in `root` itself have no class (label -1). Classes are
+    numbered by sorted folder name, which is ImageNet's index only where all 1000 folders are present; `classes` fixes
+    the numbers for a part of them.
 
     Broken files are recorded and another sample is drawn instead.
 

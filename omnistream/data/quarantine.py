@@ -28,8 +28,8 @@ class TooManyBrokenFilesError(ValueError):
 class Quarantine:
     """The broken files of one data set.
 
-    Each data loader worker has its own copy. With `file`, all of them (and later runs) share what they found through it;
-    without, a limit holds per worker.
+    Each data loader worker has its own copy. With `file`, all of them (and later runs) share what they found through
+    it; without, a limit holds per worker.
 
     Args:
         limit: Most broken files that are skipped: a count, or (a float below 1) a fraction of all files, at least 1.

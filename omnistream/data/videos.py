@@ -33,8 +33,8 @@ def clip_positions(total: int, num_frames: int, stride: int, rng: np.random.Gene
 class VideoFolder(Dataset[FrameClip]):
     """Clips of the videos at any depth below a folder, one per video and epoch.
 
-    Files are found by suffix and read by content. Frame count and rate come from our own look at the packets, never from
-    the decoder's estimate. Broken files are recorded and another video is drawn instead.
+    Files are found by suffix and read by content. Frame count and rate come from our own look at the packets, never
+    from the decoder's estimate. Broken files are recorded and another video is drawn instead.
 
     Args:
         root: The folder.

@@ -32,8 +32,8 @@ def read_depth_png(
         max_pixels: Refuse larger maps before decoding.
 
     Raises:
-        DepthReadError: If the file is missing, damaged, too large or not a 16-bit single-channel picture. An 8-bit one is
-            refused because that is what a depth map becomes when a viewer saves it.
+        DepthReadError: If the file is missing, damaged, too large or not a 16-bit single-channel picture. An 8-bit one
+            is refused because that is what a depth map becomes when a viewer saves it.
     """
     try:
         with Image.open(path) as image:

@@ -21,8 +21,8 @@ _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B", "F")
 def read_image(path: str | Path, *, max_pixels: int = MAX_IMAGE_PIXELS) -> UInt8[Tensor, "3 H W"]:
     """The picture in RGB, turned upright by its EXIF orientation.
 
-    Greyscale is repeated over the channels, palettes and CMYK are converted, transparency is laid on white. Only the first
-    picture of an animation is read. EXIF orientations outside 1-8 are ignored.
+    Greyscale is repeated over the channels, palettes and CMYK are converted, transparency is laid on white. Only the
+    first picture of an animation is read. EXIF orientations outside 1-8 are ignored.
 
     Args:
         path: Any format Pillow reads; recognised by content, not by suffix.

@@ -68,11 +68,12 @@ class _Packet(NamedTuple):
 def probe_video(path: str | Path) -> VideoInfo:
     """What kind of video this is; cached until the file changes.
 
-    All packets of the first real video stream are read and none decoded, except for the first frame, which is where PyAV
-    tells the rotation.
+    All packets of the first real video stream are read and none decoded, except for the first frame, which is where
+    PyAV tells the rotation.
 
     Raises:
-        VideoReadError: If the file is missing, has no video stream, no frame that decodes, or frames that are too large.
+        VideoReadError: If the file is missing, has no video stream, no frame that decodes, or frames that are too
+            large.
 
     Source: the exact test for open groups of pictures (place of every key packet in the file == rank of its stamp) and
         the list of files decord gets wrong were measured with decord 0.6.0.
@@ -200,8 +201,8 @@ def keys_out_of_order(packets: Iterable[tuple[int | None, bool]]) -> bool:
     """Whether some key packet's place in the file differs from its place in display order.
 
     Args:
-        packets: Display stamp and key flag of every packet in file order. Without all stamps, or with equal ones, display
-            order is unknown and the answer is True.
+        packets: Display stamp and key flag of every packet in file order. Without all stamps, or with equal ones,
+            display order is unknown and the answer is True.
     """
     known = list(packets)
     stamps = sorted(pts for pts, _ in known if pts is not None)
@@ -214,8 +215,8 @@ def keys_out_of_order(packets: Iterable[tuple[int | None, bool]]) -> bool:
 def decord_breaks_width(width: int) -> bool:
     """Whether decord copies rows of this width with a wrong stride.
 
-    Rows are padded to a multiple of 32 pixels in decord 0.6.0 and of 64 in decord2; when three padded rows divide evenly
-    into the width, the frame comes back with a wrong number of channels.
+    Rows are padded to a multiple of 32 pixels in decord 0.6.0 and of 64 in decord2; when three padded rows divide
+    evenly into the width, the frame comes back with a wrong number of channels.
     """
 
     def breaks(align: int) -> bool:
@@ -225,7 +226,7 @@ def decord_breaks_width(width: int) -> bool:
 
 
 def _bits_per_channel(stream: VideoStream) -> int:
-    """decord widens the chroma of deep formats with another filter: colours differ at edges, unlike those of 8 bits."""
+    """Bits of the deepest channel; past 8, decord widens the chroma with another filter and colours differ at edges."""
     pixel_format = stream.codec_context.format
     return max((component.bits for component in pixel_format.components), default=8) if pixel_format else 8
 
