@@ -203,8 +203,9 @@ class DualDPT(nn.Module):
                 f"{out_channels}"
             )
         if ray_down_ratio < 1 or frames_per_chunk < 1:
-            raise ValueError(f"ray_down_ratio and frames_per_chunk must be at least 1, got {ray_down_ratio},
-            {frames_per_chunk}")
+            raise ValueError(
+                f"ray_down_ratio and frames_per_chunk must be at least 1, got {ray_down_ratio}, {frames_per_chunk}"
+            )
         self.patch_size, self.ray_down_ratio, self.frames_per_chunk = patch_size, ray_down_ratio, frames_per_chunk
         self.activation_checkpointing, self.max_confidence_logit = activation_checkpointing, max_confidence_logit
         half = features // 2
