@@ -1,1 +1,18 @@
-"""."""
+"""The streaming ViT: model, rotary positions, frame-causal attention, caches, sessions and weight conversion."""
+
+from omnistream.backbone.model import BackboneOutput, OmniStream, create_model
+from omnistream.backbone.rope import RopeLayout
+from omnistream.backbone.stream import StreamSession
+from omnistream.backbone.variants import VARIANTS, Variant, get_variant, list_models
+
+__all__ = [
+    "VARIANTS",
+    "BackboneOutput",
+    "OmniStream",
+    "RopeLayout",
+    "StreamSession",
+    "Variant",
+    "create_model",
+    "get_variant",
+    "list_models",
+]

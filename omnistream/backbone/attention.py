@@ -1,0 +1,85 @@
+"""Frame-causal attention without a mask.
+
+Token u of frame t sees every token of frames <= t (paper Eq. 3-4). A dense mask would need (T P)^2 entries and rule out the
+fast kernels. Here each frame's queries meet the contiguous prefix of keys they may see, unmasked: the same result.
+"""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class Context(Protocol):
+    """What a block's attention asks for: the attended values of new tokens, given what came before."""
+
+    def attend(
+        self,
+        layer: int,
+        query: Float[Tensor, "B heads N d"],
+        key: Float[Tensor, "B heads N d"],
+        value: Float[Tensor, "B heads N d"],
+    ) -> Float[Tensor, "B heads N d"]:
+        """Attention output for the new tokens, whose rotated queries and keys are given."""
+        ...
+
+
+def check_window(window: int | None, sink: int) -> None:
+    """Refuse a window that cannot hold its sink.
+
+    Raises:
+        ValueError: If `window` < 1, `sink` < 0 or `sink` > `window`.
+    """
+    if window is not None and window < 1:
+        raise ValueError(f"window must be at least 1 frame (or None for all), got {window}")
+    if sink < 0 or (window is not None and sink > window):
+        raise ValueError(f"sink must be between 0 and the window ({window}), got {sink}")
+
+
+def visible_frames(frame: int, window: int | None, sink: int) -> list[int]:
+    """Frames that `frame` sees, itself included.
+
+    Without a window all frames up to it; with a window W, the first `sink` frames, the latest W - sink, and itself: W counts
+    remembered frames, as in the release's streaming.
+    """
+    if window is None or frame <= window:
+        return list(range(frame + 1))
+    return [*range(sink), *range(frame - (window - sink), frame + 1)]
+
+
+class ClipContext:
+    """Attention within one whole clip whose first frame starts the stream.
+
+    Args:
+        num_frames: T.
+        window: Remembered frames; None for all.
+        sink: First frames that are never forgotten.
+    """
+
+    def __init__(self, num_frames: int, window: int | None = None, sink: int = 1) -> None:
+        check_window(window, sink)
+        self.num_frames, self.window, self.sink = num_frames, window, sink
+
+    def attend(
+        self,
+        layer: int,
+        query: Float[Tensor, "B heads N d"],
+        key: Float[Tensor, "B heads N d"],
+        value: Float[Tensor, "B heads N d"],
+    ) -> Float[Tensor, "B heads N d"]:
+        """Each frame against its prefix; see `Context.attend`."""
+        per_frame = query.shape[2] // self.num_frames
+        outputs = []
+        for frame, frame_query in enumerate(query.split(per_frame, dim=2)):
+            k, v = self._visible(key, frame, per_frame), self._visible(value, frame, per_frame)
+            outputs.append(scaled_dot_product_attention(frame_query, k, v))
+        return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
+
+    def _visible(self, tokens: Tensor, frame: int, per_frame: int) -> Tensor:
+        end = (frame + 1) * per_frame
+        if self.window is None or frame <= self.window:
+            return tokens[:, :, :end]
+        start = (frame - (self.window - self.sink)) * per_frame
+        return torch.cat([tokens[:, :, : self.sink * per_frame], tokens[:, :, start:end]], dim=2)

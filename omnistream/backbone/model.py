@@ -1,0 +1,291 @@
+"""The streaming visual backbone: a DINOv3 ViT with frame-causal attention and 3D-RoPE (paper Sec. 3.2)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from omnistream.backbone.attention import ClipContext, Context
+from omnistream.backbone.layers import NORM_EPS, Block, LayerScale
+from omnistream.backbone.rope import RopeLayout, check_layout, draw_scale, rope_tables
+from omnistream.backbone.variants import get_variant
+
+if TYPE_CHECKING:
+    from omnistream.backbone.stream import StreamSession
+
+NUM_REGISTERS = 4
+
+
+@dataclass
+class BackboneOutput:
+    """Features of B streams of T frames.
+
+    Attributes:
+        patches: Outputs of the requested blocks, not normalised: {layer: [B, T, h, w, D]}.
+        last: Patch tokens after the final norm, [B, T, h, w, D].
+        cls: One summary per frame after the final norm, [B, T, D].
+        registers: The four register tokens after the final norm, [B, T, 4, D].
+        camera: The camera token after the final norm, [B, T, D]; None if it was not asked for.
+    """
+
+    patches: dict[int, Tensor]
+    last: Tensor
+    cls: Tensor
+    registers: Tensor
+    camera: Tensor | None
+
+
+class OmniStream(nn.Module):
+    """Streaming ViT backbone.
+
+    In train mode the RoPE coordinates are rescaled by random factors, one draw per forward for time and one for space.
+
+    Args:
+        variant: Size; see `list_models()`.
+        rope_layout: `rotation` (default), `official` (the released weights) or `spatial` (DINOv3 itself, no time).
+        rope_rescale: Largest factor of the training-time rescale of coordinates; None for none. 2 is DINOv3's recipe.
+        layer_scale_init: Initial layer scale; the release's 0.01.
+        window: Frames remembered in whole-clip forwards and, by default, in streams; None for all.
+        sink: First frames never forgotten when there is a window.
+        activation_checkpointing: Recompute every block in the backward pass to save memory.
+        checkpoint: Weights to start from: a local file in a known layout (timm, Meta, Hugging Face, the release, ours).
+        pretrained: Download timm's DINOv3 weights of this size instead.
+
+    Raises:
+        ValueError: For an unknown variant or layout, a window that cannot hold its sink, or weights that do not fit.
+
+    Source: paper Sec. 3.2; facebookresearch/dinov3: dinov3/models/vision_transformer.py.
+    """
+
+    def __init__(
+        self,
+        variant: str = "vit_large",
+        *,
+        rope_layout: RopeLayout = "rotation",
+        rope_rescale: float | None = 2.0,
+        layer_scale_init: float = 0.01,
+        window: int | None = None,
+        sink: int = 1,
+        activation_checkpointing: bool = False,
+        checkpoint: Path | str | None = None,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        arch = get_variant(variant)
+        check_layout(rope_layout, arch.head_dim)
+        if rope_rescale is not None and rope_rescale < 1:
+            raise ValueError(f"rope_rescale must be at least 1 (or None for no rescale), got {rope_rescale}")
+        self.variant, self.arch = variant, arch
+        self.embed_dim, self.num_layers, self.num_heads = arch.embed_dim, arch.num_layers, arch.num_heads
+        self.patch_size, self.default_layers = arch.patch_size, arch.default_layers
+        self.rope_layout, self.rope_rescale = rope_layout, rope_rescale
+        self.window, self.sink = window, sink
+        self.activation_checkpointing = activation_checkpointing
+        ClipContext(1, window, sink)  # refuses a bad window now rather than at the first forward
+
+        dim = arch.embed_dim
+        self.patch_embed = nn.Conv2d(3, dim, arch.patch_size, stride=arch.patch_size)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
+        # Row 0 marks the first frame of a stream, row 1 every later one.
+        self.register_token = nn.Parameter(torch.empty(1, 2, NUM_REGISTERS, dim))
+        self.camera_token = nn.Parameter(torch.empty(1, 2, 1, dim))
+        self.aspect_embed = nn.Linear(1, dim)
+        self.mask_token = nn.Parameter(torch.empty(1, dim))
+        self.blocks = nn.ModuleList(Block(arch, i, layer_scale_init) for i in range(arch.num_layers))
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.register_buffer("mean", torch.empty(3, 1, 1))
+        self.register_buffer("std", torch.empty(3, 1, 1))
+        if self.patch_embed.weight.device.type != "meta":
+            self.reset_parameters()
+        if checkpoint is not None and pretrained:
+            raise ValueError("give either checkpoint or pretrained=True, not both")
+        if checkpoint is not None or pretrained:
+            from omnistream.backbone.checkpoints import load_pretrained
+
+            load_pretrained(self, checkpoint)
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters afresh and set the buffers; needed after construction on the meta device."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm | LayerScale | nn.Conv2d):
+                module.reset_parameters()
+        for token in (self.cls_token, self.register_token, self.camera_token):
+            nn.init.normal_(token, std=0.02)
+        with torch.no_grad():
+            self.register_token[:, 1] = self.register_token[:, 0]
+            self.mean.copy_(torch.tensor(self.arch.mean).view(3, 1, 1))
+            self.std.copy_(torch.tensor(self.arch.std).view(3, 1, 1))
+        nn.init.zeros_(self.mask_token)
+
+    def set_rope_layout(self, layout: RopeLayout) -> None:
+        """Change the RoPE layout in place; a gram teacher uses this to stay a true DINOv3.
+
+        Raises:
+            ValueError: If the layout is unknown.
+        """
+        check_layout(layout, self.arch.head_dim)
+        self.rope_layout = layout
+
+    def normalize(self, images: UInt8[Tensor, "*N 3 H W"] | Float[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N 3 H W"]:
+        """Images as the weights expect them: uint8, or floats in [0, 1], minus mean over standard deviation."""
+        if images.dtype == torch.uint8:
+            images = images.to(self.mean.dtype) / 255
+        return (images - self.mean) / self.std
+
+    def grid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches of an image.
+
+        Raises:
+            ValueError: If a side is not a positive multiple of the patch size.
+        """
+        p = self.patch_size
+        if height < p or width < p or height % p or width % p:
+            raise ValueError(f"image sides must be multiples of the patch size {p}, got height {height}, width {width}")
+        return height // p, width // p
+
+    def forward(
+        self,
+        images: Float[Tensor, "B T 3 H W"],
+        *,
+        masks: Bool[Tensor, "B T h w"] | None = None,
+        layers: Sequence[int] = (),
+        camera_token: bool = False,
+        aspect_ratio: Float[Tensor, " B"] | None = None,
+    ) -> BackboneOutput:
+        """Features of whole clips; frame 0 starts the stream.
+
+        Args:
+            images: Normalised frames; an image is T=1.
+            masks: True where the mask token replaces a patch (iBOT).
+            layers: Blocks (0-based) whose patch outputs are returned, un-normalised.
+            camera_token: Add the camera token to every frame.
+            aspect_ratio: Height over width of the original images; told to the camera token. Needs `camera_token`.
+
+        Raises:
+            ValueError: If a side is no multiple of the patch size, the masks do not fit, or a layer does not exist.
+        """
+        frames = torch.arange(images.shape[1], device=images.device)
+        context = ClipContext(images.shape[1], self.window, self.sink)
+        return self.encode(images, frames, context, masks, layers, camera_token, aspect_ratio, self._draw_scales())
+
+    def encode(
+        self,
+        images: Float[Tensor, "B T 3 H W"],
+        frame_indices: Int[Tensor, " T"],
+        context: Context,
+        masks: Bool[Tensor, "B T h w"] | None = None,
+        layers: Sequence[int] = (),
+        camera_token: bool = False,
+        aspect_ratio: Float[Tensor, " B"] | None = None,
+        rope_scales: tuple[float, float] = (1.0, 1.0),
+    ) -> BackboneOutput:
+        """Features of frames at given positions in their stream; the shared path of clips and streams.
+
+        Args:
+            images: Normalised frames.
+            frame_indices: Absolute index of each frame, the same for all rows.
+            context: Gives the attention what came before.
+            masks: As for `forward`.
+            layers: As for `forward`.
+            camera_token: As for `forward`.
+            aspect_ratio: As for `forward`.
+            rope_scales: Training-time factors on the time and space coordinates.
+        """
+        if bad := [layer for layer in layers if not 0 <= layer < self.num_layers]:
+            raise ValueError(f"layers {bad} do not exist; {self.variant} has blocks 0 to {self.num_layers - 1}")
+        B, T, _, H, W = images.shape
+        h, w = self.grid_size(H, W)
+        tokens = self._embed(images, frame_indices, masks, camera_token, aspect_ratio)
+        num_prefix = tokens.shape[2] - h * w
+        cos, sin = rope_tables(frame_indices, h, w, num_prefix, self.arch.head_dim, self.rope_layout, *rope_scales)
+        cos, sin = cos.flatten(0, 1), sin.flatten(0, 1)
+
+        def grid(x: Tensor) -> Tensor:
+            per_frame = rearrange(x, "b (t p) d -> b t p d", t=T)
+            return rearrange(per_frame[:, :, num_prefix:], "b t (h w) d -> b t h w d", h=h)
+
+        x = rearrange(tokens, "b t p d -> b (t p) d")
+        patches = {}
+        for i, block in enumerate(self.blocks):
+            if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, x, cos, sin, context, use_reentrant=False)
+            else:
+                x = block(x, cos, sin, context)
+            if i in layers:
+                patches[i] = grid(x)
+        x = self.norm(x)
+        special = rearrange(x, "b (t p) d -> b t p d", t=T)[:, :, :num_prefix]
+        return BackboneOutput(
+            patches=patches,
+            last=grid(x),
+            cls=special[:, :, 0],
+            registers=special[:, :, -NUM_REGISTERS:],
+            camera=special[:, :, 1] if camera_token else None,
+        )
+
+    def stream(self, **options: object) -> "StreamSession":
+        """A session that takes frames as they come; see `StreamSession` for the options."""
+        from omnistream.backbone.stream import StreamSession
+
+        return StreamSession(self, **options)  # type: ignore[arg-type]
+
+    def _embed(
+        self,
+        images: Tensor,
+        frame_indices: Tensor,
+        masks: Tensor | None,
+        camera_token: bool,
+        aspect_ratio: Tensor | None,
+    ) -> Tensor:
+        """Tokens [B, T, P, D] in the order CLS, camera, registers, patches row by row."""
+        B, T = images.shape[:2]
+        patches = self.patch_embed(rearrange(images, "b t c h w -> (b t) c h w"))
+        if masks is not None:
+            expected = (B, T, *patches.shape[-2:])
+            if masks.shape != expected:
+                raise ValueError(f"masks must have shape {expected} (B, T, h, w), got {tuple(masks.shape)}")
+            blank = self.mask_token.view(1, -1, 1, 1).to(patches.dtype)
+            patches = torch.where(rearrange(masks, "b t h w -> (b t) 1 h w"), blank, patches)
+        patches = rearrange(patches, "(b t) d h w -> b t (h w) d", b=B)
+        later = (frame_indices > 0).long()
+        special = [self.cls_token.expand(B, T, -1)[:, :, None]]
+        if camera_token:
+            camera = self.camera_token[:, later].expand(B, -1, -1, -1)
+            if aspect_ratio is not None:
+                camera = camera + self.aspect_embed(aspect_ratio.log()[:, None])[:, None, None]
+            special.append(camera)
+        elif aspect_ratio is not None:
+            raise ValueError("aspect_ratio is told to the camera token: pass camera_token=True with it")
+        special.append(self.register_token[:, later].expand(B, -1, -1, -1))
+        return torch.cat([token.to(patches.dtype) for token in special] + [patches], dim=2)
+
+    def _draw_scales(self) -> tuple[float, float]:
+        """Training-time factors on (time, space); 1 in eval mode."""
+        if not self.training or self.rope_rescale is None:
+            return 1.0, 1.0
+        return draw_scale(self.rope_rescale), draw_scale(self.rope_rescale)
+
+
+def create_model(variant: str, *, pretrained: bool = False, **options: object) -> OmniStream:
+    """Build a backbone by name.
+
+    Args:
+        variant: See `list_models()`.
+        pretrained: Start from timm's DINOv3 weights of this size, downloaded from the hub.
+        options: Further arguments of `OmniStream`.
+
+    Example:
+        >>> create_model("vit_nano").embed_dim
+        64
+    """
+    return OmniStream(variant, pretrained=pretrained, **options)  # type: ignore[arg-type]

@@ -1,0 +1,125 @@
+"""3D rotary positions over (frame, row, column), in the layouts the field uses.
+
+DINOv3 rotates pair e of a head, elements e and e + d/2, by one angle: the first d/4 pairs by the row, the rest by the column.
+OmniStream gives every element with index 3 modulo 4 to time (paper Sec. 3.2). Three layouts:
+
+- `rotation` (default): DINOv3's pairs, with pairs 3, 7, 11, ... turned by time. A rotation, so scores depend on relative
+  position only.
+- `official`: what the released code does. Elements of the first half use the row, of the second half the column, so a pair is
+  turned by two different angles; needed to reproduce the released weights.
+- `spatial`: DINOv3 itself, no time.
+
+Angles are computed in float64 and reduced to one turn before the cast, which keeps them exact for frame indices in the
+millions; cos, sin and the rotation are float32.
+"""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+RopeLayout = Literal["rotation", "official", "spatial"]
+ROPE_BASE = 100.0
+FRAMES_PER_UNIT = 16
+"""Time coordinate of frame n is n / 16, in training and streaming alike."""
+
+
+def check_layout(layout: str, head_dim: int) -> None:
+    """Refuse an unknown layout, or a head width that its frequencies do not divide.
+
+    Raises:
+        ValueError: See above.
+    """
+    if layout not in get_args(RopeLayout):
+        raise ValueError(f"rope_layout must be one of {get_args(RopeLayout)}, got {layout!r}")
+    if head_dim % 8:
+        raise ValueError(f"3D-RoPE needs a head width that is a multiple of 8, got {head_dim}")
+
+
+def patch_coordinates(size: int) -> Float[Tensor, " size"]:
+    """Centres of `size` cells on [-1, 1], float64: 2 (i + 0.5) / size - 1."""
+    return 2 * (torch.arange(size, dtype=torch.float64) + 0.5) / size - 1
+
+
+def element_angles(
+    t: Float[Tensor, "*N"], y: Float[Tensor, "*N"], x: Float[Tensor, "*N"], head_dim: int, layout: RopeLayout
+) -> Float[Tensor, "*N d"]:
+    """Angle in radians by which each element of a head is turned, in float64, within one turn of zero.
+
+    Args:
+        t: Time coordinate (frame index / 16).
+        y: Row coordinate in [-1, 1].
+        x: Column coordinate in [-1, 1].
+        head_dim: Width d of a head.
+        layout: See the module.
+
+    Source: facebookresearch/dinov3: dinov3/layers/rope_position_encoding.py; Go2Heart/OmniStream: model/layers/rope3d.py.
+    """
+    quarter = head_dim // 4
+    device = t.device
+    turns_per_unit = ROPE_BASE ** (-torch.arange(quarter, dtype=torch.float64, device=device) / quarter)
+    y_turns = y.double()[..., None] * turns_per_unit  # [*N, d/4]
+    x_turns = x.double()[..., None] * turns_per_unit
+    if layout == "official":
+        turns = torch.cat([y_turns, y_turns, x_turns, x_turns], dim=-1)
+    else:
+        turns = torch.cat([y_turns, x_turns, y_turns, x_turns], dim=-1)
+    if layout != "spatial":
+        t_turns = t.double()[..., None] * turns_per_unit[: head_dim // 8]
+        turns[..., 3::4] = torch.cat([t_turns, t_turns], dim=-1)
+    return 2 * math.pi * (turns - turns.round())
+
+
+def rope_tables(
+    frame_indices: Int[Tensor, " T"],
+    height: int,
+    width: int,
+    num_prefix: int,
+    head_dim: int,
+    layout: RopeLayout,
+    time_scale: float = 1.0,
+    space_scale: float = 1.0,
+) -> tuple[Float[Tensor, "T P d"], Float[Tensor, "T P d"]]:
+    """Cosines and sines for all tokens of the given frames; prefix tokens (CLS, camera, registers) are not turned.
+
+    Args:
+        frame_indices: Absolute index of each frame in its stream.
+        height: Rows h of patches.
+        width: Columns w of patches.
+        num_prefix: Tokens before the patches in each frame.
+        head_dim: Width d of a head.
+        layout: See the module.
+        time_scale: Training-time factor on t.
+        space_scale: Training-time factor on y and x.
+
+    Returns:
+        Two float32 tables, P = num_prefix + h * w.
+    """
+    device = frame_indices.device
+    t = frame_indices.double() / FRAMES_PER_UNIT * time_scale
+    y = patch_coordinates(height).to(device) * space_scale
+    x = patch_coordinates(width).to(device) * space_scale
+    grid = torch.broadcast_tensors(t[:, None, None], y[None, :, None], x[None, None, :])
+    angles = element_angles(*grid, head_dim, layout).flatten(1, 2)  # [T, h*w, d]
+    angles = torch.nn.functional.pad(angles, (0, 0, num_prefix, 0))
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(
+    tokens: Float[Tensor, "B heads N d"], cos: Float[Tensor, "N d"], sin: Float[Tensor, "N d"]
+) -> Float[Tensor, "B heads N d"]:
+    """Turn queries or keys by their positions, in float32, and return them in their own dtype."""
+    value = tokens.float()
+    first, second = value.chunk(2, dim=-1)
+    turned = value * cos + torch.cat([-second, first], dim=-1) * sin
+    return turned.to(tokens.dtype)
+
+
+def draw_scale(limit: float) -> float:
+    """A factor, log-uniform in [1/limit, limit]: DINOv3's RoPE-box jittering (its option `rescale`).
+
+    Drawn on the CPU from torch's generator so that every device and rank sees the same value for the same seed.
+    """
+    return math.exp((2 * torch.rand(()).item() - 1) * math.log(limit))
