@@ -91,7 +91,7 @@ def render_scene(scene: Scene, config: WorldConfig) -> WorldClip:
 def _supersampled(scene: Scene, config: WorldConfig) -> np.ndarray:
     count = config.supersample
     shifts = (np.arange(count) + 0.5) / count - 0.5
-    total = np.float32(0)
+    total = np.zeros(1, dtype=np.float32)
     for dx in shifts:
         for dy in shifts:
             rays = camera_rays(scene, config.size, (float(dx), float(dy)))

@@ -48,7 +48,7 @@ class _World(Dataset):
         if split not in SPLITS:
             raise ValueError(f"split: expected one of {SPLITS}, got {split!r}")
         self.num_samples, self.split, self.seed = num_samples, split, seed
-        self.config = replace(config, size=tuple(size), num_frames=num_frames)
+        self.config = replace(config, size=(size[0], size[1]), num_frames=num_frames)
 
     def __len__(self) -> int:
         return self.num_samples

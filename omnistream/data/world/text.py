@@ -99,5 +99,6 @@ def draw_overlay(
     mixed = (images * (1 - plate) + (255 - ink) * plate) * (1 - letters) + ink * letters
     images[:] = (mixed + 0.5).astype(np.uint8)
     down, across = np.flatnonzero(letters.any(1)), np.flatnonzero(letters.any(0))
-    box = (across[0] / width, down[0] / height, (across[-1] + 1) / width, (down[-1] + 1) / height)
-    return Overlay(word, tuple(float(edge) for edge in box), (rows, columns))
+    left, right = float(across[0]) / width, float(across[-1] + 1) / width
+    upper, lower = float(down[0]) / height, float(down[-1] + 1) / height
+    return Overlay(word, (left, upper, right, lower), (rows, columns))

