@@ -103,7 +103,7 @@ def test_phrases_fit_exactly_one_visible_object(clips):
 
 
 def test_the_box_of_a_sign_holds_its_word():
-    """Rendered with another word, only pixels within the box (and at its rim) change."""
+    """The box is filled by the sign, and there is ink on paper in it."""
     found = 0
     for seed in range(60):
         config = replace(CONFIG, sign_probability=1.0, size=(96, 96))
