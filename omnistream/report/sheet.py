@@ -11,6 +11,7 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Shaped, UInt8
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -139,7 +140,7 @@ class Sheet:
             parse_math=False,
         )
 
-    def axes(self, x: int, y: int, width: int, height: int) -> "object":
+    def axes(self, x: int, y: int, width: int, height: int) -> Axes:
         """Matplotlib axes over this rectangle."""
         box = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
         return self.figure.add_axes(box)
