@@ -141,7 +141,7 @@ class CaptionDecoder(nn.Module):
         rows, self.embed_dim = llm.get_input_embeddings().weight.shape
         if rows < tokenizer.vocab_size:
             raise ValueError(
-                f"the decoder has {rows} embedding rows for {tokenizer.vocab_size} tokens; use the tokenizer it came with"
+                f"the decoder has {rows} embedding rows for {tokenizer.vocab_size} tokens; use its own tokenizer"
             )
         llm.requires_grad_(trainable)
         if activation_checkpointing:
