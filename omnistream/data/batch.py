@@ -108,8 +108,8 @@ class ViewBatch(Batch):
     Attributes:
         global_crops: uint8 [B, G, T, 3, S, S]; not yet distorted.
         local_crops: uint8 [B, L, T, 3, s, s].
-        masks: bool [B, G, T, h, w], True where the student sees the mask token; drawn per batch by the collate function,
-            None in a sample.
+        masks: bool [B, G, T, h, w], True where the student sees the mask token; drawn per batch by the collate
+            function, None in a sample.
         seed: int64 [B].
         name: Where the samples came from.
     """
@@ -132,8 +132,8 @@ class Region(NamedTuple):
 class TextTarget(NamedTuple):
     """What is to be said about an image or clip; `tasks.captioning.prompts` words it.
 
-    `caption`: `text` is the caption. `ocr`: `regions` are the words. `grounding`: `text` is the phrase, `regions` its boxes.
-    `region`: `regions[0].box` is asked for, `text` is the answer.
+    `caption`: `text` is the caption. `ocr`: `regions` are the words. `grounding`: `text` is the phrase, `regions` its
+    boxes. `region`: `regions[0].box` is asked for, `text` is the answer.
     """
 
     task: Literal["caption", "ocr", "grounding", "region"]
