@@ -78,7 +78,7 @@ class CaptioningModule(Objective):
         backbone: OmniStream | None = None,
         optimizer: OptimizerConfig | None = None,
         *,
-        decoder: str | DecoderConfig = DecoderConfig(),
+        decoder: str | DecoderConfig = DecoderConfig(),  # noqa: B008 (frozen)
         train_decoder: bool = True,
         projector: str = "mlp2x_gelu",
         token_reduction: TokenReduction = "none",

@@ -43,8 +43,8 @@ class ProbeConfig:
         """Learning rate and weight decay of every probe."""
         return list(product(self.lrs, self.weight_decays))
 
-    def build(self, embed_dim: int, num_classes: int) -> nn.ModuleList:
-        """A probe for every setting."""
+    def build(self, embed_dim: int, num_classes: int, num_positions: int | None = None) -> nn.ModuleList:
+        """A probe for every setting; see `AttentiveProbe`."""
         return nn.ModuleList(
             AttentiveProbe(
                 embed_dim,
@@ -52,6 +52,7 @@ class ProbeConfig:
                 num_layers=self.num_layers,
                 num_heads=self.num_heads,
                 activation_checkpointing=self.activation_checkpointing,
+                num_positions=num_positions,
             )
             for _ in self.settings
         )
@@ -191,6 +192,7 @@ def fit_action_probe(
     *,
     num_classes: int,
     config: ProbeConfig = ProbeConfig(num_layers=1, num_heads=4, lrs=(1e-3, 3e-3)),
+    position_embedding: bool = False,
     epochs: int = 30,
     batch_size: int = 64,
     holdout: float = 0.2,
@@ -208,6 +210,8 @@ def fit_action_probe(
         eval_labels: Their classes.
         num_classes: Classes.
         config: Shape and settings of the probes.
+        position_embedding: Let the probe know the order of the tokens. Off, as published, the features themselves must
+            tell time and place; on, time comes from the probe.
         epochs: Passes over the training clips.
         batch_size: Clips per step.
         holdout: Share of the training clips that chooses the setting; not trained on. Ignored for a single setting.
@@ -221,7 +225,8 @@ def fit_action_probe(
             raise ValueError(f"needs clips with labels in [0, {num_classes}); got {values.tolist()[:8]}...")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        probes = config.build(features.shape[-1], num_classes)
+        positions = features.shape[1] if position_embedding else None
+        probes = config.build(features.shape[-1], num_classes, positions)
         order = torch.randperm(len(labels))
         held = round(holdout * len(labels)) if len(probes) > 1 else 0
         chosen, train = order[:held], order[held:]

@@ -80,7 +80,7 @@ class CrossBlock(nn.Module):
 class AttentiveProbe(nn.Module):
     """`num_layers` - 1 self-attention blocks, one cross-attention block with a learned query, a linear classifier.
 
-    It has no position embedding: what distinguishes places and times must be in the tokens.
+    The published probe has no position embedding: what distinguishes places and times must be in the tokens.
 
     Args:
         embed_dim: Width of the tokens.
@@ -89,6 +89,8 @@ class AttentiveProbe(nn.Module):
         num_heads: Attention heads (paper: 16).
         mlp_ratio: Hidden width of the MLPs over `embed_dim`.
         activation_checkpointing: Recompute the self-attention blocks in the backward pass.
+        num_positions: Number of tokens, for a learned position embedding, which tells the probe their order; None as
+            published.
 
     Raises:
         ValueError: If the heads do not divide the width, or a count is not positive.
@@ -105,6 +107,7 @@ class AttentiveProbe(nn.Module):
         num_heads: int = 16,
         mlp_ratio: float = 4.0,
         activation_checkpointing: bool = False,
+        num_positions: int | None = None,
     ) -> None:
         super().__init__()
         if min(num_classes, num_layers, num_heads) < 1:
@@ -115,6 +118,7 @@ class AttentiveProbe(nn.Module):
             raise ValueError(f"num_heads {num_heads} must divide the width {embed_dim} of the features")
         self.activation_checkpointing = activation_checkpointing
         self.query = nn.Parameter(torch.empty(1, 1, embed_dim))
+        self.positions = None if num_positions is None else nn.Parameter(torch.empty(num_positions, embed_dim))
         self.blocks = nn.ModuleList(SelfBlock(embed_dim, num_heads, mlp_ratio) for _ in range(num_layers - 1))
         self.cross = CrossBlock(embed_dim, num_heads, mlp_ratio)
         self.classifier = nn.Linear(embed_dim, num_classes)
@@ -124,6 +128,8 @@ class AttentiveProbe(nn.Module):
     def reset_parameters(self) -> None:
         """Weights of std 0.02, residual outputs scaled down with depth; the classifier keeps torch's initialisation."""
         nn.init.trunc_normal_(self.query, std=0.02)
+        if self.positions is not None:
+            nn.init.trunc_normal_(self.positions, std=0.02)
         for module in [*self.blocks.modules(), *self.cross.modules()]:
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -140,6 +146,8 @@ class AttentiveProbe(nn.Module):
 
     def pool(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
         """One vector per sample."""
+        if self.positions is not None:
+            tokens = tokens + self.positions
         for block in self.blocks:
             if self.activation_checkpointing and self.training:
                 tokens = checkpoint(block, tokens, use_reentrant=False)

@@ -22,8 +22,8 @@ from omnistream.tasks.probing.features import spatial_views
 SMALL = ProbeConfig(num_layers=2, num_heads=2, lrs=(3e-3, 1e-8))
 
 
-class _Sliding(Dataset):
-    """A bright bar that moves right (0), left (1), down (2) or up (3); the middle of a clip looks alike in pairs."""
+class _Clips(Dataset):
+    """A moving bar whose colour is the class: an untrained backbone tells colours, but hardly times, apart."""
 
     def __init__(self, length: int, frames: int = 4, size: tuple[int, int] = (32, 32)) -> None:
         self.length, self.frames, self.size = length, frames, size
@@ -36,14 +36,14 @@ class _Sliding(Dataset):
         H, W = self.size
         images = torch.zeros(self.frames, 3, H, W, dtype=torch.uint8)
         for t in range(self.frames):
-            place = (t if label % 2 == 0 else self.frames - 1 - t) * 8
-            region = images[t, :, :, place : place + 8] if label < 2 else images[t, :, place : place + 8, :]
-            region[:] = 150 + (index * 7) % 100
+            bar = images[t, :, :, t * 8 : t * 8 + 8]
+            bar[:] = 40 + (index * 7) % 50
+            bar[label % 3] = 200 if label < 3 else 0
         return FrameClip(images=images, label=torch.tensor(label), name=str(index), seed=torch.tensor(index))
 
 
 def _loader(length, **kwargs):
-    return DataLoader(_Sliding(length, **kwargs), batch_size=8, collate_fn=FrameClip.collate)
+    return DataLoader(_Clips(length, **kwargs), batch_size=8, collate_fn=FrameClip.collate)
 
 
 def _trainer(**kwargs):
@@ -75,7 +75,7 @@ def test_backbone_is_in_evaluation_mode_even_while_training():
 
 
 def test_every_probe_trains_as_if_alone():
-    batch = FrameClip.collate([_Sliding(8)[i] for i in range(8)])
+    batch = FrameClip.collate([_Clips(8)[i] for i in range(8)])
     config = ProbeConfig(num_layers=1, num_heads=2, lrs=(1e-2, 1e-3), weight_decays=(0.0, 0.4))
     module = ActionProbeModule(create_model("vit_nano"), 4, probe=config, num_crops=1)
     module.log = lambda *args, **kwargs: None
@@ -102,7 +102,7 @@ def test_schedule_starts_after_one_step_and_ends_at_zero():
 
 
 def test_views_are_averaged_as_probabilities_and_segments_are_joined():
-    batch = FrameClip.collate([_Sliding(2, frames=4, size=(32, 48))[i] for i in range(2)])
+    batch = FrameClip.collate([_Clips(2, frames=4, size=(32, 48))[i] for i in range(2)])
     module = ActionProbeModule(create_model("vit_nano"), 4, probe=SMALL, frames_per_segment=2, num_crops=3).eval()
     with torch.no_grad():
         expected = 0
@@ -154,6 +154,27 @@ def test_quick_probe_on_cached_features():
     assert torch.equal(result.predictions, held_out.labels)
     again = fit_action_probe(*train, *held_out, num_classes=4, epochs=15, batch_size=16)
     assert again[1:4] == result[1:4]
+
+
+@pytest.mark.parametrize("position_embedding", [False, True])
+def test_order_of_two_events_needs_time_in_the_features_or_in_the_probe(position_embedding):
+    # Two different events at two of four times; the class is which came first.
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(160) % 2
+    features = 0.1 * torch.randn(160, 4, 8, generator=generator)
+    for i, label in enumerate(labels.tolist()):
+        first, second = sorted(torch.randperm(4, generator=generator)[:2].tolist())
+        features[i, first, label] += 1.0
+        features[i, second, 1 - label] += 1.0
+    result = fit_action_probe(
+        *(features[:120], labels[:120], features[120:], labels[120:]),
+        num_classes=2,
+        config=ProbeConfig(num_layers=2, num_heads=2, lrs=(3e-3, 1e-2)),
+        position_embedding=position_embedding,
+        epochs=40,
+        batch_size=32,
+    )
+    assert (result.accuracy > 0.9) == position_embedding
 
 
 def test_quick_probe_is_at_chance_where_labels_are_random():

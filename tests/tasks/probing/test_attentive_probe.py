@@ -10,7 +10,15 @@ def test_forward_matches_the_released_probe():
     # Logits and pooled vector recorded from V-JEPA 2's classifier with parameters 0.3 sin(0.7 m), in its naming order.
     probe = AttentiveProbe(8, 3, num_layers=2, num_heads=2).double().eval()
     block, cross = probe.blocks[0], probe.cross
-    linears = [probe.classifier, block.attn.proj, block.attn.qkv, block.mlp.fc1, block.mlp.fc2, block.norm1, block.norm2]
+    linears = [
+        probe.classifier,
+        block.attn.proj,
+        block.attn.qkv,
+        block.mlp.fc1,
+        block.mlp.fc2,
+        block.norm1,
+        block.norm2,
+    ]
     linears += [cross.mlp.fc1, cross.mlp.fc2, cross.norm1, cross.norm2, cross.kv, cross.q]
     counter = 0
     with torch.no_grad():
@@ -37,7 +45,7 @@ def test_number_of_parameters_is_that_of_the_released_probe(num_layers, num_clas
 
 
 def test_initialisation_scales_residual_outputs_with_depth():
-    probe = AttentiveProbe(256, 10)
+    probe = AttentiveProbe(256, 10).requires_grad_(False)
     for i, block in enumerate(probe.blocks, start=1):
         assert block.attn.proj.weight.std() == pytest.approx(0.02 / math.sqrt(2 * i), rel=0.03)
         assert block.mlp.fc2.weight.std() == pytest.approx(0.02 / math.sqrt(2 * i), rel=0.03)
