@@ -88,8 +88,9 @@ class EndlessBatchSampler(Sampler[list[SampleKey]]):
 
 
 class ShardSampler(Sampler[int]):
-    """This rank's share of a data set, in order: indices rank, rank + n, ...; the last round repeats indices to be
-    even.
+    """This rank's share of a data set in order: indices rank, rank + n, ...
+
+    All ranks get equally many; the last round repeats indices from the start.
 
     Args:
         num_samples: Length of the data set.

@@ -166,8 +166,8 @@ class MultiTaskModule(LightningModule):
     def _local_backward(self) -> Iterator[None]:
         """Under DDP, keep gradients local: they are averaged once, after the last task."""
         strategy = self.trainer.strategy
-        with strategy.block_backward_sync() if isinstance(strategy, DDPStrategy) else nullcontext():  # type:
-        ignore[union-attr]
+        blocked = isinstance(strategy, DDPStrategy)
+        with strategy.block_backward_sync() if blocked else nullcontext():  # type: ignore[union-attr]
             yield
 
     def _nonfinite_term(self, path: str, loss: ObjectiveLoss) -> str | None:

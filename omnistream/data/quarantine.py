@@ -1,0 +1,139 @@
+"""Broken files: named once, counted, skipped, and past a limit a reason to stop."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from omnistream.data.media.errors import MediaReadError
+from omnistream.data.sampling import SampleKey, sample_key, sample_rng
+
+logger = logging.getLogger(__name__)
+
+Sample = TypeVar("Sample")
+
+_RESAMPLE_SALT = 7919
+"""Separates the choice of a replacement from everything else drawn for the same sample."""
+
+
+class NothingUsableError(FileNotFoundError):
+    """A folder holds nothing the reader can use; the message says what was looked for."""
+
+
+class TooManyBrokenFilesError(ValueError):
+    """Reading goes on no longer because more files are broken than allowed; the message names them."""
+
+
+class Quarantine:
+    """The broken files of one data set.
+
+    Each data loader worker has its own copy. With `file`, all of them (and later runs) share what they found through
+    it; without, a limit holds per worker.
+
+    Args:
+        limit: Most broken files that are skipped: a count, or (a float below 1) a fraction of all files, at least 1.
+        file: Optional JSON lines file, one `{"path", "reason"}` per broken file, appended to.
+
+    Raises:
+        ValueError: If the limit is negative or a fraction of 1 or more.
+    """
+
+    def __init__(self, limit: int | float = 0.2, file: str | Path | None = None) -> None:
+        if limit < 0 or (isinstance(limit, float) and limit >= 1):
+            raise ValueError(f"expected a count or a fraction in [0, 1) of broken files, got {limit}")
+        self.limit = limit
+        self.file = None if file is None else Path(file)
+        self._reasons: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Path and reason of every broken file known so far."""
+        self._read_file()
+        return dict(self._reasons)
+
+    def add(self, error: MediaReadError, num_files: int) -> None:
+        """Record a broken file; the first time, log it.
+
+        Args:
+            error: What was wrong with which file.
+            num_files: Files of the data set, for a limit that is a fraction.
+
+        Raises:
+            TooManyBrokenFilesError: If there are now more than the limit.
+        """
+        self._read_file()
+        if error.path not in self._reasons:
+            self._reasons[error.path] = error.reason
+            logger.warning("skipped a broken file, the %d. so far: %s", len(self._reasons), error)
+            self._append_file(error)
+        self._check(num_files)
+
+    def _check(self, num_files: int) -> None:
+        allowed = self.limit if isinstance(self.limit, int) else max(1, int(self.limit * num_files))
+        if len(self._reasons) > allowed:
+            raise TooManyBrokenFilesError(
+                f"{len(self._reasons)} of {num_files} files are broken, {allowed} are allowed: {self.summary()}"
+            )
+
+    def summary(self, most: int = 10) -> str:
+        """The first broken files with their reasons, on one line."""
+        shown = [f"{path} ({reason})" for path, reason in list(self._reasons.items())[:most]]
+        rest = len(self._reasons) - len(shown)
+        return ", ".join(shown) + (f" and {rest} more" if rest else "")
+
+    def _read_file(self) -> None:
+        if self.file is None or not self.file.exists():
+            return
+        for line in self.file.read_text().splitlines():
+            entry = json.loads(line)
+            self._reasons.setdefault(entry["path"], entry["reason"])
+
+    def _append_file(self, error: MediaReadError) -> None:
+        if self.file is None:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a") as lines:  # one short write in append mode: workers do not tear each other's lines
+            lines.write(json.dumps({"path": error.path, "reason": error.reason}) + "\n")
+
+
+def read_or_resample(
+    read: Callable[[SampleKey], Sample],
+    key: "int | SampleKey",
+    *,
+    num_samples: int,
+    num_files: int,
+    seed: int,
+    quarantine: Quarantine,
+    max_tries: int = 8,
+) -> Sample:
+    """Read a sample; where a file is broken, another one drawn by a rule of (seed, epoch, index, attempt).
+
+    Args:
+        read: Reads the sample of a key; raises MediaReadError for a broken file.
+        key: The wanted sample.
+        num_samples: Length of the data set.
+        num_files: Its files, for the limit of the quarantine.
+        seed: Of the data set.
+        quarantine: Records broken files.
+        max_tries: Samples tried in all.
+
+    Raises:
+        IndexError: If the index is outside the data set.
+        TooManyBrokenFilesError: If the quarantine is over its limit, or every try met a broken file.
+    """
+    wanted = sample_key(key)
+    if not 0 <= wanted.index < num_samples:
+        raise IndexError(f"index {wanted.index} is outside a data set of {num_samples} samples")
+    attempt = wanted
+    for number in range(max_tries):
+        try:
+            return read(attempt)
+        except MediaReadError as error:
+            quarantine.add(error, num_files)
+        replacement = int(sample_rng(seed, wanted, _RESAMPLE_SALT + number).integers(num_samples))
+        attempt = SampleKey(wanted.epoch, replacement)
+    raise TooManyBrokenFilesError(f"{max_tries} samples in a row could not be read: {quarantine.summary()}")

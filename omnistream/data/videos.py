@@ -1,0 +1,125 @@
+"""Folders of videos."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from omnistream.data.batch import FrameClip
+from omnistream.data.files import VIDEO_SUFFIXES, Split, existing_folder, find_files, require_usable, split_items
+from omnistream.data.media.errors import VideoReadError
+from omnistream.data.media.resize import Crop, crop_square
+from omnistream.data.media.video import read_frames, verify_video
+from omnistream.data.media.video_probe import probe_video
+from omnistream.data.quarantine import NothingUsableError, Quarantine, read_or_resample
+from omnistream.data.sampling import SampleKey, sample_rng, sample_seed
+
+_CLIP_SALT = 2
+
+
+def clip_positions(total: int, num_frames: int, stride: int, rng: np.random.Generator | None) -> np.ndarray:
+    """Positions of a clip's frames in a video of `total` frames.
+
+    The stride shrinks as far as needed for the clip to fit; a video shorter than the clip gives all its frames and then
+    the last one again. The start is drawn, or central without `rng`.
+    """
+    fitting = max(1, min(stride, (total - 1) // max(1, num_frames - 1)))
+    spare = max(0, total - 1 - (num_frames - 1) * fitting)
+    start = spare // 2 if rng is None else int(rng.integers(spare + 1))
+    return np.minimum(start + fitting * np.arange(num_frames), total - 1)
+
+
+class VideoFolder(Dataset[FrameClip]):
+    """Clips of the videos at any depth below a folder, one per video and epoch.
+
+    Files are found by suffix and read by content. Frame count and rate come from our own look at the packets, never
+    from the decoder's estimate. Broken files are recorded and another video is drawn instead.
+
+    Args:
+        root: The folder.
+        num_frames: Frames of a clip.
+        stride: Steps between the frames of a clip; smaller where a video is too short.
+        size: Scale the shorter side to this length; None keeps the frames as they are.
+        crop: `center` or `random` cuts one square from all frames, so that samples of one `size` can be batched.
+        split: Take all videos, or the training or held-out part of them.
+        val_fraction: Held-out part.
+        random_start: Draw the start of each clip; otherwise clips are central.
+        max_seconds: Refuse (as broken) videos longer than this, whose sequential decoding would take too long.
+        verify: Decode every video completely at its first use in a process, to find damage that decord does not report.
+        seed: Determines starts, random crops, replacements, and each sample's `seed`.
+        quarantine: Records broken files; by default up to 20 % are skipped.
+
+    Raises:
+        NothingUsableError: If there is no video that can be read.
+        ValueError: If `num_frames` or `stride` is not positive.
+    """
+
+    collate = staticmethod(FrameClip.collate)
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        num_frames: int = 16,
+        stride: int = 4,
+        size: int | None = None,
+        crop: Crop = "none",
+        split: Split = "all",
+        val_fraction: float = 0.1,
+        random_start: bool = True,
+        max_seconds: float | None = None,
+        verify: bool = False,
+        seed: int = 0,
+        quarantine: Quarantine | None = None,
+    ) -> None:
+        if num_frames < 1 or stride < 1:
+            raise ValueError(f"expected num_frames and stride from 1, got {num_frames} and {stride}")
+        self.root = existing_folder(root)
+        self.num_frames, self.stride, self.size, self.crop, self.seed = num_frames, stride, size, crop, seed
+        self.random_start, self.max_seconds, self.verify = random_start, max_seconds, verify
+        self.quarantine = quarantine or Quarantine()
+        self._verified: set[Path] = set()
+        files = find_files(self.root, VIDEO_SUFFIXES)
+        self.files = split_items(files, split, val_fraction)
+        if files and not self.files:
+            raise NothingUsableError(f"{self.root}: {len(files)} videos are too few for the {split} split")
+        require_usable(self.root, "videos", self.files, probe_video, self.quarantine)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, key: int | SampleKey) -> FrameClip:
+        """A clip of the video of this key, or of a replacement if its file is broken.
+
+        Raises:
+            IndexError: If the index is outside the data set.
+            TooManyBrokenFilesError: If more files are broken than the quarantine allows.
+        """
+        return read_or_resample(
+            self._read,
+            key,
+            num_samples=len(self),
+            num_files=len(self.files),
+            seed=self.seed,
+            quarantine=self.quarantine,
+        )
+
+    def _read(self, key: SampleKey) -> FrameClip:
+        path = self.files[key.index]
+        info = probe_video(path)
+        if self.max_seconds is not None and info.num_frames > self.max_seconds * info.fps:
+            raise VideoReadError(path, f"{info.num_frames} frames are longer than the {self.max_seconds} s allowed")
+        if self.verify and path not in self._verified:
+            verify_video(path)
+            self._verified.add(path)
+        rng = sample_rng(self.seed, key, _CLIP_SALT)
+        start_rng = rng if self.random_start else None
+        positions = clip_positions(info.num_frames, self.num_frames, self.stride, start_rng)
+        frames = read_frames(path, positions.tolist(), short_side=self.size)
+        return FrameClip(
+            images=crop_square(frames, self.crop, rng),
+            label=torch.tensor(-1),
+            name=str(path),
+            seed=sample_seed(self.seed, key),
+        )
