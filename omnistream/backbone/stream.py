@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from typing_extensions import Self
 
 from omnistream.backbone.kv_cache import CacheContext, KVCache
 
@@ -149,7 +148,7 @@ class StreamSession:
         else:
             self.frame_indices[torch.as_tensor(rows if isinstance(rows, Tensor) else list(rows)).cpu()] = 0
 
-    def fork(self) -> Self:
+    def fork(self) -> "StreamSession":
         """An independent session that continues from here; for trying out several futures."""
         copy = self.__class__.__new__(self.__class__)
         copy.__dict__.update(self.__dict__)
