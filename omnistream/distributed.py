@@ -33,8 +33,8 @@ def all_reduce(value: Tensor, op: str = "sum") -> Tensor:
 def average_count(count: Tensor) -> Tensor:
     """`count` averaged over processes, at least 1.
 
-    A sum over local elements divided by this, then averaged over processes (as DDP and FSDP average gradients), is the mean
-    over all elements of all processes, however unevenly they are spread.
+    A sum over local elements divided by this, then averaged over processes (as DDP and FSDP average gradients), is the
+    mean over all elements of all processes, however unevenly they are spread.
     """
     return (all_reduce(count.float()) / world_size()).clamp_min(1.0)
 

@@ -136,9 +136,7 @@ class OmniStream(nn.Module):
         check_layout(layout, self.arch.head_dim)
         self.rope_layout = layout
 
-    def normalize(
-        self, images: UInt8[Tensor, "*N 3 H W"] | Float[Tensor, "*N 3 H W"]
-    ) -> Float[Tensor, "*N 3 H W"]:
+    def normalize(self, images: UInt8[Tensor, "*N 3 H W"] | Float[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N 3 H W"]:
         """Images as the weights expect them: uint8, or floats in [0, 1], minus mean over standard deviation."""
         if images.dtype == torch.uint8:
             images = images.to(self.mean.dtype) / 255

@@ -94,7 +94,9 @@ class StreamSession:
         if self._layout is None:
             h, w = self.backbone.grid_size(H, W)
             if self.aspect_ratio is not None and self.aspect_ratio.shape != (B,):
-                raise ValueError(f"aspect_ratio must have one value per stream ({B}), got {tuple(self.aspect_ratio.shape)}")
+                raise ValueError(
+                    f"aspect_ratio must have one value per stream ({B}), got {tuple(self.aspect_ratio.shape)}"
+                )
             prefix = 1 + int(self.camera_token) + self.backbone.register_token.shape[2]
             self.cache = self._new_cache(B, prefix + h * w)
             self.frame_indices = torch.zeros(B, dtype=torch.int64)

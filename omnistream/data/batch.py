@@ -6,33 +6,35 @@ others. Workers hand over uint8 images; the task normalises and distorts them on
 Letters: B batch, T frames, H W pixels, G global and L local views, h w patches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
+
+# Not `Self`: the shape checks of the tests decorate single methods, where beartype refuses it.
+BatchT = TypeVar("BatchT", bound="Batch")
 
 
 @dataclass(kw_only=True)
 class Batch:
     """Base of all samples and batches: moves and pins its tensors, leaves everything else alone."""
 
-    def _map(self, function: object) -> Self:
-        changed = {f.name: function(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}  # type: ignore[operator]
+    def _map(self: BatchT, function: Callable[[Tensor], Tensor]) -> BatchT:
+        changed = {f.name: function(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
         return replace(self, **changed)
 
-    def to(self, *args: object, **kwargs: object) -> Self:
+    def to(self: BatchT, *args: object, **kwargs: object) -> BatchT:
         """The same batch with every tensor moved as by `Tensor.to`; the name is what Lightning looks for."""
         return self._map(lambda value: value.to(*args, **kwargs))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self: BatchT) -> BatchT:
         """The same batch in page-locked memory; called by the data loader."""
         return self._map(lambda value: value.pin_memory())
 
     @classmethod
-    def collate(cls, samples: Sequence[Self]) -> Self:
+    def collate(cls: type[BatchT], samples: Sequence[BatchT]) -> BatchT:
         """Stack samples: tensors along a new first axis, everything else into lists.
 
         Raises:
@@ -106,8 +108,8 @@ class ViewBatch(Batch):
     Attributes:
         global_crops: uint8 [B, G, T, 3, S, S]; not yet distorted.
         local_crops: uint8 [B, L, T, 3, s, s].
-        masks: bool [B, G, T, h, w], True where the student sees the mask token; drawn per batch by the collate function,
-            None in a sample.
+        masks: bool [B, G, T, h, w], True where the student sees the mask token; drawn per batch by the collate
+            function, None in a sample.
         seed: int64 [B].
         name: Where the samples came from.
     """
@@ -130,8 +132,8 @@ class Region(NamedTuple):
 class TextTarget(NamedTuple):
     """What is to be said about an image or clip; `tasks.captioning.prompts` words it.
 
-    `caption`: `text` is the caption. `ocr`: `regions` are the words. `grounding`: `text` is the phrase, `regions` its boxes.
-    `region`: `regions[0].box` is asked for, `text` is the answer.
+    `caption`: `text` is the caption. `ocr`: `regions` are the words. `grounding`: `text` is the phrase, `regions` its
+    boxes. `region`: `regions[0].box` is asked for, `text` is the answer.
     """
 
     task: Literal["caption", "ocr", "grounding", "region"]

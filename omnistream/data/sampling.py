@@ -85,3 +85,24 @@ class EndlessBatchSampler(Sampler[list[SampleKey]]):
             first = (batch * self.num_replicas + self.rank) * self.batch_size
             yield [self._key(first + i) for i in range(self.batch_size)]
             batch += 1
+
+
+class ShardSampler(Sampler[int]):
+    """This rank's share of a data set in order: indices rank, rank + n, ...
+
+    All ranks get equally many; the last round repeats indices from the start.
+
+    Args:
+        num_samples: Length of the data set.
+        rank: This process.
+        num_replicas: Number of processes n.
+    """
+
+    def __init__(self, num_samples: int, rank: int = 0, num_replicas: int = 1) -> None:
+        self.num_samples, self.rank, self.num_replicas = num_samples, rank, num_replicas
+
+    def __len__(self) -> int:
+        return -(-self.num_samples // self.num_replicas)
+
+    def __iter__(self) -> Iterator[int]:
+        return (i % self.num_samples for i in range(self.rank, len(self) * self.num_replicas, self.num_replicas))

@@ -29,13 +29,13 @@ class ObjectiveLoss:
 class Objective(LightningModule):
     """Base of SSL, geometry and captioning.
 
-    An objective owns its heads, not the backbone: `build(backbone)` makes the heads for a backbone, and every call is handed
-    the backbone. Alone (constructed with a backbone) it registers the backbone and optimises both; inside MultiTaskModule
-    the backbone belongs to that module.
+    An objective owns its heads, not the backbone: `build(backbone)` makes the heads for a backbone, and every call is
+    handed the backbone. Alone (constructed with a backbone) it registers the backbone and optimises both; inside
+    MultiTaskModule the backbone belongs to that module.
 
     Subclasses call `save_hyperparameters` themselves if they want it, implement `build` and `compute`, and may override
-    `micro_batches` and `after_step`. Inside `compute`, every parameter must be used through some module's `__call__`, which
-    is what FSDP2 hooks.
+    `micro_batches` and `after_step`. Inside `compute`, every parameter must be used through some module's `__call__`,
+    which is what FSDP2 hooks.
 
     Args:
         backbone: Given when fitted alone.
@@ -45,6 +45,8 @@ class Objective(LightningModule):
     def __init__(self, backbone: OmniStream | None = None, optimizer: OptimizerConfig | None = None) -> None:
         super().__init__()
         self.optimizer_config = optimizer or OptimizerConfig()
+        self.total_steps: int | None = None
+        """Optimiser steps of the whole run, for schedules; set when fitting starts."""
         self.backbone = backbone
         if backbone is not None:
             self.build(backbone)
@@ -69,6 +71,25 @@ class Objective(LightningModule):
 
     def after_step(self, backbone: nn.Module, step: int) -> None:
         """Called after the optimiser step with the number of steps now done; an EMA teacher is updated here."""
+
+    def update_metrics(self, backbone: nn.Module, batch: Any) -> None:
+        """Add one validation micro-batch to the task's metrics; a task without metrics leaves it out."""
+
+    def compute_metrics(self) -> dict[str, Tensor]:
+        """The task's metrics since the last call, by name, and a fresh start; called at the end of validation."""
+        return {}
+
+    def own_backbones(self) -> list[OmniStream]:
+        """Backbones this task holds besides the shared one (teachers), sharded like it."""
+        return [m for m in self.modules() if isinstance(m, OmniStream) and m is not self.backbone]
+
+    def fsdp_units(self) -> list[nn.Module]:
+        """Modules whose `__call__` FSDP2 hooks, inner ones first: by default every child that is not a backbone."""
+        return [child for child in self.children() if not isinstance(child, OmniStream)]
+
+    def on_fit_start(self) -> None:
+        """Alone: learn how long training is."""
+        self.total_steps = self.trainer.max_steps
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Alone: the summed loss of all micro-batches, optimised automatically."""
@@ -95,6 +116,11 @@ class Objective(LightningModule):
             prefix = f"val/{name}/" if name else "val/"
             self.log_dict({prefix + term: value for term, value in loss.terms.items()}, batch_size=1, sync_dist=True)
             self.log(f"{prefix}loss", loss.total, batch_size=1, sync_dist=True)
+            self.update_metrics(self.backbone, part)
+
+    def on_validation_epoch_end(self) -> None:
+        """Alone: log the task's metrics."""
+        self.log_dict({f"val/{key}": value for key, value in self.compute_metrics().items()}, batch_size=1)
 
     def configure_optimizers(self) -> Any:
         """Adam with linear warm-up and cosine decay (paper Sec. 4.2)."""

@@ -1,1 +1,27 @@
-"""."""
+"""A procedural world: seeded clips with exact geometry, actions, words and captions, rendered on the CPU.
+
+It is the embedded default of every task and benchmark: nothing is downloaded, surfaces carry the photographs that the
+scikit-image package ships.
+"""
+
+from omnistream.data.world.actions import ACTIONS
+from omnistream.data.world.clip import WorldClip, render_action, render_clip, render_scene
+from omnistream.data.world.config import WorldConfig
+from omnistream.data.world.datasets import WorldActions, WorldCaptions, WorldFrames, WorldScenes
+from omnistream.data.world.language import LanguageConfig
+from omnistream.data.world.scene import CLASSES
+
+__all__ = [
+    "ACTIONS",
+    "CLASSES",
+    "LanguageConfig",
+    "WorldActions",
+    "WorldCaptions",
+    "WorldClip",
+    "WorldConfig",
+    "WorldFrames",
+    "WorldScenes",
+    "render_action",
+    "render_clip",
+    "render_scene",
+]

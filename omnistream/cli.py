@@ -1,0 +1,96 @@
+"""The `omnistream` command: finds the subcommand, imports only that one, and turns a user's mistake into one line.
+
+A subcommand is one row of `COMMANDS`: its name, its help line and where its function is. The function gets the
+arguments that follow the name, prints its result, and raises `UsageError`, `ValueError` or `FileNotFoundError` for what
+the user can fix.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from omnistream import __version__
+from omnistream.errors import OmniStreamError, UsageError, did_you_mean, one_line
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand."""
+
+    help: str
+    """One line for `omnistream --help`."""
+    module: str
+    """Module that holds its function, imported only when the subcommand is called."""
+    function: str
+    """Name of the function; it takes the list of arguments after the subcommand."""
+    pass_name: bool = False
+    """Whether the function takes the subcommand's name first, for functions that serve several."""
+
+    def __call__(self, name: str, arguments: list[str]) -> None:
+        """Import the function and call it."""
+        function: Callable[..., None] = getattr(importlib.import_module(self.module), self.function)
+        function(*([name] if self.pass_name else []), arguments)
+
+
+def _lightning(text: str) -> Command:
+    return Command(help=text, module="omnistream.commands.train", function="run", pass_name=True)
+
+
+COMMANDS = {
+    "fit": _lightning("train: all objectives together, or one alone"),
+    "validate": _lightning("evaluate on the validation split"),
+    "test": _lightning("evaluate on the test split"),
+    "predict": _lightning("write predictions"),
+    "configs": Command("list the packaged configurations", "omnistream.commands.catalogue", "configs"),
+    "models": Command("list the backbone variants", "omnistream.commands.catalogue", "models"),
+}
+
+_HELP = """\
+usage: omnistream COMMAND [-c CONFIG] [--key value ...]
+
+{commands}
+
+  -c, --config CONFIG  name of a packaged configuration or path of a YAML file; may be given several times
+  --key value          override any key, e.g. --trainer.max_steps 100, --model.tasks.geometry null
+  --debug              show the traceback of an error
+  --version            print the version
+
+`omnistream fit --help` lists the keys of the trainer, `omnistream fit --model.help CLASS_PATH` those of a model.
+Start with: omnistream fit -c quickstart
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `omnistream` command.
+
+    Args:
+        arguments: Without the program's name; default those of the process.
+
+    Raises:
+        SystemExit: With code 2 after a user's mistake, which is printed to stderr as one line. With `--debug` the
+            exception itself is raised.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        _dispatch(given)
+    except (OmniStreamError, ValueError, FileNotFoundError) as error:
+        if debug:
+            raise
+        print(f"omnistream: error: {one_line(error)}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _dispatch(arguments: list[str]) -> None:
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if name in ("-h", "--help"):
+        commands = "\n".join(f"  {name:<10} {command.help}" for name, command in COMMANDS.items())
+        print(_HELP.format(commands=commands), end="")
+    elif name == "--version":
+        print(f"omnistream {__version__}")
+    elif name in COMMANDS:
+        COMMANDS[name](name, rest)
+    else:
+        raise UsageError(f"no command {name!r}{did_you_mean(name, COMMANDS)}; commands: {', '.join(COMMANDS)}")

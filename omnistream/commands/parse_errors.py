@@ -1,0 +1,103 @@
+"""jsonargparse's nested error reports cut down to the one line that says what to change.
+
+A report is a tree by indentation: `Parser key "x":` and `Problem with given class_path 'C':` lead down to the reason,
+and every alternative of a union adds its own complaint ("Expected a <class 'NoneType'>"). The first alternative that is
+not such noise is the one the user meant.
+"""
+
+import importlib
+import re
+from collections.abc import Iterable
+
+from jsonargparse import ArgumentParser
+
+from omnistream.errors import did_you_mean, one_line
+
+_NOISE = (
+    "Does not validate against any of the Union",
+    "Subtypes: [",
+    "Errors:",
+    "Given value",
+    "Expected a <class 'NoneType'>",
+    "Expected a <class 'list'>",
+    "Expected a path but",
+    "Not a valid subclass of",
+    "Subclass types expect",
+    "a class path (str)",
+    "a dict with",
+)
+
+
+def shorten(message: str, known_keys: Iterable[str] = ()) -> str:
+    """One line: where, what is wrong, and the nearest valid key.
+
+    Args:
+        message: Text of the exception that jsonargparse (or a constructor it called) raised.
+        known_keys: Dotted keys of the subcommand, to suggest from where no class is involved.
+    """
+    path: list[str] = []
+    class_path: str | None = None
+    for line in message.splitlines():
+        text = line.strip().removeprefix("- ").strip()
+        if not text or text.startswith(_NOISE):
+            continue
+        if found := re.fullmatch(r'Parser key "([^"]+)":', text):
+            path.append(found[1])
+        elif found := re.fullmatch(r"Problem with given class_path '([^']+)':", text):
+            class_path = found[1]
+        else:
+            where = ".".join(path) + ": " if path else ""
+            return one_line(where + _reason(text, class_path, known_keys))
+    return one_line(message)
+
+
+def _reason(text: str, class_path: str | None, known_keys: Iterable[str]) -> str:
+    """The innermost complaint in plain words."""
+    if found := re.search(r"(?:Option|option) '([^']+)'(?: is not accepted)?$", text):
+        group = re.search(r"Group '([^']+)'", text)
+        return _unknown_key(f"{group[1]}.{found[1]}" if group else found[1], class_path, known_keys)
+    if found := re.match(r"unrecognized arguments: --([^=\s]+)", text):
+        return _unknown_key(found[1], class_path, known_keys)
+    if found := re.match(r"unrecognized arguments: (\S+)", text):
+        return f"unexpected argument {found[1]!r}; options are written --key value"
+    if found := re.match(r"Expected a (.+?)\. Got value: (.*)", text):
+        return f"expected {_type_name(found[1])}, got {found[2]!r}"
+    if found := re.match(r"module '([^']+)' has no attribute '([^']+)'", text):
+        names = [name for name in dir(importlib.import_module(found[1])) if not name.startswith("_")]
+        return f"no class {found[2]!r} in {found[1]}{did_you_mean(found[2], names)}"
+    if found := re.match(r"Expected a dot import path string: (.*)", text):
+        return f"expected a class path such as package.module.Class, got {found[1]!r}"
+    if found := re.match(r"the following arguments are required: (.*)", text):
+        return _missing(found[1], class_path)
+    if text.startswith("No module named"):
+        return f"{class_path}: {text}" if class_path else text
+    return text
+
+
+def _unknown_key(key: str, class_path: str | None, known_keys: Iterable[str]) -> str:
+    owner = f"{class_path} has no argument" if class_path else "there is no key"
+    known = _keys_of(class_path) if class_path else list(known_keys)
+    # In `dta.class_path` only the first part is wrong, and only that is a key the subcommand knows.
+    return f"{owner} {key!r}{did_you_mean(key, known) or did_you_mean(key.split('.')[0], known)}"
+
+
+def _missing(names: str, class_path: str | None) -> str:
+    if class_path:
+        return f"{class_path} needs {names}"
+    keys = ", ".join(name.split(".", 1)[-1] for name in names.split(", "))
+    return f"nothing given for {keys}; name a configuration with -c (`omnistream configs` lists the packaged ones)"
+
+
+def _keys_of(class_path: str) -> list[str]:
+    """Dotted names of everything the constructor of a class takes."""
+    module, _, name = class_path.rpartition(".")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(getattr(importlib.import_module(module), name), fail_untyped=False)
+    leaves = list(parser.get_defaults().keys())
+    return leaves + sorted({leaf.rpartition(".")[0] for leaf in leaves if "." in leaf})
+
+
+def _type_name(text: str) -> str:
+    """`<class 'int'>` as `int`; other type notations without module names."""
+    plain = re.sub(r"<class '([^']+)'>", r"\1", text)
+    return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", plain)

@@ -1,0 +1,87 @@
+"""`omnistream fit|validate|test|predict`: LightningCLI with packaged configurations and one-line errors."""
+
+from argparse import ArgumentError
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from omnistream.commands.overrides import prepare
+from omnistream.commands.parse_errors import shorten
+from omnistream.errors import UsageError
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the full configuration of a run to `config.yaml` in its log folder.
+
+    A run that is resumed or repeated in the same folder replaces the file; if the settings differ, the old file is kept
+    as `config.1.yaml`, `config.2.yaml` and so on, so no record is lost and no run stops because of it.
+    """
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Called on rank zero only."""
+        if trainer.log_dir is None or getattr(trainer, "fast_dev_run", False):
+            return
+        folder = Path(trainer.log_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / self.config_filename
+        content = self.parser.dump(self.config, skip_none=False)
+        if target.exists() and target.read_text(encoding="utf-8") != content:
+            target.rename(next(path for n in range(1, 10**6) if not (path := folder / f"config.{n}.yaml").exists()))
+        # A crash between open and close must not leave half a file behind.
+        draft = target.with_suffix(".tmp")
+        draft.write_text(content, encoding="utf-8")
+        draft.replace(target)
+
+
+class OmniStreamCLI(LightningCLI):
+    """LightningCLI whose parsers raise `UsageError` with one line instead of printing their usage."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser that raises instead of leaving the process."""
+        return super().init_parser(**kwargs, exit_on_error=False)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and word what is wrong."""
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            assert isinstance(args, list)
+            raise UsageError(shorten(str(error), self._known_keys(args[0]))) from error
+
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer; a complaint of a constructor comes out in its own words."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, MisconfigurationException) as error:
+            raise UsageError(shorten(str(error))) from error
+
+    def _known_keys(self, subcommand: str) -> list[str]:
+        return list(self._subcommand_parsers[subcommand].get_defaults().keys())
+
+
+def run(subcommand: str, arguments: list[str]) -> None:
+    """Run one of LightningCLI's subcommands.
+
+    Args:
+        subcommand: `fit`, `validate`, `test` or `predict`.
+        arguments: What follows it on the command line.
+
+    Raises:
+        UsageError: If a key, path or value is wrong.
+    """
+    try:
+        OmniStreamCLI(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            args=[subcommand, *prepare(arguments)],
+        )
+    except MisconfigurationException as error:
+        raise UsageError(str(error)) from error

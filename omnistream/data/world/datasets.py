@@ -1,0 +1,269 @@
+"""The procedural world as data sets; samples are rendered when asked for.
+
+Training draws a new scene for every pass over the data; validation and test always show the same. The seeds of the three
+splits differ in their remainder by three, so no scene is in two of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch.utils.data import Dataset
+
+from omnistream.data.batch import CaptionClip, FrameClip, SceneClip, TextTarget
+from omnistream.data.sampling import SampleKey, sample_key, sample_rng, sample_seed
+from omnistream.data.world import language
+from omnistream.data.world.actions import ACTIONS
+from omnistream.data.world.clip import WorldClip, render_action, render_clip
+from omnistream.data.world.config import WorldConfig
+from omnistream.data.world.language import LanguageConfig
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+_TRIES = 50
+
+
+def clip_seed(seed: int, split: Split, key: int | SampleKey, salt: int = 0) -> int:
+    """The seed of a sample's scene; remainder by three is the split.
+
+    Raises:
+        ValueError: If the split is unknown.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {SPLITS}, got {split!r}")
+    epoch, index = sample_key(key)
+    drawn = int(sample_rng(seed, SampleKey(epoch if split == "train" else 0, index), salt).integers(2**62))
+    return drawn - drawn % 3 + SPLITS.index(split)
+
+
+class _World(Dataset):
+    """What all data sets of the world share: length, seeds, settings."""
+
+    def __init__(
+        self, num_samples: int, split: Split, seed: int, num_frames: int, size: tuple[int, int], config: WorldConfig
+    ) -> None:
+        if num_samples < 1:
+            raise ValueError(f"num_samples: expected at least 1, got {num_samples}")
+        if split not in SPLITS:
+            raise ValueError(f"split: expected one of {SPLITS}, got {split!r}")
+        self.num_samples, self.split, self.seed = num_samples, split, seed
+        self.config = replace(config, size=tuple(size), num_frames=num_frames)
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def _seed(self, key: int | SampleKey, salt: int = 0) -> int:
+        if not 0 <= sample_key(key).index < self.num_samples:
+            raise IndexError(f"index {sample_key(key).index} of a data set of {self.num_samples} samples")
+        return clip_seed(self.seed, self.split, key, salt)
+
+    def _name(self, seed: int) -> str:
+        return f"world/{self.split}/{seed}"
+
+
+class WorldScenes(_World):
+    """Clips with exact geometry; metric.
+
+    Args:
+        num_samples: Length of the data set.
+        split: Which of the disjoint splits.
+        seed: Determines all scenes of the split.
+        num_frames: Frames of a clip.
+        size: Height and width in pixels.
+        config: Statistics of the world; its size and number of frames are replaced by the above.
+    """
+
+    collate = staticmethod(SceneClip.collate)
+
+    def __init__(
+        self,
+        num_samples: int = 1024,
+        split: Split = "train",
+        seed: int = 0,
+        num_frames: int = 8,
+        size: tuple[int, int] = (64, 64),
+        config: WorldConfig = WorldConfig(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__(num_samples, split, seed, num_frames, size, config)
+
+    def __getitem__(self, key: int | SampleKey) -> SceneClip:
+        """The clip of an index or key."""
+        seed = self._seed(key)
+        clip = render_clip(seed, self.config)
+        return SceneClip(
+            images=torch.from_numpy(clip.images),
+            depth=torch.from_numpy(clip.depth),
+            valid=torch.from_numpy(clip.valid),
+            intrinsics=torch.from_numpy(clip.intrinsics),
+            camera_to_world=torch.from_numpy(clip.camera_to_world),
+            is_metric=torch.tensor(True),
+            is_video=torch.tensor(clip.is_video),
+            name=self._name(seed),
+            seed=sample_seed(self.seed, key, salt=1),
+        )
+
+
+class WorldFrames(_World):
+    """Images or clips without labels, somewhat larger than the crops that self-supervision takes from them.
+
+    Args:
+        num_samples: Length of the data set.
+        split: Which of the disjoint splits.
+        seed: Determines all scenes of the split.
+        num_frames: Frames of a clip; 1 for images.
+        size: Height and width in pixels.
+        config: Statistics of the world; its size and number of frames are replaced by the above, and all clips are
+            videos.
+    """
+
+    collate = staticmethod(FrameClip.collate)
+
+    def __init__(
+        self,
+        num_samples: int = 1024,
+        split: Split = "train",
+        seed: int = 0,
+        num_frames: int = 1,
+        size: tuple[int, int] = (96, 96),
+        config: WorldConfig = WorldConfig(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__(num_samples, split, seed, num_frames, size, replace(config, unordered_probability=0.0))
+
+    def __getitem__(self, key: int | SampleKey) -> FrameClip:
+        """The clip of an index or key."""
+        seed = self._seed(key)
+        return FrameClip(
+            images=torch.from_numpy(render_clip(seed, self.config).images),
+            label=torch.tensor(-1),
+            name=self._name(seed),
+            seed=sample_seed(self.seed, key, salt=1),
+        )
+
+
+class WorldActions(_World):
+    """Clips of the actions in `actions.ACTIONS`; label = (index + epoch) modulo the number of classes.
+
+    Labels are thus balanced in every run of indices, and chance is one in the number of classes.
+
+    Args:
+        num_samples: Length of the data set.
+        split: Which of the disjoint splits.
+        seed: Determines all scenes of the split.
+        num_frames: Frames of a clip, at least `actions.MIN_FRAMES`.
+        size: Height and width in pixels.
+        config: Statistics of the world; its size and number of frames are replaced by the above.
+        camera_motion: Longest way of the camera in metres; it rests by default.
+        camera_turn: Largest turn of the camera in degrees.
+    """
+
+    classes = ACTIONS
+    collate = staticmethod(FrameClip.collate)
+
+    def __init__(
+        self,
+        num_samples: int = 1200,
+        split: Split = "train",
+        seed: int = 0,
+        num_frames: int = 8,
+        size: tuple[int, int] = (64, 64),
+        config: WorldConfig = WorldConfig(),  # noqa: B008 (frozen)
+        camera_motion: float = 0.0,
+        camera_turn: float = 0.0,
+    ) -> None:
+        filmed = replace(
+            config,
+            camera_motion=camera_motion,
+            camera_turn=camera_turn,
+            camera_pitch=(3.0, 6.0),
+            fov=(70.0, 82.0),
+        )
+        super().__init__(num_samples, split, seed, num_frames, size, filmed)
+
+    def __getitem__(self, key: int | SampleKey) -> FrameClip:
+        """The clip of an index or key."""
+        seed, (epoch, index) = self._seed(key, salt=2), sample_key(key)
+        label = (index + (epoch if self.split == "train" else 0)) % len(self.classes)
+        return FrameClip(
+            images=torch.from_numpy(render_action(seed, label, self.config).images),
+            label=torch.tensor(label),
+            name=self._name(seed),
+            seed=sample_seed(self.seed, key, salt=1),
+        )
+
+
+class WorldCaptions(_World):
+    """Images or clips with something to say: a caption, written words, a phrase with its box, or a box with its name.
+
+    Text speaks of the middle frame. A sample whose scene does not allow its task (no word, no object that can be singled
+    out) draws another scene.
+
+    Args:
+        num_samples: Length of the data set.
+        split: Which of the disjoint splits.
+        seed: Determines all scenes of the split.
+        num_frames: Frames of a clip; 1 for images.
+        size: Height and width in pixels.
+        config: Statistics of the world; its size and number of frames are replaced by the above. Scenes with written
+            words have an overlay or a sign more often than it says.
+        tasks: Which tasks to draw from.
+        task_weights: How often each; equal where None.
+        language_config: How much captions say.
+    """
+
+    collate = staticmethod(CaptionClip.collate)
+
+    def __init__(
+        self,
+        num_samples: int = 1024,
+        split: Split = "train",
+        seed: int = 0,
+        num_frames: int = 1,
+        size: tuple[int, int] = (64, 64),
+        config: WorldConfig = WorldConfig(),  # noqa: B008 (frozen)
+        tasks: Sequence[Literal["caption", "ocr", "grounding", "region"]] = ("caption", "ocr", "grounding", "region"),
+        task_weights: Sequence[float] | None = None,
+        language_config: LanguageConfig = LanguageConfig(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__(num_samples, split, seed, num_frames, size, config)
+        weights = [1.0] * len(tasks) if task_weights is None else list(task_weights)
+        if len(weights) != len(tasks) or not tasks or min(weights) < 0 or sum(weights) <= 0:
+            raise ValueError(f"task_weights: expected a weight >= 0 for each of {tuple(tasks)}, got {task_weights}")
+        unknown = set(tasks) - {"caption", "ocr", "grounding", "region"}
+        if unknown:
+            raise ValueError(f"tasks: expected some of caption, ocr, grounding, region; got {sorted(unknown)}")
+        self.tasks, self.weights = tuple(tasks), [weight / sum(weights) for weight in weights]
+        self.language_config = language_config
+
+    def __getitem__(self, key: int | SampleKey) -> CaptionClip:
+        """The sample of an index or key.
+
+        Raises:
+            RuntimeError: If 50 scenes in a row do not allow the task.
+        """
+        task = str(sample_rng(self._seed(key), 0, salt=3).choice(self.tasks, p=self.weights))
+        config = self.config
+        if task == "ocr":
+            config = replace(config, sign_probability=0.5, overlay_probability=0.75)
+        for attempt in range(_TRIES):
+            seed = self._seed(key, salt=10 + attempt)
+            clip = render_clip(seed, config)
+            target = self._say(task, clip, seed)
+            if target is not None:
+                return CaptionClip(
+                    images=torch.from_numpy(clip.images),
+                    target=target,
+                    name=self._name(seed),
+                    seed=sample_seed(self.seed, key, salt=1),
+                )
+        raise RuntimeError(f"no scene allows the task {task!r}: raise num_objects, object_size or size in the config")
+
+    def _say(self, task: str, clip: WorldClip, seed: int) -> TextTarget | None:
+        rng, frame = sample_rng(seed, 0, salt=4), len(clip.images) // 2
+        if task == "caption":
+            return language.caption(rng, clip, frame, self.language_config)
+        if task == "ocr":
+            return language.ocr(clip, frame, self.language_config)
+        if task == "grounding":
+            return language.grounding(rng, clip, frame, self.language_config)
+        return language.region(rng, clip, frame, self.language_config)

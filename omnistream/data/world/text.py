@@ -1,0 +1,83 @@
+"""Written words: on signs in the scene, and drawn over the frames."""
+
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from omnistream.data.world.textures import SIZE
+
+SIGN_ASPECT = 1.7
+"""Width of a sign over its height."""
+SIGN_MARGIN = 0.06
+"""Free border of a sign's face, as a share of its width and height."""
+
+WORDS = tuple(
+    "ART BAR BED BUS CAB CAFE CAKE CAR CAT CITY CLUB COLD COOK DOG DOOR EAST EXIT FARM FISH FOOD FREE GAME GATE GOLD "
+    "HALL HOME HOT ICE INN JAM KEY KIDS LAKE LIFT LOVE MAP MENU MILK MOON NEWS NORTH OPEN OUT PARK PAY PIE PLAY POOL "
+    "PUSH RAIN ROAD ROOM SALE SHOE SHOP SKY SLOW SNOW STAR STOP SUN TAXI TEA TOY TRAM TREE WAIT WALK WARM WEST WIND ZOO".split()
+)
+
+
+@lru_cache(maxsize=64)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)
+
+
+def random_word(rng: np.random.Generator, difficulty: float) -> str:
+    """A word of `WORDS`; the harder, the more often random letters instead, which cannot be guessed."""
+    if rng.random() < 0.5 * difficulty:
+        return "".join(rng.choice(list("ABCDEFGHIKLMNOPRSTUVWXYZ"), rng.integers(3, 6)))
+    return str(rng.choice(WORDS))
+
+
+def word_share(word: str) -> float:
+    """Share of the free width of a sign that the word fills; it always fills the free height."""
+    left, top, right, bottom = _font(160).getbbox(word)
+    return min(1.0, (right - left) / (bottom - top) / SIGN_ASPECT)
+
+
+def word_texture(rng: np.random.Generator, word: str, difficulty: float) -> UInt8[np.ndarray, "128 128 3"]:
+    """The face of a sign: the word as large as fits, dark on light or light on dark."""
+    dark, light = rng.uniform(0, 40 + 60 * difficulty, 3), rng.uniform(225 - 60 * difficulty, 255, 3)
+    ink, paper = (dark, light) if rng.random() < 0.5 else (light, dark)
+    left, top, right, bottom = _font(160).getbbox(word)
+    mask = Image.new("L", (int(right - left), int(bottom - top)))
+    ImageDraw.Draw(mask).text((-left, -top), word, fill=255, font=_font(160))
+    inner, offset = round(SIZE * (1 - 2 * SIGN_MARGIN)), round(SIZE * SIGN_MARGIN)
+    # The picture is stretched to the sign: fill the height, and at most the width.
+    width = round(inner * word_share(word))
+    cover = Image.new("L", (SIZE, SIZE))
+    cover.paste(mask.resize((width, inner), Image.Resampling.BOX), ((SIZE - width) // 2, offset))
+    weight = np.asarray(cover, dtype=np.float32)[..., None] / 255
+    return (paper * (1 - weight) + ink * weight).astype(np.uint8)
+
+
+def draw_overlay(
+    rng: np.random.Generator, images: UInt8[np.ndarray, "T 3 H W"], word: str, difficulty: float
+) -> tuple[float, float, float, float]:
+    """Write a word over all frames, in place, at one random place; returns its box relative to the frame.
+
+    Its height is 14 to 26 % of the frame (less when harder) but at least 8 pixels, and no wider than the frame. The
+    letters are black or white on a plate of the opposite shade, which is the fainter the harder.
+    """
+    height, width = images.shape[2:]
+    size = max(8.0, height * rng.uniform(0.2 - 0.06 * difficulty, 0.34 - 0.1 * difficulty))
+    left, top, right, bottom = _font(160).getbbox(word)
+    size = int(min(size, 160 * (width - 4) / (right - left)))
+    font = _font(size)
+    left, top, right, bottom = font.getbbox(word)
+    wide, tall = int(np.ceil(right - left)), int(np.ceil(bottom - top))
+    x, y = int(rng.integers(1, max(width - wide, 2))), int(rng.integers(1, max(height - tall, 2)))
+    cover = Image.new("L", (width, height))
+    ImageDraw.Draw(cover).text((x - left, y - top), word, fill=255, font=font)
+    letters = np.asarray(cover, dtype=np.float32) / 255
+    plate = np.zeros_like(letters)
+    plate[max(y - 2, 0) : y + tall + 2, max(x - 2, 0) : x + wide + 2] = 0.8 * (1 - difficulty)
+    ink = 255.0 * rng.integers(2)
+    mixed = (images * (1 - plate) + (255 - ink) * plate) * (1 - letters) + ink * letters
+    images[:] = (mixed + 0.5).astype(np.uint8)
+    rows, columns = np.flatnonzero(letters.any(1)), np.flatnonzero(letters.any(0))
+    box = (columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height)
+    return tuple(float(edge) for edge in box)

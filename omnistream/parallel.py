@@ -1,0 +1,119 @@
+"""Parallelism, applied to finished modules from outside: compile, FSDP2 sharding, gradient averaging and norms.
+
+Source of the order (activation checkpointing, compile per block, shard): pytorch/torchtitan and
+facebookresearch/dinov3.
+"""
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+from omnistream.backbone import OmniStream
+from omnistream.distributed import is_distributed, world_size
+
+
+def local_tensor(tensor: Tensor) -> Tensor:
+    """This process's shard of a sharded tensor; any other tensor as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def compile_blocks(module: nn.Module) -> None:
+    """Compile every transformer block of every backbone inside `module`, in place."""
+    for backbone in backbones(module):
+        for block in backbone.blocks:
+            block.compile()
+
+
+def backbones(module: nn.Module) -> list[OmniStream]:
+    """All backbones inside a module: the student, teachers."""
+    return [m for m in module.modules() if isinstance(m, OmniStream)]
+
+
+def shard_backbone(backbone: OmniStream, mesh: DeviceMesh) -> None:
+    """FSDP2: one unit per block, one for the rest; streams work on the sharded model too."""
+    for block in backbone.blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(backbone, mesh=mesh)
+    register_fsdp_forward_method(backbone, "encode")
+
+
+def shard_units(units: Iterable[nn.Module], mesh: DeviceMesh) -> None:
+    """FSDP2: every module in `units` that has parameters becomes a unit; inner ones must come first."""
+    for unit in units:
+        if not isinstance(unit, FSDPModule) and any(True for _ in unit.parameters()):
+            fully_shard(unit, mesh=mesh)
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Average over processes the gradients that no wrapper has averaged: those of parameters which are not sharded.
+
+    One flat buffer per dtype and device; a parameter without a gradient on this process counts as zero, as it may have
+    one elsewhere.
+    """
+    if not is_distributed():
+        return
+    groups: dict[tuple[torch.dtype, torch.device], list[nn.Parameter]] = {}
+    for parameter in parameters:
+        if parameter.requires_grad and not isinstance(parameter, DTensor):
+            groups.setdefault((parameter.dtype, parameter.device), []).append(parameter)
+    for group in groups.values():
+        used = torch.tensor([float(p.grad is not None) for p in group], device=group[0].device)
+        dist.all_reduce(used)
+        group = [p for p, count in zip(group, used.tolist(), strict=True) if count]
+        if not group:
+            continue
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in group])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        for parameter, gradient in zip(group, flat.split([p.numel() for p in group]), strict=True):
+            parameter.grad = gradient.view_as(parameter).clone()
+
+
+@torch.no_grad()
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Euclidean norm of all gradients, of sharded and of whole parameters together; a scalar on their device."""
+    whole, sharded = [], []
+    for parameter in parameters:
+        if parameter.grad is not None:
+            (sharded if isinstance(parameter.grad, DTensor) else whole).append(local_tensor(parameter.grad))
+
+    def squares(tensors: list[Tensor]) -> Tensor:
+        return torch.stack(torch._foreach_norm(tensors)).square().sum()
+
+    total = squares(whole) if whole else torch.zeros(())
+    if sharded:
+        part = squares(sharded)
+        dist.all_reduce(part)
+        total = total.to(part.device) + part
+    return total.sqrt()
+
+
+@torch.no_grad()
+def scale_gradients(parameters: Iterable[nn.Parameter], factor: Tensor) -> None:
+    """Multiply all gradients by a scalar, in place."""
+    gradients = [local_tensor(p.grad) for p in parameters if p.grad is not None]
+    if gradients:
+        torch._foreach_mul_(gradients, factor.to(gradients[0].device))
+
+
+class FSDP2Strategy(ModelParallelStrategy):
+    """Lightning's `ModelParallelStrategy` with all processes sharing the data: `--trainer.strategy fsdp2`.
+
+    (Its own default makes the processes of a node a tensor-parallel group, which would train on the same data.)
+    """
+
+    def setup_environment(self) -> None:
+        """Build a mesh whose data-parallel axis holds every process."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        self._tensor_parallel_size = 1
+        super().setup_environment()
+
+
+StrategyRegistry.register("fsdp2", FSDP2Strategy, description="Fully sharded (FSDP2) over all processes", override=True)

@@ -1,0 +1,66 @@
+"""Validation of captioning: token loss and, by kind of target, how right the generated answers are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from omnistream.data.batch import Region, TextTarget
+from omnistream.metrics.boxes import BoxIoU
+from omnistream.metrics.text import ExactMatch, TokenLoss, WordAccuracy
+from omnistream.tasks.captioning.prompts import parse_regions, strip_markup
+
+
+@dataclass(frozen=True)
+class CaptionSample:
+    """One generated answer, kept for pictures."""
+
+    images: Tensor
+    """uint8 [T, 3, H, W], on the CPU."""
+    target: TextTarget
+    """What was to be said."""
+    instruction: str
+    """The prompt."""
+    answer: str
+    """The true answer, with phrase and box tokens."""
+    generated: str
+    """The model's answer, with phrase and box tokens."""
+
+    @property
+    def regions(self) -> list[Region]:
+        """Boxes in the generated answer."""
+        return parse_regions(self.generated)
+
+
+class CaptionMetrics(nn.Module):
+    """Token loss over all samples; over generated ones exact match, word accuracy, and box IoU where boxes are asked for.
+
+    `exact_match` compares the words without boxes; so does `word_accuracy`, which allows any order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token_loss = TokenLoss()
+        self.exact_match = ExactMatch()
+        self.word_accuracy = WordAccuracy()
+        self.box_iou = BoxIoU()
+
+    def update(self, samples: Sequence[CaptionSample]) -> None:
+        """Add generated answers."""
+        generated = [strip_markup(sample.generated) for sample in samples]
+        answers = [strip_markup(sample.answer) for sample in samples]
+        self.exact_match.update(generated, answers)
+        self.word_accuracy.update(generated, answers)
+        asked = [sample for sample in samples if sample.target.task in ("ocr", "grounding")]
+        true = [[region.box for region in sample.target.regions] for sample in asked]
+        self.box_iou.update([[region.box for region in sample.regions] for sample in asked], true)
+
+    def compute(self) -> dict[str, Tensor]:
+        """All metrics by name; those without any sample on any process are left out."""
+        # Computing first: it sums over processes, so that all of them leave out the same ones.
+        return {name: value for name, metric in self.named_children() if (value := metric.compute()).isfinite()}  # type: ignore[operator]
+
+    def reset(self) -> None:
+        """Forget everything."""
+        for metric in self.children():
+            metric.reset()  # type: ignore[operator]

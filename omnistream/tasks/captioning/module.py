@@ -1,0 +1,237 @@
+"""The vision-language objective: caption, read, locate and name, with gradients into the backbone (paper Sec. 3.3)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from omnistream.backbone import OmniStream
+from omnistream.data.batch import CaptionClip, TextTarget
+from omnistream.distributed import average_count
+from omnistream.tasks.captioning.chat import Chat, chat
+from omnistream.tasks.captioning.decoder import (
+    CaptionDecoder,
+    DecoderConfig,
+    DecoderOutput,
+    pretrained_llm,
+    random_llm,
+)
+from omnistream.tasks.captioning.metrics import CaptionMetrics, CaptionSample
+from omnistream.tasks.captioning.projector import Projector, TokenReduction
+from omnistream.tasks.captioning.prompts import Wording, word
+from omnistream.tasks.captioning.tokenizer import ByteTokenizer, PretrainedTokenizer, Tokenizer
+from omnistream.tasks.objective import Objective, ObjectiveLoss
+from omnistream.tasks.optimization import OptimizerConfig
+
+
+class SummedLoss(NamedTuple):
+    """`total`: cross-entropy in nats summed over answer tokens. `count`: the number of them."""
+
+    total: Tensor
+    count: Tensor
+
+
+@contextmanager
+def _evaluating(*modules: nn.Module) -> Iterator[None]:
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.train(mode)
+
+
+class CaptioningModule(Objective):
+    """Next-token loss of answers about images and clips.
+
+    The patch tokens of the last layer, projected, stand in the user's turn of a chat; the decoder answers. The loss is the
+    mean over all answer tokens of all processes. Where the paper is silent (projector, prompt format, whether the decoder
+    trains) the defaults are LLaVA's projector, Qwen's chat format and a trained decoder.
+
+    Args:
+        backbone: Given when fitted alone.
+        optimizer: Used when fitted alone.
+        decoder: Name or local folder of a Qwen3 (the paper's is Qwen/Qwen3-0.6B) whose tokenizer is used with it, or
+            sizes of a random one that reads bytes.
+        train_decoder: Whether the decoder's weights are trained. A text-only checkpoint may never have trained the rows of
+            the box tokens, which stay as they are if this is off.
+        projector: `mlp2x_gelu` (any number of layers), `linear` or `identity`.
+        token_reduction: `none`, `avgpool2x2` or `pixel_shuffle2x2`.
+        max_text_tokens: Instruction and answer beyond this are cut on the right.
+        max_new_tokens: Longest generated answer.
+        loss_chunk_size: Rows of logits held at a time.
+        activation_checkpointing: Recompute the decoder's blocks in the backward pass.
+        num_generations: Answers generated at each validation, from its first samples.
+    """
+
+    samples: list[CaptionSample]
+    """Answers generated since validation began, for pictures."""
+
+    def __init__(
+        self,
+        backbone: OmniStream | None = None,
+        optimizer: OptimizerConfig | None = None,
+        *,
+        decoder: str | DecoderConfig = DecoderConfig(),  # noqa: B008 (frozen)
+        train_decoder: bool = True,
+        projector: str = "mlp2x_gelu",
+        token_reduction: TokenReduction = "none",
+        max_text_tokens: int = 512,
+        max_new_tokens: int = 128,
+        loss_chunk_size: int = 1024,
+        activation_checkpointing: bool = False,
+        num_generations: int = 16,
+    ) -> None:
+        if max_text_tokens < 1 or max_new_tokens < 1 or loss_chunk_size < 1 or num_generations < 0:
+            raise ValueError(
+                "max_text_tokens, max_new_tokens and loss_chunk_size must be positive and num_generations not negative; "
+                f"got {max_text_tokens}, {max_new_tokens}, {loss_chunk_size}, {num_generations}"
+            )
+        self._decoder, self._train_decoder = decoder, train_decoder
+        self._projector, self._token_reduction = projector, token_reduction
+        self._decoder_options = {
+            "loss_chunk_size": loss_chunk_size,
+            "activation_checkpointing": activation_checkpointing,
+        }
+        self.max_text_tokens, self.max_new_tokens = max_text_tokens, max_new_tokens
+        self.num_generations = num_generations
+        super().__init__(backbone, optimizer)
+        self.metrics = CaptionMetrics()
+        self.samples = []
+
+    def build(self, backbone: OmniStream) -> None:
+        """Create decoder and projector."""
+        if isinstance(self._decoder, str):
+            tokenizer: Tokenizer = PretrainedTokenizer(self._decoder)
+            llm = pretrained_llm(self._decoder)
+        else:
+            tokenizer = ByteTokenizer()
+            llm = random_llm(self._decoder, tokenizer.vocab_size)
+        self.decoder = CaptionDecoder(llm, tokenizer, trainable=self._train_decoder, **self._decoder_options)
+        self.projector = Projector(
+            backbone.embed_dim,
+            self.decoder.embed_dim,
+            kind=self._projector,
+            token_reduction=self._token_reduction,
+        )
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The decoder's tokenizer."""
+        return self.decoder.tokenizer
+
+    def wordings(self, batch: CaptionClip) -> list[Wording]:
+        """Instruction and answer of every sample of a batch, chosen by its seeds."""
+        return [word(target, seed) for target, seed in zip(_targets(batch), batch.seed.tolist(), strict=True)]
+
+    def chats(self, batch: CaptionClip) -> list[Chat]:
+        """Token ids of every sample's exchange."""
+        return [chat(self.tokenizer, wording, self.max_text_tokens) for wording in self.wordings(batch)]
+
+    def visual_tokens(self, backbone: nn.Module, batch: CaptionClip) -> Float[Tensor, "B N E"]:
+        """Projected patch tokens of the images; gradients reach the backbone."""
+        output = backbone(backbone.normalize(batch.images))  # type: ignore[operator]
+        return self.projector(output.last)
+
+    def compute(self, backbone: nn.Module, batch: CaptionClip, step: int) -> ObjectiveLoss:
+        """Mean token loss; the terms hold it as `token`, and the local mean of each kind of target that occurs."""
+        output: DecoderOutput = self.decoder(self.visual_tokens(backbone, batch), self.chats(batch))
+        assert output.loss is not None
+        assert output.count is not None
+        total = output.loss.sum() / average_count(output.count.sum())
+        terms = {"token": total.detach()}
+        tasks = [target.task for target in _targets(batch)]
+        for task in sorted(set(tasks)):
+            chosen = torch.tensor([t == task for t in tasks], device=output.loss.device)
+            terms[task] = (output.loss * chosen).sum().detach() / (output.count * chosen).sum().clamp_min(1)
+        return ObjectiveLoss(total, terms)
+
+    def token_loss(self, backbone: nn.Module, batch: CaptionClip, shuffle_images: bool = False) -> SummedLoss:
+        """Loss of the true answers in evaluation mode, without gradient.
+
+        Args:
+            backbone: The backbone.
+            batch: Samples.
+            shuffle_images: Give every sample its neighbour's images: what the text alone predicts.
+
+        Raises:
+            ValueError: If images are to be shuffled in a batch of one.
+        """
+        with _evaluating(backbone, self.decoder, self.projector):
+            visual = self.visual_tokens(backbone, batch)
+            if shuffle_images:
+                if len(visual) < 2:
+                    raise ValueError("shuffle_images needs at least two samples in a batch")
+                visual = visual.roll(1, dims=0)
+            output: DecoderOutput = self.decoder(visual, self.chats(batch))
+        assert output.loss is not None
+        assert output.count is not None
+        return SummedLoss(output.loss.sum(), output.count.sum())
+
+    def generate(self, backbone: nn.Module, batch: CaptionClip, max_new_tokens: int | None = None) -> list[str]:
+        """Greedy answers with phrase and box tokens spelled out, in evaluation mode."""
+        with _evaluating(backbone, self.decoder, self.projector):
+            limit = self.max_new_tokens if max_new_tokens is None else max_new_tokens
+            output: DecoderOutput = self.decoder(self.visual_tokens(backbone, batch), self.chats(batch), limit)
+        assert output.generated is not None
+        return [self.tokenizer.decode(ids) for ids in output.generated]
+
+    def answer_token_counts(self, batch: CaptionClip) -> Int64[Tensor, " V"]:
+        """How often each token occurs in the true answers; `metrics.text.unigram_entropy` of it is the blind baseline."""
+        answers = torch.tensor([token for item in self.chats(batch) for token in item.answer], dtype=torch.int64)
+        return torch.bincount(answers, minlength=self.tokenizer.vocab_size)
+
+    def evaluate(self, backbone: nn.Module, batch: CaptionClip, num_generations: int = 0) -> list[CaptionSample]:
+        """Add a validation batch to `metrics`, with answers generated for its first samples.
+
+        Returns:
+            The generated answers; also appended to `samples`.
+        """
+        self.metrics.token_loss.update(*self.token_loss(backbone, batch))
+        number = min(num_generations, len(batch.images))
+        if number == 0:
+            return []
+        head = CaptionClip(
+            images=batch.images[:number],
+            target=_targets(batch)[:number],
+            name=list(batch.name)[:number],
+            seed=batch.seed[:number],
+        )
+        answers = self.generate(backbone, head)
+        samples = [
+            CaptionSample(images.cpu(), target, wording.instruction, wording.answer, generated)
+            for images, target, wording, generated in zip(
+                head.images, _targets(head), self.wordings(head), answers, strict=True
+            )
+        ]
+        self.metrics.update(samples)
+        self.samples += samples
+        return samples
+
+    def on_validation_epoch_start(self) -> None:
+        """Alone: forget the previous validation."""
+        self.metrics.reset()
+        self.samples = []
+
+    def validation_step(self, batch: CaptionClip, batch_idx: int) -> None:
+        """Alone: add a batch to the metrics, generating answers until there are enough."""
+        assert self.backbone is not None
+        self.evaluate(self.backbone, batch, self.num_generations - len(self.samples))
+
+    def on_validation_epoch_end(self) -> None:
+        """Alone: log the metrics."""
+        results: dict[str, Any] = self.metrics.compute()
+        self.log_dict({f"val/{name}": value for name, value in results.items()}, batch_size=1)
+        self.log("val/loss", results["token_loss"], batch_size=1)
+
+
+def _targets(batch: CaptionClip) -> list[TextTarget]:
+    if not isinstance(batch.target, list):
+        raise ValueError("expected a batch; collate samples with CaptionClip.collate")
+    return batch.target

@@ -1,0 +1,268 @@
+"""One backbone, many objectives, one optimiser step (paper Sec. 3.3 and 4.2)."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
+
+from omnistream.backbone import OmniStream
+from omnistream.data.batch import Batch
+from omnistream.distributed import all_reduce, world_size
+from omnistream.parallel import (
+    average_gradients,
+    compile_blocks,
+    gradient_norm,
+    scale_gradients,
+    shard_backbone,
+    shard_units,
+)
+from omnistream.tasks.objective import Objective, ObjectiveLoss
+from omnistream.tasks.optimization import OptimizerConfig, build_optimizer
+
+logger = logging.getLogger(__name__)
+
+PAPER_WEIGHTS = {"ssl": 0.1, "geometry": 1.0, "captioning": 1.0}
+"""Paper Eq. 10."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss or gradient became NaN or infinite; the message names task and term."""
+
+
+@dataclass(frozen=True)
+class NonFiniteConfig:
+    """What to do when a loss or gradient is NaN or infinite."""
+
+    action: Literal["stop", "skip"] = "stop"
+    """`stop` raises; `skip` drops the whole step: no update of the weights or of any teacher."""
+    limit: int = 10
+    """With `skip`: steps that may be dropped in a row before training stops after all."""
+
+
+class MultiTaskModule(LightningModule):
+    """Trains one backbone on several objectives at once.
+
+    Each training step runs the tasks one after the other, and within a task its micro-batches: forward, then backward
+    of the weighted loss, so only one graph is alive at a time. Then one optimiser step is made. A task set to null is
+    left out.
+
+    Random choices inside a step derive from (seed, step), so a resumed run repeats them.
+
+    Args:
+        backbone: The shared backbone.
+        tasks: Objectives by name; null leaves one out (an ablation).
+        weights: Factor of each task's loss; default the paper's 0.1 for `ssl` and 1 for the others.
+        optimizer: Learning rate, warm-up, clipping.
+        nonfinite: What to do about NaN or infinite losses.
+        compile: Compile the transformer blocks.
+        seed: Of the random choices within steps.
+
+    Raises:
+        ValueError: If no task is left, or a weight belongs to no task.
+    """
+
+    def __init__(
+        self,
+        backbone: OmniStream,
+        tasks: dict[str, Objective | None],
+        weights: dict[str, float] | None = None,
+        optimizer: OptimizerConfig | None = None,
+        nonfinite: NonFiniteConfig | None = None,
+        compile: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        active = {name: task for name, task in tasks.items() if task is not None}
+        if not active:
+            raise ValueError(
+                "every task is null: nothing to train; keep at least one of " + ", ".join(tasks or ["ssl"])
+            )
+        if unknown := sorted(set(weights or {}) - set(tasks)):
+            raise ValueError(f"weights for tasks that do not exist: {unknown}; the tasks are {sorted(tasks)}")
+        self.weights = {name: (weights or {}).get(name, PAPER_WEIGHTS.get(name, 1.0)) for name in active}
+        self.optimizer_config = optimizer or OptimizerConfig()
+        self.nonfinite = nonfinite or NonFiniteConfig()
+        self.compile_blocks, self.seed = compile, seed
+        self.backbone = backbone
+        self.tasks = nn.ModuleDict(active)
+        for task in active.values():
+            task.build(backbone)
+        self.register_buffer("batch_count", torch.zeros((), dtype=torch.int64))
+        self._skipped_in_a_row = 0
+        self._clock = time.perf_counter()
+        self._configured = False
+
+    @property
+    def objectives(self) -> dict[str, Objective]:
+        """The active tasks by name."""
+        return dict(self.tasks.items())  # type: ignore[arg-type]
+
+    def configure_model(self) -> None:
+        """Compile and shard, once; called by Lightning before training and before loading a checkpoint."""
+        if self._configured:
+            return
+        self._configured = True
+        if self.compile_blocks:
+            compile_blocks(self)
+        if self.device_mesh is not None:
+            mesh = self.device_mesh["data_parallel"]
+            shard_backbone(self.backbone, mesh)
+            for task in self.objectives.values():
+                for backbone in task.own_backbones():
+                    shard_backbone(backbone, mesh)
+                shard_units(task.fsdp_units(), mesh)
+
+    def configure_optimizers(self) -> Any:
+        """Adam with linear warm-up and cosine decay over `trainer.max_steps`."""
+        return build_optimizer(self, self.optimizer_config, self.trainer.max_steps)
+
+    def on_fit_start(self) -> None:
+        """Tell the tasks how long training is, for their schedules."""
+        for task in self.objectives.values():
+            task.total_steps = self.trainer.max_steps
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """One optimiser step over all tasks."""
+        if missing := sorted(set(self.tasks) - set(batch)):
+            raise ValueError(f"no data for task(s) {missing}; the data module gives {sorted(batch)}")
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        torch.manual_seed((self.seed * 1_000_003 + int(self.batch_count)) % 2**63)
+        self.batch_count += 1
+        problem = self._accumulate(batch) or self._finish_gradients()
+        if problem:
+            self._drop_step(problem)
+            optimizer.zero_grad()
+            return
+        self._skipped_in_a_row = 0
+        optimizer.step()
+        self.lr_schedulers().step()  # type: ignore[union-attr]
+        for task in self.objectives.values():
+            task.after_step(self.backbone, self.global_step)
+        self._log_speed(batch)
+
+    def _accumulate(self, batch: dict[str, Any]) -> str | None:
+        """Forward and backward of every task; returns what became non-finite, if anything did."""
+        for name, task in self.objectives.items():
+            for part, micro_batch in task.micro_batches(batch[name]).items():
+                path = f"{name}/{part}" if part else name
+                with self._local_backward():
+                    loss = task.compute(self.backbone, micro_batch, self.global_step)
+                    if problem := self._nonfinite_term(path, loss):
+                        return problem
+                    self.manual_backward(self.weights[name] * loss.total)
+                self._log_terms("train", path, loss.terms)
+        return None
+
+    @contextmanager
+    def _local_backward(self) -> Iterator[None]:
+        """Under DDP, keep gradients local: they are averaged once, after the last task."""
+        strategy = self.trainer.strategy
+        blocked = isinstance(strategy, DDPStrategy)
+        with strategy.block_backward_sync() if blocked else nullcontext():  # type: ignore[union-attr]
+            yield
+
+    def _nonfinite_term(self, path: str, loss: ObjectiveLoss) -> str | None:
+        """Name of the first non-finite term on any process, the same answer on all of them.
+
+        Also makes the terms averages over processes, which is what is logged: one collective serves both.
+        """
+        names = [*loss.terms, "loss"]
+        values = torch.stack([value.detach().float() for value in (*loss.terms.values(), loss.total)])
+        means = all_reduce(values) / world_size()
+        loss.terms = dict(zip(names, means.unbind(), strict=True))
+        if means.isfinite().all():
+            return None
+        bad = int((~means.isfinite()).float().argmax())
+        return f"the {names[bad]} of task {path} is not finite ({values[bad].item()} on this process)"
+
+    def _finish_gradients(self) -> str | None:
+        """Average, measure and clip the gradients; returns a problem if their norm is not finite."""
+        average_gradients(self.parameters())
+        groups = {"backbone": self.backbone, **self.objectives}
+        norms = {name: gradient_norm(module.parameters()) for name, module in groups.items()}
+        total = torch.stack([norm.to(self.device) for norm in norms.values()]).norm()
+        if not total.isfinite():
+            bad = next((name for name, norm in norms.items() if not norm.isfinite()), "all together")
+            return f"the gradient of {bad} is not finite ({total.item()})"
+        self.log_dict({f"grad_norm/{name}": norm for name, norm in norms.items()}, batch_size=1)
+        self.log("grad_norm/total", total, batch_size=1)
+        if self.optimizer_config.grad_clip is not None:
+            scale_gradients(self.parameters(), (self.optimizer_config.grad_clip / (total + 1e-6)).clamp(max=1.0))
+        return None
+
+    def _drop_step(self, problem: str) -> None:
+        where = f"step {self.global_step} (batch {int(self.batch_count) - 1}): {problem}"
+        self._skipped_in_a_row += 1
+        if self.nonfinite.action == "stop":
+            raise NonFiniteLossError(f"{where}; set model.nonfinite.action to 'skip' to drop such steps")
+        if self._skipped_in_a_row > self.nonfinite.limit:
+            raise NonFiniteLossError(
+                f"{where}; {self._skipped_in_a_row} steps in a row, the limit is {self.nonfinite.limit}"
+            )
+        logger.warning("dropped %s", where)
+
+    def _log_terms(self, stage: str, path: str, terms: dict[str, Tensor]) -> None:
+        values = {f"{stage}/{path}/{term}": value.detach() for term, value in terms.items()}
+        self.log_dict(values, batch_size=1, sync_dist=stage == "val", add_dataloader_idx=False)
+
+    def _log_speed(self, batch: Any) -> None:
+        now = time.perf_counter()
+        frames = count_frames([batch[name] for name in self.tasks]) * world_size()
+        self.log("train/frames_per_second", frames / max(now - self._clock, 1e-9), batch_size=1)
+        self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=1)  # type: ignore[union-attr]
+        self._clock = now
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Restart the clock after validation or at the start, so that frames/s counts training alone."""
+        if batch_idx == 0:
+            self._clock = time.perf_counter()
+
+    def on_validation_end(self) -> None:
+        """See `on_train_batch_start`."""
+        self._clock = time.perf_counter()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Losses and metrics of every task whose batch is there."""
+        for name, task in self.objectives.items():
+            if batch.get(name) is None:
+                continue
+            for part, micro_batch in task.micro_batches(batch[name]).items():
+                path = f"{name}/{part}" if part else name
+                loss = task.compute(self.backbone, micro_batch, self.global_step)
+                self._log_terms("val", path, {**loss.terms, "loss": loss.total})
+                task.update_metrics(self.backbone, micro_batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log every task's metrics."""
+        for name, task in self.objectives.items():
+            values = {f"val/{name}/{key}": value for key, value in task.compute_metrics().items()}
+            self.log_dict(values, batch_size=1, sync_dist=False)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Frame features: `cls` [B, T, D] and `last` [B, T, h, w, D] for a batch with uint8 `images`."""
+        if isinstance(batch, dict):
+            batch = next(value for value in batch.values() if hasattr(value, "images"))
+        output = self.backbone(self.backbone.normalize(batch.images))
+        return {"cls": output.cls, "last": output.last}
+
+
+def count_frames(batch: Any) -> int:
+    """Frames in a batch of any nesting: the product of all axes of its uint8 tensors but the last three."""
+    if isinstance(batch, dict):
+        return sum(count_frames(value) for value in batch.values())
+    if isinstance(batch, list | tuple):
+        return sum(count_frames(value) for value in batch)
+    if isinstance(batch, Batch):
+        return sum(count_frames(value) for value in vars(batch).values() if isinstance(value, Tensor))
+    if isinstance(batch, Tensor) and batch.dtype == torch.uint8 and batch.ndim > 3:
+        return batch.shape[:-3].numel()
+    return 0

@@ -1,0 +1,68 @@
+"""Settings of the self-supervised objective."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SSLHeadConfig:
+    """Size of the DINO head and of the iBOT head; defaults are the released configuration's for ViT-L.
+
+    With fewer teacher rows than prototypes a target cannot be sharper than ln(prototypes / rows): small runs need few
+    prototypes.
+    """
+
+    num_prototypes: int = 65536
+    hidden_dim: int = 2048
+    bottleneck_dim: int = 256
+    num_layers: int = 3
+
+
+@dataclass(frozen=True)
+class SSLLossConfig:
+    """Weights and options of the terms; defaults are the paper's and the released configuration's."""
+
+    dino: float = 1.0
+    """Weight of both DINO terms together."""
+    ibot: float = 1.0
+    koleo: float = 0.1
+    """Weight of the sum over global crops."""
+    gram: float = 1.0
+    """Weight of Gram anchoring, images only; 0 leaves the gram teacher out."""
+    student_temperature: float = 0.1
+    sinkhorn_iterations: int = 3
+    koleo_neighbours: int = 1
+    koleo_across_processes: bool = False
+    """Search neighbours in the batches of all processes; needed where a process holds one sample."""
+    koleo_group_size: int | None = None
+    gram_normalize: bool = True
+    gram_image_level: bool = True
+    gram_remove_negative: bool = False
+    gram_remove_only_teacher_negative: bool = False
+    chunk_size: int = 1024
+    """Masked patches whose logits exist at once in the iBOT loss: memory against speed, same result."""
+
+    def __post_init__(self) -> None:
+        if min(self.dino, self.ibot, self.koleo, self.gram) < 0:
+            raise ValueError(f"weights must not be negative, got {self}")
+        if self.student_temperature <= 0 or self.chunk_size < 1 or self.sinkhorn_iterations < 1:
+            raise ValueError("student_temperature, chunk_size and sinkhorn_iterations must be positive")
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """How the teachers follow the student: not in the paper; DINOv3's choice for a warm start of ViT-L."""
+
+    momentum: tuple[float, float] = (0.994, 1.0)
+    """First and last momentum of the average, on a cosine over the run; equal values for a constant."""
+    temperature: tuple[float, float] = (0.04, 0.07)
+    """First and final temperature of the teacher."""
+    temperature_warmup_steps: int = 4000
+    """Steps of the linear way between the two; 0 starts with the final one."""
+    gram_update_steps: int | None = None
+    """Copy the EMA teacher into the gram teacher every so many steps; None keeps the initial weights."""
+
+    def __post_init__(self) -> None:
+        if not all(0 <= m <= 1 for m in self.momentum) or min(self.temperature) <= 0:
+            raise ValueError(f"momentum must be in [0, 1] and temperature positive, got {self}")
+        if self.temperature_warmup_steps < 0 or (self.gram_update_steps is not None and self.gram_update_steps < 1):
+            raise ValueError(f"temperature_warmup_steps must be >= 0 and gram_update_steps >= 1, got {self}")

@@ -1,0 +1,87 @@
+"""From uint8 crops to what the networks see: colours distorted per view, batched on the device."""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import UInt8
+from torch import Tensor
+
+from omnistream.data.batch import ViewBatch
+from omnistream.data.photometric import PhotometricConfig, photometric
+
+
+@dataclass(frozen=True)
+class DistortionConfig:
+    """Colour distortions of the views; the gram teacher's view has none."""
+
+    global_first: PhotometricConfig = field(default_factory=PhotometricConfig.global_1)
+    global_others: PhotometricConfig = field(default_factory=PhotometricConfig.global_2)
+    local: PhotometricConfig = field(default_factory=PhotometricConfig.local)
+
+
+@dataclass
+class DeviceViews:
+    """What the networks see, crop-major: rows are [crop 0 of all samples, crop 1 of all samples, ...].
+
+    Attributes:
+        globals: float [G*B, T, 3, S, S] in [0, 1], distorted.
+        locals: float [L*B, T, 3, s, s] in [0, 1], distorted.
+        masks: bool [G*B, T, h, w].
+        undistorted: uint8 [G*B, T, 3, S', S'] for the gram teacher, perhaps larger than `globals`.
+        num_samples: B.
+    """
+
+    globals: Tensor
+    locals: Tensor
+    masks: Tensor
+    undistorted: Tensor
+    num_samples: int
+
+    def pictures(self) -> dict[str, Tensor]:
+        """All views of the first sample, and its masks."""
+        first = slice(None, None, self.num_samples)
+        return {
+            "global_crops": self.globals[first].detach(),
+            "local_crops": self.locals[first].detach(),
+            "masks": self.masks[first],
+        }
+
+
+def device_views(batch: ViewBatch, patch_size: int, config: DistortionConfig) -> DeviceViews:
+    """Views of a batch, each with its own random colours; they depend on the seeds of the samples alone.
+
+    The masks tell the size at which student and teacher see the global crops.
+
+    Raises:
+        ValueError: If the batch has no masks.
+    """
+    if batch.masks is None:
+        raise ValueError("the batch has no masks; give the loader the collate function of MultiCropDataset")
+    side, num_global = batch.masks.shape[-1] * patch_size, batch.global_crops.shape[1]
+    distortions = [config.global_first, *[config.global_others] * (num_global - 1)]
+    global_crops = [
+        photometric(_reduce(crop, side), batch.seed, distortion, salt=i)
+        for i, (crop, distortion) in enumerate(zip(batch.global_crops.unbind(1), distortions, strict=True))
+    ]
+    local_crops = [
+        photometric(crop, batch.seed, config.local, salt=num_global + i)
+        for i, crop in enumerate(batch.local_crops.unbind(1))
+    ]
+    return DeviceViews(
+        globals=torch.cat(global_crops),
+        locals=torch.cat(local_crops) if local_crops else global_crops[0][:0],
+        masks=rearrange(batch.masks, "b g t h w -> (g b) t h w"),
+        undistorted=rearrange(batch.global_crops, "b g t c h w -> (g b) t c h w"),
+        num_samples=len(batch.seed),
+    )
+
+
+def _reduce(images: UInt8[Tensor, "B T 3 H W"], side: int) -> UInt8[Tensor, "B T 3 S S"]:
+    """Crops cut for a larger gram view, brought to the student's size before their colours are distorted."""
+    if images.shape[-1] == side:
+        return images
+    frames = rearrange(images, "b t c h w -> (b t) c h w").float()
+    frames = F.interpolate(frames, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
+    return rearrange(frames.round().clamp(0, 255).to(torch.uint8), "(b t) c h w -> b t c h w", t=images.shape[1])

@@ -1,0 +1,251 @@
+"""Self-supervised objective on images and clips (paper Sec. 3.3 and Appendix A): DINO + iBOT + 0.1 KoLeo + Gram."""
+
+import math
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from omnistream.backbone import OmniStream
+from omnistream.data.batch import ViewBatch
+from omnistream.distributed import world_size
+from omnistream.tasks.objective import Objective, ObjectiveLoss
+from omnistream.tasks.optimization import OptimizerConfig
+from omnistream.tasks.ssl.config import SSLHeadConfig, SSLLossConfig, TeacherConfig
+from omnistream.tasks.ssl.device_views import DeviceViews, DistortionConfig, device_views
+from omnistream.tasks.ssl.dino import dino_loss, pair_shares, pool_frames
+from omnistream.tasks.ssl.gram import gram_loss, resize_patches
+from omnistream.tasks.ssl.heads import ProjectionHead
+from omnistream.tasks.ssl.ibot import PatchTargets, ibot_loss, mask_weights, patch_targets
+from omnistream.tasks.ssl.koleo import koleo_loss
+from omnistream.tasks.ssl.schedules import inclusive_warmup_cosine, warmup_then_cosine
+from omnistream.tasks.ssl.sinkhorn import sinkhorn_knopp
+from omnistream.tasks.ssl.teacher import EMATeacher, GramTeacher
+
+
+class _ScaleGradient(torch.autograd.Function):
+    """Identity whose gradient is multiplied by a number."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.scale, None
+
+
+class SSLModule(Objective):
+    """Student and EMA teacher on global and local views of images (T=1) and clips.
+
+    The teacher sees the global crops; the student sees them masked, and local crops. DINO compares the CLS averaged over
+    frames, iBOT the masked patches, KoLeo spreads the student's CLS, Gram (images only) keeps patch similarities. The
+    teacher's targets are balanced by Sinkhorn-Knopp over all processes, which must therefore run the same kind of batch
+    at the same time. Both teachers are part of the checkpoint.
+
+    Batches: a ViewBatch, or {"image": ViewBatch, "video": ViewBatch} of which either may be missing.
+
+    Args:
+        backbone: Given when fitted alone.
+        optimizer: Used when fitted alone.
+        heads: Size of the heads.
+        losses: Weights and options of the terms.
+        teacher: Momentum and temperature.
+        distortions: Colours of the views.
+        head_warmup_steps: Steps in which the gradients of this objective do not reach the backbone, so that random heads
+            do not harm pre-trained weights; 0 is the paper as written.
+        total_steps: Length of the run for the momentum schedule; None takes the trainer's `max_steps`.
+
+    Source: paper eq. 5, 11-15; facebookresearch/dinov3: dinov3/train/ssl_meta_arch.py.
+    """
+
+    def __init__(
+        self,
+        backbone: OmniStream | None = None,
+        optimizer: OptimizerConfig | None = None,
+        *,
+        heads: SSLHeadConfig | None = None,
+        losses: SSLLossConfig | None = None,
+        teacher: TeacherConfig | None = None,
+        distortions: DistortionConfig | None = None,
+        head_warmup_steps: int = 1000,
+        total_steps: int | None = None,
+    ) -> None:
+        super().__init__(optimizer=optimizer)
+        self.heads, self.losses = heads or SSLHeadConfig(), losses or SSLLossConfig()
+        self.teacher_config, self.distortions = teacher or TeacherConfig(), distortions or DistortionConfig()
+        self.head_warmup_steps, self.total_steps = head_warmup_steps, total_steps
+        self._last_update = 0
+        if backbone is not None:
+            self.backbone = backbone
+            self.build(backbone)
+
+    def build(self, backbone: OmniStream) -> None:
+        """Make the heads and copy backbone and heads into the teachers."""
+        self.patch_size = backbone.patch_size
+        self.dino_head, self.ibot_head = self._head(backbone.embed_dim), self._head(backbone.embed_dim)
+        self.teacher = EMATeacher(backbone, self.dino_head, self.ibot_head)
+        self.gram_teacher = GramTeacher(backbone) if self.losses.gram > 0 else None
+
+    def _head(self, embed_dim: int) -> ProjectionHead:
+        return ProjectionHead(
+            embed_dim,
+            hidden_dim=self.heads.hidden_dim,
+            bottleneck_dim=self.heads.bottleneck_dim,
+            num_prototypes=self.heads.num_prototypes,
+            num_layers=self.heads.num_layers,
+        )
+
+    def micro_batches(self, batch: "ViewBatch | dict[str, ViewBatch | None]") -> dict[str, ViewBatch]:
+        """Images and clips one after the other.
+
+        Raises:
+            ValueError: If there is neither.
+        """
+        if isinstance(batch, ViewBatch):
+            return {"image" if batch.global_crops.shape[2] == 1 else "video": batch}
+        parts = {name: part for name, part in batch.items() if part is not None}
+        if not parts:
+            raise ValueError("self-supervision needs an image or a video batch, got neither")
+        return parts
+
+    def compute(self, backbone: nn.Module, batch: ViewBatch, step: int) -> ObjectiveLoss:
+        """Loss of one batch of images or of clips.
+
+        Raises:
+            ValueError: If the batch has no masks; `MultiCropDataset.collate` draws them.
+        """
+        views = device_views(batch, self.patch_size, self.distortions)
+        dino_targets, ibot_targets = self._teacher_targets(backbone, views, self.teacher_temperature(step))
+        scale = 0.0 if step < self.head_warmup_steps else 1.0
+        terms = self._student_terms(backbone, views, dino_targets, ibot_targets, scale)
+        total = weigh(terms, self.losses, batch.global_crops.shape[1], batch.local_crops.shape[1])
+        logs = {name: value.detach() for name, value in terms.items()}
+        return ObjectiveLoss(total, logs | self._entropies(dino_targets), views.pictures())
+
+    @torch.no_grad()
+    def _teacher_targets(
+        self, backbone: nn.Module, views: DeviceViews, temperature: float
+    ) -> tuple[Float[Tensor, "G B K"], PatchTargets]:
+        output = self.teacher.backbone(backbone.normalize(views.globals))
+        options = self.losses
+        logits = self.teacher.dino_head(pool_frames(output.cls))
+        probabilities = sinkhorn_knopp(logits, temperature, options.sinkhorn_iterations)
+        targets = self.teacher.ibot_head(
+            output.last[views.masks],
+            lambda features, prototypes: patch_targets(
+                features, prototypes, temperature, options.sinkhorn_iterations, options.chunk_size
+            ),
+        )
+        return rearrange(probabilities, "(g b) k -> g b k", b=views.num_samples), targets
+
+    def _student_terms(
+        self, backbone: nn.Module, views: DeviceViews, dino_targets: Tensor, ibot_targets: PatchTargets, scale: float
+    ) -> dict[str, Tensor]:
+        options, num_samples = self.losses, views.num_samples
+        output = backbone(backbone.normalize(views.globals), masks=views.masks)
+        cls, last = _ScaleGradient.apply(pool_frames(output.cls), scale), _ScaleGradient.apply(output.last, scale)
+        num_crops, pooled = len(cls), cls
+        if len(views.locals):
+            local_output = backbone(backbone.normalize(views.locals))
+            pooled = torch.cat([cls, _ScaleGradient.apply(pool_frames(local_output.cls), scale)])
+        logits = rearrange(self.dino_head(pooled), "(v b) k -> v b k", b=num_samples)
+        num_global = num_crops // num_samples
+        temperature = options.student_temperature
+        terms = {"dino_global": dino_loss(logits[:num_global], dino_targets, temperature, ignore_diagonal=True)}
+        if len(views.locals):
+            terms["dino_local"] = dino_loss(logits[num_global:], dino_targets, temperature)
+        weights = mask_weights(views.masks)
+        terms["ibot"] = self.ibot_head(
+            last[views.masks],
+            lambda features, prototypes: ibot_loss(
+                features, prototypes, ibot_targets, weights, num_crops, temperature, options.chunk_size
+            ),
+        )
+        terms["koleo"] = torch.stack([self._koleo(crop) for crop in cls.split(num_samples)]).mean()
+        if self.gram_teacher is not None and last.shape[1] == 1:
+            terms["gram"] = self._gram(backbone, last[:, 0], views.undistorted)
+        return terms
+
+    def _koleo(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
+        return koleo_loss(
+            cls,
+            num_neighbours=self.losses.koleo_neighbours,
+            across_processes=self.losses.koleo_across_processes,
+            group_size=self.losses.koleo_group_size,
+        )
+
+    def _gram(
+        self, backbone: nn.Module, patches: Float[Tensor, "B h w D"], images: UInt8[Tensor, "B 1 3 H W"]
+    ) -> Float[Tensor, ""]:
+        with torch.no_grad():
+            anchors = resize_patches(self.gram_teacher(backbone.normalize(images)).last[:, 0], patches.shape[1:3])
+        return gram_loss(
+            rearrange(patches, "b h w d -> b (h w) d"),
+            rearrange(anchors, "b h w d -> b (h w) d"),
+            normalize=self.losses.gram_normalize,
+            image_level=self.losses.gram_image_level,
+            remove_negative=self.losses.gram_remove_negative,
+            remove_only_teacher_negative=self.losses.gram_remove_only_teacher_negative,
+        )
+
+    def _entropies(self, targets: Float[Tensor, "G B K"]) -> dict[str, Tensor]:
+        """Where the DINO loss can move: entropy of the targets, that of a uniform student, the least there can be."""
+        num_crops, num_samples, num_prototypes = targets.shape
+        rows = num_crops * num_samples * world_size()
+        return {
+            "teacher_entropy": torch.special.entr(targets).sum(-1).mean(),
+            "uniform_entropy": targets.new_tensor(math.log(num_prototypes)),
+            "least_entropy": targets.new_tensor(math.log(max(1.0, num_prototypes / rows))),
+        }
+
+    def teacher_temperature(self, step: int) -> float:
+        """Temperature of the teacher at a step."""
+        first, final = self.teacher_config.temperature
+        warmup = self.teacher_config.temperature_warmup_steps
+        return warmup_then_cosine(step, start=first, peak=final, end=final, warmup=warmup, total=warmup)
+
+    def teacher_momentum(self, step: int) -> float:
+        """Momentum of the average at a step.
+
+        Raises:
+            ValueError: If it changes over the run and the length of the run is not known.
+        """
+        first, last = self.teacher_config.momentum
+        if first == last:
+            return first
+        total = self.total_steps
+        if total is None and self._trainer is not None:
+            total = self.trainer.max_steps
+        if total is None or total < 1:
+            raise ValueError("the momentum schedule needs the length of the run: set trainer.max_steps or total_steps")
+        return inclusive_warmup_cosine(step, base=first, final=last, total=total)
+
+    def after_step(self, backbone: nn.Module, step: int) -> None:
+        """Move the teacher once per optimiser step (calls between two steps, under accumulation, do nothing)."""
+        if step == self._last_update:
+            return
+        self._last_update = step
+        self.teacher.update(backbone, self.dino_head, self.ibot_head, self.teacher_momentum(step - 1))
+        every = self.teacher_config.gram_update_steps
+        if self.gram_teacher is not None and every is not None and step % every == 0:
+            self.gram_teacher.update(self.teacher.backbone)
+
+
+def weigh(terms: dict[str, Tensor], config: SSLLossConfig, num_global: int, num_local: int) -> Tensor:
+    """Weighted sum of the terms that are there; `koleo` is a mean over global crops and enters as their sum.
+
+    Source: paper eq. 5 and 15; facebookresearch/dinov3: dinov3/train/ssl_meta_arch.py.
+    """
+    global_share, local_share = pair_shares(num_global, num_local)
+    weights = {
+        "dino_global": config.dino * global_share,
+        "dino_local": config.dino * local_share,
+        "ibot": config.ibot,
+        "koleo": config.koleo * num_global,
+        "gram": config.gram,
+    }
+    return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
