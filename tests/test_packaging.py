@@ -1,4 +1,4 @@
-"""What a user gets from `pip install`: metadata, files, the command, and a Makefile that leaves a complete machine alone."""
+"""What `pip install` gives: metadata, files, the command; and a Makefile that leaves a complete machine alone."""
 
 import re
 import subprocess
