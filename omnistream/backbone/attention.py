@@ -4,7 +4,7 @@ Token u of frame t sees every token of frames <= t (paper Eq. 3-4). A dense mask
 fast kernels. Here each frame's queries meet the contiguous prefix of keys they may see, unmasked: the same result.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 
+@runtime_checkable
 class Context(Protocol):
     """What a block's attention asks for: the attended values of new tokens, given what came before."""
 
