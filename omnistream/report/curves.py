@@ -118,12 +118,12 @@ def panels(scalars: Mapping[str, Series]) -> dict[str, list[Line]]:
         stage, _, key = name.removesuffix("_step").removesuffix("_epoch").partition("/")
         if "learning_rate" in name or name.startswith("lr") or key.split("/")[0] == "lr":
             rest["learning rate"].append(Line(name, "train", series))
+        elif "grad_norm" in name:
+            rest["gradient norm"].append(Line(key.split("/")[-1], "train", series))
         elif stage not in ("train", "val"):
             continue
         elif "frames_per_second" in key:
             rest["frames per second"].append(Line("frames/s", stage, series))
-        elif "grad_norm" in key or "gradient_norm" in key:
-            rest["gradient norm"].append(Line(key, stage, series))
         elif "/" in key:
             task, term = key.split("/", 1)
             tasks[task].append(Line(term, stage, series))

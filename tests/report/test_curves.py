@@ -55,7 +55,7 @@ class TestRead:
 
 def test_panels_are_tasks_then_rates():
     names = ["train/ssl/image/dino", "train/ssl/loss", "val/ssl/loss", "train/geometry/depth", "train/loss", "lr-Adam"]
-    names += ["train/frames_per_second", "train/grad_norm", "epoch", "hp_metric", "train/captioning/loss_step"]
+    names += ["train/frames_per_second", "grad_norm/backbone", "epoch", "hp_metric", "train/captioning/loss_step"]
     groups = panels({name: Series((0,), (1.0,)) for name in names})
     assert list(groups) == [
         *("captioning", "geometry", "ssl", "total", "learning rate", "frames per second", "gradient norm"),
