@@ -47,6 +47,7 @@ def test_materialised_from_meta_equals_a_normal_one():
     assert all(torch.isfinite(p).all() for p in head.parameters())
 
 
+@pytest.mark.usefixtures("no_type_checks")
 def test_unknown_activation():
     with pytest.raises(ValueError, match="softplus or relu"):
         CameraHead(8, "exp")

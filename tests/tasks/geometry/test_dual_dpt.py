@@ -8,7 +8,7 @@ from omnistream.tasks.geometry.dual_dpt import Fusion, add_uv_embedding, uv_embe
 SMALL = dict(features=16, out_channels=(8, 12, 16, 16), hidden=8)
 
 
-def features(patch_size: int, size: tuple[int, int], batch: int = 1, frames: int = 2, dim: int = 12):
+def features(patch_size, size, batch=1, frames=2, dim=12):
     return [torch.randn(batch, frames, size[0] // patch_size, size[1] // patch_size, dim) for _ in range(4)]
 
 
