@@ -14,7 +14,10 @@ from matplotlib.axes import Axes
 
 from omnistream.report.sheet import MUTED_COLOR, Sheet
 
-PALETTE = ("#1f77b4", "#d65d0e", "#2a9d5c", "#c03a8e", "#7a5cc9", "#8c6d31", "#17a2b8", "#5b6470")
+PALETTE = (
+    *("#1f77b4", "#d65d0e", "#2a9d5c", "#c03a8e", "#7a5cc9", "#8c6d31", "#17a2b8", "#5b6470"),
+    *("#e0a100", "#0b3d91", "#ff7f9e", "#111111"),
+)
 RATES = ("learning rate", "frames per second", "gradient norm")
 PANEL_WIDTH, PANEL_HEIGHT, TOP = 390, 290, 40
 
