@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -21,17 +22,23 @@ from omnistream.tasks.captioning.decoder import (
 )
 from omnistream.tasks.captioning.metrics import CaptionMetrics, CaptionSample
 from omnistream.tasks.captioning.projector import Projector, TokenReduction
-from omnistream.tasks.captioning.prompts import Wording, word
+from omnistream.tasks.captioning.prompts import Wording, strip_markup, word
 from omnistream.tasks.captioning.tokenizer import ByteTokenizer, PretrainedTokenizer, Tokenizer
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
 
+if TYPE_CHECKING:
+    from omnistream.report.protocol import CaptionPicture
 
-class SummedLoss(NamedTuple):
-    """`total`: cross-entropy in nats summed over answer tokens. `count`: the number of them."""
+
+@dataclass(frozen=True)
+class SummedLoss:
+    """A sum over answer tokens and their number; sums of many batches make an exact mean."""
 
     total: Tensor
+    """Cross-entropy in nats, summed."""
     count: Tensor
+    """Answer tokens."""
 
 
 @contextmanager
@@ -95,7 +102,7 @@ class CaptioningModule(Objective):
             )
         self._decoder, self._train_decoder = decoder, train_decoder
         self._projector, self._token_reduction = projector, token_reduction
-        self._decoder_options = {
+        self._decoder_options: dict[str, Any] = {
             "loss_chunk_size": loss_chunk_size,
             "activation_checkpointing": activation_checkpointing,
         }
@@ -144,13 +151,13 @@ class CaptioningModule(Objective):
         """Mean token loss; the terms hold it as `token`, and the local mean of each kind of target that occurs."""
         output: DecoderOutput = self.decoder(self.visual_tokens(backbone, batch), self.chats(batch))
         assert output.loss is not None
-        assert output.count is not None
-        total = output.loss.sum() / average_count(output.count.sum())
+        assert output.num_tokens is not None
+        total = output.loss.sum() / average_count(output.num_tokens.sum())
         terms = {"token": total.detach()}
         tasks = [target.task for target in _targets(batch)]
         for task in sorted(set(tasks)):
             chosen = torch.tensor([t == task for t in tasks], device=output.loss.device)
-            terms[task] = (output.loss * chosen).sum().detach() / (output.count * chosen).sum().clamp_min(1)
+            terms[task] = (output.loss * chosen).sum().detach() / (output.num_tokens * chosen).sum().clamp_min(1)
         return ObjectiveLoss(total, terms)
 
     def token_loss(self, backbone: nn.Module, batch: CaptionClip, shuffle_images: bool = False) -> SummedLoss:
@@ -172,8 +179,8 @@ class CaptioningModule(Objective):
                 visual = visual.roll(1, dims=0)
             output: DecoderOutput = self.decoder(visual, self.chats(batch))
         assert output.loss is not None
-        assert output.count is not None
-        return SummedLoss(output.loss.sum(), output.count.sum())
+        assert output.num_tokens is not None
+        return SummedLoss(output.loss.sum(), output.num_tokens.sum())
 
     def generate(self, backbone: nn.Module, batch: CaptionClip, max_new_tokens: int | None = None) -> list[str]:
         """Greedy answers with phrase and box tokens spelled out, in evaluation mode."""
@@ -194,10 +201,34 @@ class CaptioningModule(Objective):
         Returns:
             The generated answers; also appended to `samples`.
         """
-        self.metrics.token_loss.update(*self.token_loss(backbone, batch))
-        number = min(num_generations, len(batch.images))
-        if number <= 0:
+        loss = self.token_loss(backbone, batch)
+        self.metrics.token_loss.update(loss.total, loss.count)
+        if num_generations <= 0:
             return []
+        samples = self._answered(backbone, batch, num_generations)
+        self.metrics.update(samples)
+        self.samples += samples
+        return samples
+
+    def pictures(self, backbone: nn.Module, batch: CaptionClip, limit: int) -> "dict[str, CaptionPicture]":
+        """Answers to the first `limit` samples beside the truth, as `omnistream.report` draws them."""
+        from omnistream.report.protocol import CaptionItem, CaptionPicture  # only runs that draw need it
+
+        items = [
+            CaptionItem(
+                images=sample.images,
+                truth=strip_markup(sample.answer),
+                generated=strip_markup(sample.generated),
+                instruction=strip_markup(sample.instruction),
+                truth_boxes=tuple(region.box for region in sample.target.regions),
+                generated_boxes=tuple(region.box for region in sample.regions),
+            )
+            for sample in self._answered(backbone, batch, limit)
+        ]
+        return {"answers": CaptionPicture(items=tuple(items))}
+
+    def _answered(self, backbone: nn.Module, batch: CaptionClip, limit: int) -> list[CaptionSample]:
+        number = min(limit, len(batch.images))
         head = CaptionClip(
             images=batch.images[:number],
             target=_targets(batch)[:number],
@@ -205,15 +236,12 @@ class CaptioningModule(Objective):
             seed=batch.seed[:number],
         )
         answers = self.generate(backbone, head)
-        samples = [
+        return [
             CaptionSample(images.cpu(), target, wording.instruction, wording.answer, generated)
             for images, target, wording, generated in zip(
                 head.images, _targets(head), self.wordings(head), answers, strict=True
             )
         ]
-        self.metrics.update(samples)
-        self.samples += samples
-        return samples
 
     def update_metrics(self, backbone: nn.Module, batch: CaptionClip) -> None:
         """Add a validation batch to the metrics, generating answers until there are enough of them."""
