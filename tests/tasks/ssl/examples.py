@@ -32,10 +32,10 @@ def make_module(
     return module
 
 
-def spread_prototypes(module: SSLModule) -> None:
+def spread_prototypes(module: SSLModule, factor: float = 50) -> None:
     """Prototypes as long as after training, so that targets are far from uniform."""
     for head in (module.dino_head, module.ibot_head, module.teacher.dino_head, module.teacher.ibot_head):
-        head.last_layer.weight.data.mul_(50)
+        head.last_layer.weight.data.mul_(factor)
 
 
 def make_batch(samples: int = 4, frames: int = 1, num_local: int = 2, seed: int = 0) -> ViewBatch:
@@ -65,5 +65,5 @@ def rows(batch: ViewBatch, part: slice) -> ViewBatch:
         local_crops=batch.local_crops[part],
         masks=batch.masks[part],
         seed=batch.seed[part],
-        name=batch.name[part],
+        name=[batch.name[i] for i in range(len(batch.name))[part]] if isinstance(part, slice) else batch.name,
     )
