@@ -1,5 +1,7 @@
 """Small modules and batches for the tests of the whole objective."""
 
+from dataclasses import fields
+
 import torch
 
 from omnistream.backbone import OmniStream, create_model
@@ -60,10 +62,4 @@ def make_batch(samples: int = 4, frames: int = 1, num_local: int = 2, seed: int 
 
 def rows(batch: ViewBatch, part: slice) -> ViewBatch:
     """Some samples of a batch."""
-    return ViewBatch(
-        global_crops=batch.global_crops[part],
-        local_crops=batch.local_crops[part],
-        masks=batch.masks[part],
-        seed=batch.seed[part],
-        name=[batch.name[i] for i in range(len(batch.name))[part]] if isinstance(part, slice) else batch.name,
-    )
+    return ViewBatch(**{field.name: getattr(batch, field.name)[part] for field in fields(batch)})
