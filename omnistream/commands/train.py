@@ -8,6 +8,9 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+# Classes that are imported can be named without their module in YAML; this also registers the strategy `fsdp2`.
+import omnistream.data
+import omnistream.tasks  # noqa: F401
 from omnistream.commands.overrides import prepare
 from omnistream.commands.parse_errors import shorten
 from omnistream.errors import UsageError

@@ -12,8 +12,8 @@ Average = Literal["pixel", "clip"]
 
 
 def align_depth(
-    preds: Float[Tensor, "B *S"], target: Float[Tensor, "B *S"], valid: Bool[Tensor, "B *S"], alignment: Alignment
-) -> Float[Tensor, "B *S"]:
+    preds: Float[Tensor, " B *S"], target: Float[Tensor, " B *S"], valid: Bool[Tensor, " B *S"], alignment: Alignment
+) -> Float[Tensor, " B *S"]:
     """Predictions brought to the scale of the truth, every row (a frame or a clip) by itself.
 
     Args:
@@ -76,9 +76,9 @@ def _average(total: Tensor, count: Tensor, average: Average) -> tuple[Tensor, Te
 
 
 def abs_rel(
-    preds: Float[Tensor, "B *S"],
-    target: Float[Tensor, "B *S"],
-    valid: Bool[Tensor, "B *S"],
+    preds: Float[Tensor, " B *S"],
+    target: Float[Tensor, " B *S"],
+    valid: Bool[Tensor, " B *S"],
     alignment: Alignment = "none",
 ) -> Float[Tensor, ""]:
     """Mean of |p - t| / t over all valid pixels; NaN if there are none. Lower is better."""
@@ -87,9 +87,9 @@ def abs_rel(
 
 
 def depth_rmse(
-    preds: Float[Tensor, "B *S"],
-    target: Float[Tensor, "B *S"],
-    valid: Bool[Tensor, "B *S"],
+    preds: Float[Tensor, " B *S"],
+    target: Float[Tensor, " B *S"],
+    valid: Bool[Tensor, " B *S"],
     alignment: Alignment = "none",
 ) -> Float[Tensor, ""]:
     """Root of the mean squared error over all valid pixels, in the unit of depth. Lower is better."""
@@ -98,9 +98,9 @@ def depth_rmse(
 
 
 def delta_accuracy(
-    preds: Float[Tensor, "B *S"],
-    target: Float[Tensor, "B *S"],
-    valid: Bool[Tensor, "B *S"],
+    preds: Float[Tensor, " B *S"],
+    target: Float[Tensor, " B *S"],
+    valid: Bool[Tensor, " B *S"],
     alignment: Alignment = "none",
     threshold: float = 1.25,
 ) -> Float[Tensor, ""]:
@@ -138,7 +138,9 @@ class _DepthMetric(Metric):
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, preds: Float[Tensor, "B *S"], target: Float[Tensor, "B *S"], valid: Bool[Tensor, "B *S"]) -> None:
+    def update(
+        self, preds: Float[Tensor, " B *S"], target: Float[Tensor, " B *S"], valid: Bool[Tensor, " B *S"]
+    ) -> None:
         """Add a batch of depth maps; one row is a frame [H, W] or a clip [T, H, W]."""
         valid = valid & torch.isfinite(target) & (target > 0)
         total, count = _row_sums(self._error(align_depth(preds, target, valid, self.alignment), target), valid)
@@ -171,8 +173,7 @@ class AbsRel(_DepthMetric):
 
 
 class DepthRMSE(_DepthMetric):
-    """Root mean squared error in the unit of depth, lower is better; with `average="clip"` the mean of the rows'
-    RMSE."""
+    """Root mean squared error in the unit of depth, lower is better; `average="clip"` means over the rows' RMSE."""
 
     higher_is_better = False
 

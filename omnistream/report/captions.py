@@ -18,7 +18,6 @@ from omnistream.report.sheet import (
 )
 
 TEXT_WIDTH, TOP, GAP = 470, 36, 12
-COLUMNS = 62
 LINE_HEIGHT = 18
 
 
@@ -94,9 +93,9 @@ def _strip(item: CaptionItem, max_frames: int, tile: int) -> np.ndarray:
 
 
 def _paragraphs(item: CaptionItem) -> list[tuple[str, str, str]]:
-    parts = [("instruction", wrap(item.instruction, COLUMNS, 3), MUTED_COLOR)] if item.instruction else []
-    parts.append(("truth", wrap(item.truth or "(nothing)", COLUMNS, 6), _hex(TRUTH_COLOR)))
-    parts.append(("generated", wrap(item.generated or "(nothing)", COLUMNS, 6), _hex(PREDICTION_COLOR)))
+    parts = [("instruction", wrap(item.instruction, TEXT_WIDTH - 2 * GAP, 3), MUTED_COLOR)] if item.instruction else []
+    parts.append(("truth", wrap(item.truth or "(nothing)", TEXT_WIDTH - 2 * GAP, 6), _hex(TRUTH_COLOR)))
+    parts.append(("generated", wrap(item.generated or "(nothing)", TEXT_WIDTH - 2 * GAP, 6), _hex(PREDICTION_COLOR)))
     return parts
 
 

@@ -8,6 +8,7 @@ ray outputs that is ever read is built, and rays are predicted at the size of th
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -203,8 +204,9 @@ class DualDPT(nn.Module):
                 f"{out_channels}"
             )
         if ray_down_ratio < 1 or frames_per_chunk < 1:
-            raise ValueError(f"ray_down_ratio and frames_per_chunk must be at least 1, got {ray_down_ratio},
-            {frames_per_chunk}")
+            raise ValueError(
+                f"ray_down_ratio and frames_per_chunk must be at least 1, got {ray_down_ratio}, {frames_per_chunk}"
+            )
         self.patch_size, self.ray_down_ratio, self.frames_per_chunk = patch_size, ray_down_ratio, frames_per_chunk
         self.activation_checkpointing, self.max_confidence_logit = activation_checkpointing, max_confidence_logit
         half = features // 2
@@ -213,7 +215,7 @@ class DualDPT(nn.Module):
         self.depth_neck = _conv3(features, half)
         # Five convolutions without an activation in between, as in DA3.
         widths = (features, half, features, half, features, half)
-        self.ray_neck = nn.Sequential(*(_conv3(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)))
+        self.ray_neck = nn.Sequential(*(_conv3(a, b) for a, b in pairwise(widths)))
         self.depth_out = nn.Sequential(_conv3(half, hidden), nn.ReLU(), nn.Conv2d(hidden, 2, 1))
         self.ray_out = nn.Sequential(_conv3(half, hidden), ChannelNorm(hidden), nn.ReLU(), nn.Conv2d(hidden, 7, 1))
 

@@ -21,8 +21,7 @@ Anchor = Literal["right_bottom", "left_top"]
 
 @dataclass(frozen=True, kw_only=True)
 class GeometryLossConfig:
-    """Weights and choices of the geometry losses. The defaults are Eq. 6 to 8 as printed, with means in place of
-    sums."""
+    """Weights and choices of the geometry losses; the defaults are Eq. 6 to 8 with means in place of sums."""
 
     depth_weight: float = 1.0
     """Weight of the depth term."""
@@ -61,12 +60,11 @@ class GeometryLossConfig:
             raise ValueError(f"loss weights and alpha must not be negative, got {weights} and {self.alpha}")
         if self.grad_scales < 1 or self.error_limit <= 0 or self.min_valid_pixels < 0:
             raise ValueError(
-                f"grad_scales and error_limit must be positive and min_valid_pixels not negative, got
-                {self.grad_scales}, " f"{self.error_limit}, {self.min_valid_pixels}"
+                "grad_scales and error_limit must be positive and min_valid_pixels not negative, "
+                f"got {self.grad_scales}, {self.error_limit}, {self.min_valid_pixels}"
             )
         if self.valid_quantile is not None and not 0 < self.valid_quantile < 1:
-            raise ValueError(f"valid_quantile must be between 0 and 1, or None for no filter, got
-            {self.valid_quantile}")
+            raise ValueError(f"valid_quantile must be in (0, 1), or None for no filter, got {self.valid_quantile}")
         for name, value, choices in (
             ("gradient_anchor", self.gradient_anchor, ("right_bottom", "left_top")),
             ("frame_reduction", self.frame_reduction, ("mean", "sum")),

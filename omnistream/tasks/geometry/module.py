@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from omnistream.backbone import BackboneOutput, OmniStream
+from omnistream.cameras import decode_pose
 from omnistream.data.batch import SceneClip
 from omnistream.data.photometric import PhotometricConfig, photometric
 from omnistream.metrics.depth import AbsRel, DeltaAccuracy
+from omnistream.report.protocol import CameraPicture, DepthPicture, FeaturesPicture, Picture
 from omnistream.tasks.geometry.camera_head import CameraHead
 from omnistream.tasks.geometry.dual_dpt import DualDPT
 from omnistream.tasks.geometry.losses import GeometryLossConfig, geometry_loss
@@ -156,16 +158,34 @@ class GeometryModule(Objective):
         aux = {"prediction": prediction.detached(kept), "targets": targets.detached(kept)}
         return ObjectiveLoss(total=total, terms=terms, aux=aux)
 
-    def update_metrics(self, loss: ObjectiveLoss) -> None:
-        """Add a validation batch to `self.metrics`; takes what `compute` returned in eval mode."""
+    def update_metrics(self, backbone: nn.Module, batch: SceneClip, loss: ObjectiveLoss) -> None:
+        """Add a validation batch to `metrics`, from the predictions that `compute` made in eval mode."""
         targets: GeometryTargets = loss.aux["targets"]
         self.metrics.update(loss.aux["prediction"].depth, targets.depth, targets.valid)
 
-    def validation_step(self, batch: SceneClip, batch_idx: int) -> None:
-        """Alone: log the loss and the metrics."""
-        assert self.backbone is not None
-        loss, size = self.compute(self.backbone, batch, self.global_step), len(batch.images)
-        self.log_dict({f"val/{name}": value for name, value in loss.terms.items()}, batch_size=size, sync_dist=True)
-        self.log("val/loss", loss.total, batch_size=size, sync_dist=True)
-        self.update_metrics(loss)
-        self.log_dict({f"val/{name}": metric for name, metric in self.metrics.items()}, batch_size=size)
+    def compute_metrics(self) -> dict[str, Tensor]:
+        """The metrics since the last call."""
+        values = self.metrics.compute()
+        self.metrics.reset()
+        return values
+
+    def pictures(self, backbone: nn.Module, batch: SceneClip, limit: int) -> dict[str, Picture]:
+        """Depth, camera path and patch features of the first clips; see `report.Draws`."""
+        images = batch.images[:limit]
+        prediction, targets = self.predict(backbone, images), self.targets(batch)
+        features = backbone(backbone.normalize(images)).last  # type: ignore[operator]
+        size = (images.shape[-2], images.shape[-1])
+        paths = [decode_pose(pose, size, self.world_to_camera)[0] for pose in (targets.pose, prediction.pose)]
+        pictures: dict[str, Picture] = {}
+        for i in range(len(images)):
+            pictures[f"depth/{i}"] = DepthPicture(
+                images=images[i],
+                truth=targets.depth[i],
+                valid=targets.valid[i],
+                prediction=prediction.depth[i],
+                confidence=prediction.depth_confidence[i],
+                note="Not aligned; 1 is the mean distance of the clip's points from the first camera.",
+            )
+            pictures[f"cameras/{i}"] = CameraPicture(truth=paths[0][i], prediction=paths[1][i])
+            pictures[f"features/{i}"] = FeaturesPicture(images=images[i], features=features[i])
+        return pictures

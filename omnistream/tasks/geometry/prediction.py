@@ -4,7 +4,6 @@ from dataclasses import dataclass, fields
 
 from jaxtyping import Float
 from torch import Tensor
-from typing_extensions import Self
 
 from omnistream.cameras import points_from_depth, upsample_rays
 
@@ -35,6 +34,6 @@ class GeometryPrediction:
         ratio = self.depth.shape[-1] // self.rays.shape[-2]
         return points_from_depth(self.depth, upsample_rays(self.rays, ratio))
 
-    def detached(self, samples: int | None = None) -> Self:
+    def detached(self, samples: int | None = None) -> "GeometryPrediction":
         """Without gradient, and only the first `samples` clips."""
-        return type(self)(**{f.name: getattr(self, f.name)[:samples].detach() for f in fields(self)})
+        return GeometryPrediction(**{f.name: getattr(self, f.name)[:samples].detach() for f in fields(self)})

@@ -6,7 +6,6 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from typing_extensions import Self
 
 from omnistream.cameras import encode_pose, points_from_depth, rays_from_cameras, relative_to_first, resize_intrinsics
 from omnistream.data.batch import SceneClip
@@ -43,9 +42,9 @@ class GeometryTargets:
     pose_valid: Tensor
     scale: Tensor
 
-    def detached(self, samples: int | None = None) -> Self:
+    def detached(self, samples: int | None = None) -> "GeometryTargets":
         """Only the first `samples` clips."""
-        return type(self)(**{f.name: getattr(self, f.name)[:samples].detach() for f in fields(self)})
+        return GeometryTargets(**{f.name: getattr(self, f.name)[:samples].detach() for f in fields(self)})
 
 
 def scene_scale(
