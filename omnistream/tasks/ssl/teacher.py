@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from omnistream.backbone import BackboneOutput, OmniStream
 from omnistream.parallel import local_tensor
@@ -12,6 +13,9 @@ from omnistream.parallel import local_tensor
 
 def _paired(teacher: nn.Module, student: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """This process's shards of both: they are cut alike, so no communication is needed."""
+    for module in (*teacher.modules(), *student.modules()):
+        if isinstance(module, FSDPModule):
+            module.reshard()  # FSDP2 leaves an outermost module whole after a forward pass without gradient
     targets, sources = ([local_tensor(p) for p in module.parameters()] for module in (teacher, student))
     if [t.shape for t in targets] != [s.shape for s in sources]:
         raise ValueError("teacher and student are not sharded alike; apply the same parallelism to both")

@@ -1,5 +1,7 @@
 """Small modules and batches for the tests of the whole objective."""
 
+from dataclasses import fields
+
 import torch
 
 from omnistream.backbone import OmniStream, create_model
@@ -32,10 +34,10 @@ def make_module(
     return module
 
 
-def spread_prototypes(module: SSLModule) -> None:
+def spread_prototypes(module: SSLModule, factor: float = 50) -> None:
     """Prototypes as long as after training, so that targets are far from uniform."""
     for head in (module.dino_head, module.ibot_head, module.teacher.dino_head, module.teacher.ibot_head):
-        head.last_layer.weight.data.mul_(50)
+        head.last_layer.weight.data.mul_(factor)
 
 
 def make_batch(samples: int = 4, frames: int = 1, num_local: int = 2, seed: int = 0) -> ViewBatch:
@@ -60,10 +62,4 @@ def make_batch(samples: int = 4, frames: int = 1, num_local: int = 2, seed: int 
 
 def rows(batch: ViewBatch, part: slice) -> ViewBatch:
     """Some samples of a batch."""
-    return ViewBatch(
-        global_crops=batch.global_crops[part],
-        local_crops=batch.local_crops[part],
-        masks=batch.masks[part],
-        seed=batch.seed[part],
-        name=batch.name[part],
-    )
+    return ViewBatch(**{field.name: getattr(batch, field.name)[part] for field in fields(batch)})

@@ -1,19 +1,21 @@
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from examples import HEADS, PLAIN, make_batch, make_module, rows, spread_prototypes
+from examples import HEADS, PLAIN, make_batch, make_module, spread_prototypes
 from lightning import LightningModule, Trainer
 from oracle import MASKS, TEMPERATURE, close, sines
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from omnistream.backbone import create_model
+from omnistream.data.batch import FrameClip, ViewBatch
 from omnistream.data.photometric import PhotometricConfig, photometric
+from omnistream.data.sampling import SampleKey
 from omnistream.tasks.multitask import MultiTaskModule
 from omnistream.tasks.optimization import OptimizerConfig
-from omnistream.tasks.ssl import SSLLossConfig, SSLModule, TeacherConfig
+from omnistream.tasks.ssl import CropConfig, MultiCropDataset, SSLLossConfig, SSLModule, TeacherConfig
 from omnistream.tasks.ssl.device_views import device_views
 from omnistream.tasks.ssl.dino import dino_loss
 from omnistream.tasks.ssl.gram import gram_loss
@@ -113,8 +115,7 @@ def test_larger_gram_crops_are_reduced_for_student_and_teacher():
 
 def test_masked_pixels_do_not_reach_the_student():
     backbone = create_model("vit_nano").eval()
-    nn_mask = torch.nn.init.normal_(backbone.mask_token)
-    assert nn_mask.any()
+    torch.nn.init.normal_(backbone.mask_token)
     module, batch = make_module(backbone, distortions=PLAIN), make_batch(frames=2)
     hidden = batch.masks.repeat_interleave(8, 3).repeat_interleave(8, 4).unsqueeze(3)
     noise = torch.randint_like(batch.global_crops, 256)
@@ -153,18 +154,17 @@ def test_head_warm_up_keeps_gradients_out_of_the_backbone():
     assert all(p.grad is None or not p.grad.any() for p in backbone.parameters())
     assert all(p.grad.any() for p in module.dino_head.parameters())
     module.compute(backbone, make_batch(), step=5).total.backward()
-    assert (
-        backbone.blocks[0].attn.qkv.weight.grad.any()
-        if hasattr(backbone.blocks[0].attn, "qkv")
-        else any(p.grad.any() for p in backbone.blocks[0].parameters())
-    )
+    assert all(p.grad.any() for p in backbone.blocks.parameters())
+
+
+def _sample(batch: ViewBatch, index: int) -> ViewBatch:
+    return ViewBatch(**{field.name: getattr(batch, field.name)[index] for field in fields(batch)})
 
 
 def test_sample_order_does_not_matter():
     backbone, batch = create_model("vit_nano").eval(), make_batch()
     module = make_module(backbone)
-    order = torch.tensor([2, 0, 3, 1])
-    swapped = rows(replace(batch, name=torch.zeros(4)), order)
+    swapped = ViewBatch.collate([_sample(batch, i) for i in (2, 0, 3, 1)])
     expected = module.compute(backbone, batch, step=0).terms
     for name, value in module.compute(backbone, swapped, step=0).terms.items():
         close(value, expected[name])
@@ -284,35 +284,32 @@ def _stripes(count: int) -> torch.Tensor:
     return ((0.5 + 0.5 * wave.unsqueeze(1)) * colour * 255).byte().unsqueeze(1)
 
 
+class Pictures(Dataset):
+    """Sixteen pictures with another seed in every epoch."""
+
+    def __init__(self) -> None:
+        self.images = _stripes(16)
+
+    def __getitem__(self, key: SampleKey) -> FrameClip:
+        seed = torch.tensor(100 * key.epoch + key.index)
+        return FrameClip(images=self.images[key.index], label=torch.tensor(-1), name=str(key.index), seed=seed)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
 def test_it_learns_without_collapse():
-    from omnistream.data.batch import FrameClip
-    from omnistream.data.sampling import SampleKey
-    from omnistream.tasks.ssl import CropConfig, MultiCropDataset
-
-    pictures = _stripes(16)
-    clips = [
-        FrameClip(images=p, label=torch.tensor(-1), name=str(i), seed=torch.tensor(i)) for i, p in enumerate(pictures)
-    ]
-
-    class Pictures(torch.utils.data.Dataset):
-        def __getitem__(self, key):
-            return replace(clips[key.index], seed=torch.tensor(key.epoch * 100 + key.index))
-
-        def __len__(self):
-            return len(clips)
-
     torch.manual_seed(0)
-    dataset = MultiCropDataset(Pictures(), CropConfig(global_size=32, local_size=16, patch_size=8))
+    pictures, steps = Pictures(), 40
+    dataset = MultiCropDataset(pictures, CropConfig(global_size=32, local_size=16, patch_size=8))
     backbone = create_model("vit_nano", layer_scale_init=1.0)
-    module = make_module(
-        backbone,
-        losses=SSLLossConfig(gram=0.0),
-        teacher=TeacherConfig(momentum=(0.9, 1.0), temperature=(0.07, 0.07)),
-        total_steps=60,
-    )
-    optimizer = torch.optim.Adam([*backbone.parameters(), *module.parameters()], lr=1e-3)
-    history = []
-    for step in range(60):
+    teacher = TeacherConfig(momentum=(0.9, 1.0), temperature=(0.07, 0.07))
+    losses = SSLLossConfig(gram=0.0)
+    module = make_module(backbone, losses=losses, teacher=teacher, distortions=PLAIN, total_steps=steps)
+    spread_prototypes(module, 10)
+    trained = [*backbone.parameters(), *module.dino_head.parameters(), *module.ibot_head.parameters()]
+    optimizer, history = torch.optim.Adam(trained, lr=1e-3), []
+    for step in range(steps):
         batch = dataset.collate([dataset[SampleKey(step, i)] for i in range(16)])
         result = module.compute(backbone, batch, step)
         optimizer.zero_grad()
@@ -321,8 +318,9 @@ def test_it_learns_without_collapse():
         module.after_step(backbone, step + 1)
         history.append(torch.stack([result.terms[name] for name in ("dino_global", "dino_local", "ibot")]))
     start, end = torch.stack(history[:5]).mean(0), torch.stack(history[-5:]).mean(0)
-    assert (end < start - torch.tensor([0.3, 0.2, 0.1])).all(), (start, end)
+    assert (end < start).all(), (start, end)
+    assert (end[:2] < math.log(16) - 0.15).all(), end  # a student that knows nothing ends at ln 16
     with torch.no_grad():
-        features = F.normalize(module.teacher.backbone(backbone.normalize(pictures)).cls[:, 0], dim=-1)
-        similarity = (features @ features.T)[~torch.eye(16, dtype=torch.bool)]
-    assert similarity.mean() < 0.9  # 1 would be the same features for all pictures
+        features = F.normalize(module.teacher.backbone(backbone.normalize(pictures.images)).cls[:, 0], dim=-1)
+    similarity = (features @ features.T)[~torch.eye(16, dtype=torch.bool)]
+    assert similarity.mean() < 0.8  # 1 would be the same features for all pictures
