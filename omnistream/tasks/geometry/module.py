@@ -10,6 +10,7 @@ from torchmetrics import MetricCollection
 from omnistream.backbone import BackboneOutput, OmniStream
 from omnistream.data.batch import SceneClip
 from omnistream.data.photometric import PhotometricConfig, photometric
+from omnistream.distributed import all_reduce
 from omnistream.metrics.depth import AbsRel, DeltaAccuracy
 from omnistream.tasks.geometry.camera_head import CameraHead
 from omnistream.tasks.geometry.dual_dpt import DualDPT
@@ -144,28 +145,27 @@ class GeometryModule(Objective):
     def compute(self, backbone: nn.Module, batch: SceneClip, step: int) -> ObjectiveLoss:
         """Loss of a batch of clips.
 
-        `aux` holds `prediction` (`GeometryPrediction`) and `targets` (`GeometryTargets`) without gradient: of the first
-        clip in train mode, of all clips in eval mode.
+        `aux` holds `prediction` (`GeometryPrediction`) and `targets` (`GeometryTargets`) of the first clip, without
+        gradient.
         """
         images = batch.images
         if self.training and self.photometric_config is not None:
             images = photometric(images, batch.seed, self.photometric_config)
         prediction, targets = self._forward(backbone, images), self.targets(batch)
         total, terms = geometry_loss(prediction, targets, self.loss_config)
-        kept = 1 if self.training else None
-        aux = {"prediction": prediction.detached(kept), "targets": targets.detached(kept)}
+        aux = {"prediction": prediction.detached(samples=1), "targets": targets.detached(samples=1)}
         return ObjectiveLoss(total=total, terms=terms, aux=aux)
 
-    def update_metrics(self, loss: ObjectiveLoss) -> None:
-        """Add a validation batch to `self.metrics`; takes what `compute` returned in eval mode."""
-        targets: GeometryTargets = loss.aux["targets"]
-        self.metrics.update(loss.aux["prediction"].depth, targets.depth, targets.valid)
+    def update_metrics(self, backbone: nn.Module, batch: SceneClip) -> None:
+        """Add the depth of a validation batch to the metrics."""
+        targets = self.targets(batch)
+        self.metrics.update(self.predict(backbone, batch.images).depth, targets.depth, targets.valid)
 
-    def validation_step(self, batch: SceneClip, batch_idx: int) -> None:
-        """Alone: log the loss and the metrics."""
-        assert self.backbone is not None
-        loss, size = self.compute(self.backbone, batch, self.global_step), len(batch.images)
-        self.log_dict({f"val/{name}": value for name, value in loss.terms.items()}, batch_size=size, sync_dist=True)
-        self.log("val/loss", loss.total, batch_size=size, sync_dist=True)
-        self.update_metrics(loss)
-        self.log_dict({f"val/{name}": metric for name, metric in self.metrics.items()}, batch_size=size)
+    def compute_metrics(self) -> dict[str, Tensor]:
+        """Metrics since the last call over all processes; empty if none of them had a batch."""
+        updates = torch.tensor(float(self.metrics["abs_rel_median"].update_count), device=self.device)
+        if not all_reduce(updates):
+            return {}
+        values = self.metrics.compute()
+        self.metrics.reset()
+        return values
