@@ -134,8 +134,8 @@ def test_layers_must_exist(backbone, layers):
 
 def test_overfits_one_clip(backbone, make_scene_clip):
     """Thirty steps on one clip: depth, rays and poses all get much better."""
-    module = built(backbone, photometric=None, features=32, out_channels=(16, 24, 32, 32), hidden=16)
-    clip = make_scene_clip(batch=1, frames=3, size=(32, 32))
+    module = built(backbone, photometric=None)
+    clip = make_scene_clip(batch=1, frames=3, size=(24, 24))
     module.train(), backbone.eval()  # eval: no random rescale of positions
     parameters = [*module.parameters(), *backbone.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=3e-3)
@@ -148,10 +148,10 @@ def test_overfits_one_clip(backbone, make_scene_clip):
         optimizer.step()
         history.append(loss.terms | {"total": loss.total.detach()})
     first, last = history[0], history[-1]
-    assert last["total"] < 0.4 * first["total"]
-    for term in ("depth_l1", "ray", "points"):
-        assert last[term] < 0.5 * first[term]
-    assert last["camera"] < 0.8 * first["camera"]
+    assert last["total"] < 0.45 * first["total"]
+    assert last["depth_l1"] < 0.3 * first["depth_l1"]
+    for term in ("ray", "points", "camera"):
+        assert last[term] < 0.65 * first[term]
 
 
 class Clips(Dataset):
