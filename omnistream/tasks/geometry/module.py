@@ -10,6 +10,7 @@ from torchmetrics import MetricCollection
 from omnistream.backbone import BackboneOutput, OmniStream
 from omnistream.data.batch import SceneClip
 from omnistream.data.photometric import PhotometricConfig, photometric
+from omnistream.distributed import all_reduce
 from omnistream.metrics.depth import AbsRel, DeltaAccuracy
 from omnistream.report.protocol import FeaturesPicture, Picture
 from omnistream.tasks.geometry.camera_head import CameraHead
@@ -146,8 +147,8 @@ class GeometryModule(Objective):
     def compute(self, backbone: nn.Module, batch: SceneClip, step: int) -> ObjectiveLoss:
         """Loss of a batch of clips.
 
-        `aux` holds `prediction` (`GeometryPrediction`) and `targets` (`GeometryTargets`) without gradient: of the first
-        clip in train mode, of all clips in eval mode.
+        `aux` holds `prediction` (`GeometryPrediction`) and `targets` (`GeometryTargets`) of the first clip, without
+        gradient.
         """
         images = batch.images
         if self.training and self.photometric_config is not None:
@@ -164,7 +165,10 @@ class GeometryModule(Objective):
         self.metrics.update(loss.aux["prediction"].depth, targets.depth, targets.valid)
 
     def compute_metrics(self) -> dict[str, Tensor]:
-        """The metrics since the last call."""
+        """Metrics since the last call over all processes; empty if none of them had a batch."""
+        updates = torch.tensor(float(self.metrics["abs_rel_median"].update_count), device=self.device)
+        if not all_reduce(updates):
+            return {}
         values = self.metrics.compute()
         self.metrics.reset()
         return values
