@@ -1,7 +1,7 @@
 """Frame-causal attention without a mask.
 
-Token u of frame t sees every token of frames <= t (paper Eq. 3-4). A dense mask would need (T P)^2 entries and rule out the
-fast kernels. Here each frame's queries meet the contiguous prefix of keys they may see, unmasked: the same result.
+Token u of frame t sees every token of frames <= t (paper Eq. 3-4). A dense mask would need (T P)^2 entries and rule out
+the fast kernels. Here each frame's queries meet the contiguous prefix of keys they may see, unmasked: the same result.
 """
 
 from typing import Protocol, runtime_checkable
@@ -42,8 +42,8 @@ def check_window(window: int | None, sink: int) -> None:
 def visible_frames(frame: int, window: int | None, sink: int) -> list[int]:
     """Frames that `frame` sees, itself included.
 
-    Without a window all frames up to it; with a window W, the first `sink` frames, the latest W - sink, and itself: W counts
-    remembered frames, as in the release's streaming.
+    Without a window all frames up to it; with a window W, the first `sink` frames, the latest W - sink, and itself: W
+    counts remembered frames, as in the release's streaming.
     """
     if window is None or frame <= window:
         return list(range(frame + 1))

@@ -1,7 +1,6 @@
 """One backbone, many objectives, one optimiser step (paper Sec. 3.3 and 4.2)."""
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from omnistream.backbone import OmniStream
-from omnistream.data.batch import Batch
 from omnistream.distributed import all_reduce, world_size
 from omnistream.parallel import (
     average_gradients,
@@ -97,7 +95,6 @@ class MultiTaskModule(LightningModule):
             task.build(backbone)
         self.register_buffer("batch_count", torch.zeros((), dtype=torch.int64))
         self._skipped_in_a_row = 0
-        self._clock = time.perf_counter()
         self._configured = False
 
     @property
@@ -147,7 +144,7 @@ class MultiTaskModule(LightningModule):
         self.lr_schedulers().step()  # type: ignore[union-attr]
         for task in self.objectives.values():
             task.after_step(self.backbone, self.global_step)
-        self._log_speed(batch)
+        self.log("train/lr", optimizer.param_groups[0]["lr"], batch_size=1)  # type: ignore[union-attr]
 
     def _accumulate(self, batch: dict[str, Any]) -> str | None:
         """Forward and backward of every task; returns what became non-finite, if anything did."""
@@ -214,22 +211,6 @@ class MultiTaskModule(LightningModule):
         values = {f"{stage}/{path}/{term}": value.detach() for term, value in terms.items()}
         self.log_dict(values, batch_size=1, sync_dist=stage == "val", add_dataloader_idx=False)
 
-    def _log_speed(self, batch: Any) -> None:
-        now = time.perf_counter()
-        frames = count_frames([batch[name] for name in self.tasks]) * world_size()
-        self.log("train/frames_per_second", frames / max(now - self._clock, 1e-9), batch_size=1)
-        self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=1)  # type: ignore[union-attr]
-        self._clock = now
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Restart the clock after validation or at the start, so that frames/s counts training alone."""
-        if batch_idx == 0:
-            self._clock = time.perf_counter()
-
-    def on_validation_end(self) -> None:
-        """See `on_train_batch_start`."""
-        self._clock = time.perf_counter()
-
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Losses and metrics of every task whose batch is there."""
         for name, task in self.objectives.items():
@@ -254,15 +235,3 @@ class MultiTaskModule(LightningModule):
         output = self.backbone(self.backbone.normalize(batch.images))
         return {"cls": output.cls, "last": output.last}
 
-
-def count_frames(batch: Any) -> int:
-    """Frames in a batch of any nesting: the product of all axes of its uint8 tensors but the last three."""
-    if isinstance(batch, dict):
-        return sum(count_frames(value) for value in batch.values())
-    if isinstance(batch, list | tuple):
-        return sum(count_frames(value) for value in batch)
-    if isinstance(batch, Batch):
-        return sum(count_frames(value) for value in vars(batch).values() if isinstance(value, Tensor))
-    if isinstance(batch, Tensor) and batch.dtype == torch.uint8 and batch.ndim > 3:
-        return batch.shape[:-3].numel()
-    return 0

@@ -10,11 +10,13 @@ from omnistream.data.world.config import WorldConfig
 from omnistream.data.world.datasets import WorldActions, WorldCaptions, WorldFrames, WorldScenes
 from omnistream.data.world.language import LanguageConfig
 from omnistream.data.world.scene import CLASSES
+from omnistream.data.world.tracks import Tracks, track_points
 
 __all__ = [
     "ACTIONS",
     "CLASSES",
     "LanguageConfig",
+    "Tracks",
     "WorldActions",
     "WorldCaptions",
     "WorldClip",
@@ -24,4 +26,5 @@ __all__ = [
     "render_action",
     "render_clip",
     "render_scene",
+    "track_points",
 ]

@@ -2,9 +2,9 @@
 
 Two actors, a ball and a box, float before the camera. Each has a state: shifts along the camera's axes, a tilt, and
 whether it is there. During an action one component runs through an even grid of values; in all other clips the same
-component rests at a value drawn from the same grid. A frame taken at random therefore shows every position and tilt with
-the same probability whatever the class. Every class is the exact time reversal of its opposite, presence included, so
-within a pair the frames are the same and only their order tells.
+component rests at a value drawn from the same grid. A frame taken at random therefore shows every position and tilt
+with the same probability whatever the class. Every class is the exact time reversal of its opposite, presence
+included, so within a pair the frames are the same and only their order tells.
 """
 
 from dataclasses import dataclass
@@ -42,11 +42,11 @@ ACTIONS = (
 """Names of the labels; 2 i and 2 i + 1 are opposites. The last two: which actor blinks first."""
 
 MIN_FRAMES = 4
-_RANGE = np.array([0.6, 0.5, 0.95, np.deg2rad(75)])
+_RANGE = np.array([0.5, 0.5, 0.9, np.deg2rad(75)])
 """Half the way of each component: right, down, forward (metres), clockwise (radians)."""
 _SIGN = (-1, 1, -1, 1, -1, 1, 1, -1)
 _ACTOR_SHAPES = (SHAPES.index("ball"), SHAPES.index("box"))
-_DISTANCE, _BESIDE, _HEIGHT = 3.8, 1.0, 1.35
+_DISTANCE, _BESIDE, _HEIGHT = 3.4, 1.05, 1.35
 
 
 @dataclass
@@ -128,6 +128,7 @@ def compose_action(rng: np.random.Generator, config: WorldConfig, label: int) ->
         low=low.astype(np.float32),
         high=high.astype(np.float32),
         shape=shape,
+        kinds=[SHAPES[k] for k in shape],
         colour=colour,
         half=half.astype(np.float32),
         position=position.astype(np.float32),
@@ -138,12 +139,11 @@ def compose_action(rng: np.random.Generator, config: WorldConfig, label: int) ->
         is_video=True,
         materials=stack_materials(background_materials(rng, is_room, config.difficulty), looks),
         lighting=random_lighting(rng, is_room, low, high, config.difficulty),
-        words=[None] * (2 + audience),
     )
 
 
 def _shapes(rng: np.random.Generator, audience: int) -> tuple[np.ndarray, np.ndarray]:
     shape = np.append(_ACTOR_SHAPES, rng.choice([SHAPES.index("cylinder"), SHAPES.index("cone")], audience))
-    half = np.concatenate([[[0.42] * 3, [0.46, 0.28, 0.3]], rng.uniform(0.25, 0.45, (audience, 1)) * np.ones(3)])
+    half = np.concatenate([[[0.48] * 3, [0.54, 0.3, 0.3]], rng.uniform(0.25, 0.45, (audience, 1)) * np.ones(3)])
     half[2:, 1] *= rng.uniform(1, 1.5, audience)
     return shape, half

@@ -10,7 +10,7 @@ from omnistream.data.world.compose import compose
 from omnistream.data.world.config import WorldConfig
 from omnistream.data.world.scene import CLASSES, Scene
 from omnistream.data.world.shading import shade, to_images
-from omnistream.data.world.text import draw_overlay, random_word
+from omnistream.data.world.text import Overlay, draw_overlay, random_word
 from omnistream.data.world.trace import BACKGROUND, SKY, camera_rays, trace
 
 
@@ -28,7 +28,7 @@ class WorldClip:
         classes: Index into `scene.CLASSES`.
         is_video: False for unordered views of a resting scene.
         scene: What was rendered.
-        overlay: The word drawn over the frames and its box (x1, y1, x2, y2 relative to the frame), or None.
+        overlay: The word drawn over the frames, or None; depth and masks are of the scene behind it.
     """
 
     images: UInt8[np.ndarray, "T 3 H W"]
@@ -40,7 +40,7 @@ class WorldClip:
     classes: UInt8[np.ndarray, "T H W"]
     is_video: bool
     scene: Scene
-    overlay: tuple[str, tuple[float, float, float, float]] | None = None
+    overlay: Overlay | None = None
 
 
 def render_clip(seed: int, config: WorldConfig | None = None) -> WorldClip:
@@ -55,7 +55,7 @@ def render_clip(seed: int, config: WorldConfig | None = None) -> WorldClip:
     clip = render_scene(compose(rng, config), config)
     if rng.random() < config.overlay_probability:
         word = random_word(rng, config.difficulty)
-        clip.overlay = word, draw_overlay(rng, clip.images, word, config.difficulty)
+        clip.overlay = draw_overlay(rng, clip.images, word, config.difficulty)
     return clip
 
 
@@ -103,7 +103,7 @@ def _classes(scene: Scene, thing: np.ndarray, face: np.ndarray) -> np.ndarray:
     """Class ids of hits: a table over sky, the six faces of the background, and the objects."""
     wall, floor = CLASSES.index("wall"), CLASSES.index("floor" if scene.is_room else "ground")
     faces = [wall, wall, CLASSES.index("ceiling"), floor, wall, wall]
-    kinds = [CLASSES.index(scene.kind(k)) for k in range(len(scene.shape))]
+    kinds = [CLASSES.index(kind) for kind in scene.kinds]
     table = np.array([CLASSES.index("sky"), *faces, *kinds], dtype=np.uint8)
     row = np.where(thing == SKY, 0, np.where(thing == BACKGROUND, 1 + face, 6 + thing))
     return table[row]

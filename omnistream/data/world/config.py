@@ -7,8 +7,9 @@ from dataclasses import dataclass
 class WorldConfig:
     """What scenes look like; every field is a range or probability that each clip draws from.
 
-    Lengths are metres, angles degrees. The defaults are rich in cues (upright camera, textured floor, objects that stand
-    on it) so that a small model learns from them in minutes; raise `difficulty` for camouflage, dim light and small words.
+    Lengths are metres, angles degrees. The defaults are rich in cues (upright camera, textured floor, objects that
+    stand on it) so that a small model learns from them in minutes; raise `difficulty` for camouflage, dim light and
+    small words.
     """
 
     size: tuple[int, int] = (64, 64)
@@ -21,6 +22,8 @@ class WorldConfig:
     """Share of scenes inside a room; the others are open, with a sky that has no valid depth."""
     num_objects: tuple[int, int] = (4, 8)
     """Fewest and most objects in a scene, signs not counted."""
+    num_buildings: tuple[int, int] = (0, 5)
+    """Fewest and most buildings far behind in open scenes."""
     object_size: tuple[float, float] = (0.25, 0.55)
     """Half the width of an object."""
     photo_probability: float = 0.15
@@ -64,12 +67,16 @@ class WorldConfig:
         for name in ("difficulty", *(n for n in self.__dataclass_fields__ if n.endswith("_probability"))):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"WorldConfig.{name}: expected a number from 0 to 1, got {getattr(self, name)}")
-        for name in ("num_objects", "object_size", "camera_height", "camera_pitch", "fov"):
+        for name in ("num_objects", "num_buildings", "object_size", "camera_height", "camera_pitch", "fov"):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"WorldConfig.{name}: expected (lowest, highest), got {(low, high)}")
-        if self.num_objects[0] < 0 or self.object_size[0] <= 0 or not 0 < self.fov[0] <= self.fov[1] < 170:
+        if (
+            min(self.num_objects[0], self.num_buildings[0]) < 0
+            or self.object_size[0] <= 0
+            or not 0 < self.fov[0] <= self.fov[1] < 170
+        ):
             raise ValueError(
-                "WorldConfig: needs num_objects >= 0, object_size > 0 and fov within 0 to 170 degrees; "
-                f"got {self.num_objects}, {self.object_size}, {self.fov}"
+                "WorldConfig: needs counts >= 0, object_size > 0 and fov within 0 to 170 degrees; "
+                f"got {self.num_objects}, {self.num_buildings}, {self.object_size}, {self.fov}"
             )

@@ -1,7 +1,7 @@
 """The procedural world as data sets; samples are rendered when asked for.
 
-Training draws a new scene for every pass over the data; validation and test always show the same. The seeds of the three
-splits differ in their remainder by three, so no scene is in two of them.
+Training draws a new scene for every pass over the data; validation and test always show the same. The seeds of the
+three splits differ in their remainder by three, so no scene is in two of them.
 """
 
 from collections.abc import Sequence
@@ -176,7 +176,7 @@ class WorldActions(_World):
             camera_motion=camera_motion,
             camera_turn=camera_turn,
             camera_pitch=(3.0, 6.0),
-            fov=(70.0, 82.0),
+            fov=(72.0, 84.0),
         )
         super().__init__(num_samples, split, seed, num_frames, size, filmed)
 
@@ -195,8 +195,8 @@ class WorldActions(_World):
 class WorldCaptions(_World):
     """Images or clips with something to say: a caption, written words, a phrase with its box, or a box with its name.
 
-    Text speaks of the middle frame. A sample whose scene does not allow its task (no word, no object that can be singled
-    out) draws another scene.
+    Text speaks of the middle frame. A sample whose scene does not allow its task (no word, no object that can be
+    singled out) draws another scene.
 
     Args:
         num_samples: Length of the data set.

@@ -7,7 +7,7 @@ import numpy as np
 
 from omnistream.data.batch import Region, TextTarget
 from omnistream.data.world.clip import WorldClip
-from omnistream.data.world.scene import SIGN
+from omnistream.data.world.primitives import SHAPES
 from omnistream.data.world.visible import Seen, legible_words, seen_objects
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -25,7 +25,7 @@ class LanguageConfig:
     """How often a large or small object is called so."""
     min_area: float = 0.006
     """Objects that cover less of the frame are not spoken of."""
-    min_word_height: float = 6.0
+    min_word_height: float = 9.0
     """Least height in pixels of letters on a sign that is to be read."""
 
     def __post_init__(self) -> None:
@@ -35,9 +35,9 @@ class LanguageConfig:
 
 
 def speakable(clip: WorldClip, frame: int, config: LanguageConfig) -> list[Seen]:
-    """Objects large enough in the frame to be spoken of, signs left out."""
+    """Objects large enough in the frame to be spoken of; signs and buildings are not."""
     least = config.min_area * clip.instances[frame].size
-    return [thing for thing in seen_objects(clip, frame) if thing.area >= least and thing.kind != SIGN]
+    return [thing for thing in seen_objects(clip, frame) if thing.area >= least and thing.kind in SHAPES]
 
 
 def caption(rng: np.random.Generator, clip: WorldClip, frame: int, config: LanguageConfig) -> TextTarget:
@@ -145,7 +145,7 @@ def _motion(clip: WorldClip, things: list[Seen]) -> str | None:
 
 def _referring_phrases(clip: WorldClip, frame: int, config: LanguageConfig) -> list[tuple[str, Seen]]:
     """For each speakable object the shortest phrase that no other visible object fits, where there is one."""
-    everything = [thing for thing in seen_objects(clip, frame) if thing.kind != SIGN]
+    everything = [thing for thing in seen_objects(clip, frame) if thing.kind in SHAPES]
     least = config.min_area * clip.instances[frame].size
     found = []
     for thing in everything:

@@ -1,7 +1,7 @@
 """Where rays meet unit primitives.
 
-An object is a unit primitive moved by an affine map. Rays are moved into the unit frame instead; an affine map keeps the
-parameter t of `origin + t * direction`, and since camera rays have z = 1 in the camera frame, t is the z-depth.
+An object is a unit primitive moved by an affine map. Rays are moved into the unit frame instead; an affine map keeps
+the parameter t of `origin + t * direction`, and since camera rays have z = 1 in the camera frame, t is the z-depth.
 
 All arrays are components first, `[3, N]`, so that the arithmetic runs over contiguous memory.
 """

@@ -1,6 +1,7 @@
-"""What a scene consists of, before it is drawn: arrays over frames and objects, in world axes x right, y down, z forward.
+"""What a scene consists of, before it is drawn: arrays over frames and objects.
 
-The floor is the plane y = 0. Row 0 of a material table is the background (floor, walls or ground), row k + 1 is object k.
+World axes are x right, y down, z forward; the floor is the plane y = 0. Row 0 of a material table is the background
+(floor, walls or ground), row k + 1 is object k.
 """
 
 from dataclasses import dataclass, field
@@ -26,9 +27,10 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 PHOTO_COLOUR = "photo"
 """Stands in the place of a colour for objects that carry a photograph."""
 
-CLASSES = ("sky", "ground", "floor", "wall", "ceiling", *SHAPES, "sign")
+CLASSES = ("sky", "ground", "floor", "wall", "ceiling", *SHAPES, "sign", "building")
 """Names of the class ids."""
-SIGN = "sign"
+SIGN, BUILDING = "sign", "building"
+"""Kinds of objects besides `SHAPES`; both are boxes, and neither has a named colour."""
 
 _MUTED = ((200, 185, 165), (165, 175, 190), (175, 190, 165), (210, 205, 195), (185, 160, 150), (150, 150, 155))
 _GROUNDS = ((120, 160, 85), (185, 165, 125), (150, 150, 150), (165, 130, 100))
@@ -64,7 +66,7 @@ class Lighting:
 
 @dataclass
 class Scene:
-    """Everything that a clip shows. T frames, K objects; signs are objects too and come last."""
+    """Everything that a clip shows. T frames, K objects; signs and buildings are objects too and come last."""
 
     is_room: bool
     low: Float[np.ndarray, " 3"]
@@ -72,8 +74,10 @@ class Scene:
     high: Float[np.ndarray, " 3"]
     shape: Int[np.ndarray, " K"]
     """Index into `primitives.SHAPES`."""
+    kinds: list[str]
+    """The class of each object: its shape, `SIGN` or `BUILDING`."""
     colour: list[str]
-    """A key of `COLOURS`, `PHOTO_COLOUR`, or `SIGN`."""
+    """A key of `COLOURS` or `PHOTO_COLOUR`; empty for signs and buildings."""
     half: Float[np.ndarray, "K 3"]
     """Half extents in the object's own frame."""
     position: Float[np.ndarray, "T K 3"]
@@ -86,14 +90,10 @@ class Scene:
     is_video: bool
     materials: Materials
     lighting: Lighting
-    words: list[str | None] = field(default_factory=list)
-    """For each object the word on its face -z, or None."""
+    words: dict[int, str] = field(default_factory=dict)
+    """What signs say on their face -z, by their index among the objects."""
     word_texels: list[UInt8[np.ndarray, "M 3"]] = field(default_factory=list)
     """Mip chains of the words, numbered after the textures of the atlas."""
-
-    def kind(self, index: int) -> str:
-        """Class name of object `index`."""
-        return SIGN if self.words[index] is not None else SHAPES[self.shape[index]]
 
 
 def background_materials(rng: np.random.Generator, is_room: bool, difficulty: float) -> Materials:
@@ -138,13 +138,13 @@ def random_lighting(
         azimuth, elevation = rng.uniform(-np.pi, np.pi), np.deg2rad(rng.uniform(25, 65))
         flat = np.cos(elevation)
         position = np.array([flat * np.sin(azimuth), -np.sin(elevation), flat * np.cos(azimuth)])
-    brightness = rng.uniform(1.05 - 0.4 * difficulty, 1.2)
+    brightness = rng.uniform(1.15 - 0.5 * difficulty, 1.25)
     warmth = rng.uniform(-1, 1) * (0.03 + 0.12 * difficulty)
     horizon = np.array([205, 215, 225]) + rng.uniform(-1, 1) * np.array([25, 5, -20])
     return Lighting(
         position=position.astype(np.float32),
         is_sun=not is_room,
-        ambient=float(rng.uniform(0.45, 0.65) - 0.2 * difficulty),
+        ambient=float(rng.uniform(0.5, 0.7) - 0.25 * difficulty),
         colour=(brightness * np.array([1 + warmth, 1, 1 - warmth])).astype(np.float32),
         horizon=horizon.astype(np.float32),
         zenith=(horizon * rng.uniform(0.45, 0.85) * np.array([0.6, 0.85, 1.1])).clip(0, 255).astype(np.float32),
@@ -158,13 +158,24 @@ def stack_materials(*parts: Materials) -> Materials:
 
 
 def sign_materials(words: list[str]) -> Materials:
-    """A plain white board with the word's own texture, numbered after the atlas, on the face -z."""
+    """A light board with the word's own texture, numbered after the atlas, on the face -z.
+
+    The tint is brighter than white, as if the sign was lit, so that letters are legible away from the light.
+    """
     count = len(words)
     texture = np.full((count, 6), texture_ids("noise")[0])
     texture[:, 4] = len(NAMES) + np.arange(count)
     contrast = np.full((count, 6), 0.3)
     contrast[:, 4] = 1.0
-    return _float32(texture, np.ones((count, 6)), np.full((count, 6, 3), 235.0), contrast)
+    return _float32(texture, np.ones((count, 6)), np.full((count, 6, 3), 380.0), contrast)
+
+
+def building_materials(rng: np.random.Generator, count: int) -> Materials:
+    """Muted walls, each building its own."""
+    texture = np.repeat(rng.choice(texture_ids("grey:brick", "grey:page", "checker", "stripes"), (count, 1)), 6, axis=1)
+    tint = np.array(_MUTED, dtype=np.float64)[rng.integers(len(_MUTED), size=count)] * rng.uniform(0.7, 1, (count, 1))
+    repeats = np.repeat(rng.integers(1, 4, (count, 1)), 6, axis=1)
+    return _float32(texture, repeats, np.repeat(tint[:, None], 6, axis=1), np.full((count, 6), 0.6))
 
 
 def _float32(texture: np.ndarray, repeats: np.ndarray, tint: np.ndarray, contrast: np.ndarray) -> Materials:

@@ -1,6 +1,7 @@
 """Written words: on signs in the scene, and drawn over the frames."""
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -13,11 +14,21 @@ SIGN_ASPECT = 1.7
 SIGN_MARGIN = 0.06
 """Free border of a sign's face, as a share of its width and height."""
 
-WORDS = tuple(
+WORDS = (  # noqa: SIM905 (a list of 76 strings reads worse)
     "ART BAR BED BUS CAB CAFE CAKE CAR CAT CITY CLUB COLD COOK DOG DOOR EAST EXIT FARM FISH FOOD FREE GAME GATE GOLD "
     "HALL HOME HOT ICE INN JAM KEY KIDS LAKE LIFT LOVE MAP MENU MILK MOON NEWS NORTH OPEN OUT PARK PAY PIE PLAY POOL "
-    "PUSH RAIN ROAD ROOM SALE SHOE SHOP SKY SLOW SNOW STAR STOP SUN TAXI TEA TOY TRAM TREE WAIT WALK WARM WEST WIND ZOO".split()
-)
+    "PUSH RAIN ROAD ROOM SALE SHOE SHOP SKY SLOW SNOW STAR STOP SUN TAXI TEA TOY TRAM TREE WAIT WALK WARM WEST WIND ZOO"
+).split()
+
+
+class Overlay(NamedTuple):
+    """A word drawn over the frames."""
+
+    word: str
+    box: tuple[float, float, float, float]
+    """x1, y1, x2, y2 relative to the frame."""
+    plate: tuple[slice, slice]
+    """Rows and columns that its plate hides."""
 
 
 @lru_cache(maxsize=64)
@@ -40,7 +51,7 @@ def word_share(word: str) -> float:
 
 def word_texture(rng: np.random.Generator, word: str, difficulty: float) -> UInt8[np.ndarray, "128 128 3"]:
     """The face of a sign: the word as large as fits, dark on light or light on dark."""
-    dark, light = rng.uniform(0, 40 + 60 * difficulty, 3), rng.uniform(225 - 60 * difficulty, 255, 3)
+    dark, light = rng.uniform(0, 20 + 60 * difficulty, 3), rng.uniform(235 - 80 * difficulty, 255, 3)
     ink, paper = (dark, light) if rng.random() < 0.5 else (light, dark)
     left, top, right, bottom = _font(160).getbbox(word)
     mask = Image.new("L", (int(right - left), int(bottom - top)))
@@ -56,8 +67,8 @@ def word_texture(rng: np.random.Generator, word: str, difficulty: float) -> UInt
 
 def draw_overlay(
     rng: np.random.Generator, images: UInt8[np.ndarray, "T 3 H W"], word: str, difficulty: float
-) -> tuple[float, float, float, float]:
-    """Write a word over all frames, in place, at one random place; returns its box relative to the frame.
+) -> Overlay:
+    """Write a word over all frames, in place, at one random place.
 
     Its height is 14 to 26 % of the frame (less when harder) but at least 8 pixels, and no wider than the frame. The
     letters are black or white on a plate of the opposite shade, which is the fainter the harder.
@@ -74,10 +85,11 @@ def draw_overlay(
     ImageDraw.Draw(cover).text((x - left, y - top), word, fill=255, font=font)
     letters = np.asarray(cover, dtype=np.float32) / 255
     plate = np.zeros_like(letters)
-    plate[max(y - 2, 0) : y + tall + 2, max(x - 2, 0) : x + wide + 2] = 0.8 * (1 - difficulty)
+    rows, columns = slice(max(y - 2, 0), y + tall + 2), slice(max(x - 2, 0), x + wide + 2)
+    plate[rows, columns] = 0.8 * (1 - difficulty)
     ink = 255.0 * rng.integers(2)
     mixed = (images * (1 - plate) + (255 - ink) * plate) * (1 - letters) + ink * letters
     images[:] = (mixed + 0.5).astype(np.uint8)
-    rows, columns = np.flatnonzero(letters.any(1)), np.flatnonzero(letters.any(0))
-    box = (columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height)
-    return tuple(float(edge) for edge in box)
+    down, across = np.flatnonzero(letters.any(1)), np.flatnonzero(letters.any(0))
+    box = (across[0] / width, down[0] / height, (across[-1] + 1) / width, (down[-1] + 1) / height)
+    return Overlay(word, tuple(float(edge) for edge in box), (rows, columns))

@@ -29,6 +29,7 @@ _LEVEL_SIZE = np.array([SIZE >> level for level in range(LEVELS)], dtype=np.int3
 _LEVEL_OFFSET = np.concatenate([[0], np.cumsum(_LEVEL_SIZE[:-1] ** 2)]).astype(np.int32)
 
 
+@lru_cache(maxsize=64)
 def texture_ids(*prefixes: str) -> Int[np.ndarray, " N"]:
     """Numbers of the textures whose name starts with one of `prefixes`."""
     return np.array([i for i, name in enumerate(NAMES) if name.startswith(prefixes)])
@@ -81,7 +82,10 @@ def sample(
 
 
 def _mix(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    return a * (1 - weight) + b * weight
+    mixed = b.astype(np.float32) - a
+    mixed *= weight
+    mixed += a
+    return mixed
 
 
 def _picture(name: str) -> np.ndarray:
@@ -100,7 +104,7 @@ def _picture(name: str) -> np.ndarray:
 def _grey(pixels: np.ndarray) -> np.ndarray:
     """Luminance stretched so that every grey texture has the same mean and contrast, to be tinted."""
     luminance = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    even = 170 + 50 * (luminance - luminance.mean()) / luminance.std()
+    even = 195 + 42 * (luminance - luminance.mean()) / luminance.std()
     return np.repeat(np.clip(even, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
@@ -115,7 +119,7 @@ def _pattern(name: str) -> np.ndarray:
         bright = (x % period - period / 2) ** 2 + (y % period - period / 2) ** 2 < (0.3 * period) ** 2
     else:
         bright = _noise()
-    return np.repeat((110 + 130 * np.asarray(bright, dtype=np.float32)).astype(np.uint8)[..., None], 3, axis=2)
+    return np.repeat((135 + 115 * np.asarray(bright, dtype=np.float32)).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def _noise() -> np.ndarray:

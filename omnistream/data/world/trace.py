@@ -1,6 +1,7 @@
 """Which surface every ray of a clip meets first: all frames at once, exact z-depth."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -61,6 +62,22 @@ def trace(scene: Scene, rays: Rays) -> Hits:
     for shape in np.unique(scene.shape):
         _trace_shape(int(shape), np.flatnonzero(scene.shape == shape), affine, origin, boxes, rays, hits)
     return hits
+
+
+def nearest_object(
+    scene: Scene, frame: Int[np.ndarray, " N"], start: Float[np.ndarray, "3 N"], direction: Float[np.ndarray, "3 N"]
+) -> Float[np.ndarray, " N"]:
+    """The smallest t at which free rays, each in its own frame, meet an object; infinity where they meet none.
+
+    Tries every object for every ray; for rays that are not those of a camera.
+    """
+    nearest = np.full(frame.shape, np.inf, dtype=np.float32)
+    for k in range(len(scene.shape)):
+        to_unit = (np.swapaxes(scene.rotation[:, k], -1, -2) / scene.half[k][:, None])[frame]
+        unit_start = np.einsum("nij,jn->in", to_unit, start - scene.position[:, k].T[:, frame])
+        t = intersect(int(scene.shape[k]), unit_start, np.einsum("nij,jn->in", to_unit, direction), near=0.0)
+        np.minimum(nearest, np.where(scene.present[frame, k], t, np.inf), out=nearest)
+    return nearest
 
 
 def _trace_background(scene: Scene, rays: Rays) -> Hits:
@@ -142,8 +159,8 @@ def _trace_shape(
     direction = np.stack([matrix[3 * i] * x + matrix[3 * i + 1] * y + matrix[3 * i + 2] for i in range(3)])
     t = intersect(shape, start, direction)
     ray = (frame[window] * len(rays.y) + row) * len(rays.x) + column
-    ends = starts.reshape(len(objects), frames)[:, 0].tolist() + [total]
-    for index, (first, last) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+    ends = [*starts.reshape(len(objects), frames)[:, 0].tolist(), total]
+    for index, (first, last) in enumerate(pairwise(ends)):
         mine, mine_t = ray[first:last], t[first:last]
         nearer = np.flatnonzero(mine_t < hits.depth[mine])
         won = mine[nearer]

@@ -1,12 +1,13 @@
-"""What can be seen in a frame: boxes of objects from their masks, legible words, tracks of surface points."""
+"""What can be seen in a frame: boxes of objects from their masks, and legible words."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from omnistream.data.world.clip import WorldClip
 from omnistream.data.world.text import SIGN_MARGIN, word_share
+from omnistream.data.world.trace import BACKGROUND
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 relative to the frame."""
@@ -25,7 +26,7 @@ class Seen:
     area: int
     """Its visible pixels."""
     depth: float
-    """Median z-depth of its visible pixels in metres."""
+    """Mean z-depth of its visible pixels in metres."""
     half_width: float
     """Half its width in metres."""
 
@@ -36,8 +37,8 @@ class Seen:
 
 
 def seen_objects(clip: WorldClip, frame: int) -> list[Seen]:
-    """All objects with at least one visible pixel, in the order of the scene."""
-    instances, depth = clip.instances[frame], clip.depth[frame]
+    """All objects with at least one visible pixel, in the order of the scene; an overlay hides what is behind it."""
+    instances, depth = _uncovered(clip, frame), clip.depth[frame]
     height, width = instances.shape
     found = []
     for thing in np.unique(instances[instances > 0]).tolist():
@@ -47,18 +48,18 @@ def seen_objects(clip: WorldClip, frame: int) -> list[Seen]:
         found.append(
             Seen(
                 index=thing - 1,
-                kind=clip.scene.kind(thing - 1),
+                kind=clip.scene.kinds[thing - 1],
                 colour=clip.scene.colour[thing - 1],
                 box=tuple(float(edge) for edge in box),
                 area=int(mask.sum()),
-                depth=float(np.median(depth[mask])),
+                depth=float(np.mean(depth[mask])),
                 half_width=float(clip.scene.half[thing - 1, 0]),
             )
         )
     return found
 
 
-def legible_words(clip: WorldClip, frame: int, min_height: float = 6.0) -> list[tuple[str, Box]]:
+def legible_words(clip: WorldClip, frame: int, min_height: float = 9.0) -> list[tuple[str, Box]]:
     """Words with their boxes: on signs that are seen whole and large enough, and the overlay.
 
     Args:
@@ -66,18 +67,26 @@ def legible_words(clip: WorldClip, frame: int, min_height: float = 6.0) -> list[
         frame: Which frame.
         min_height: Least height of the letters in pixels.
     """
-    size = clip.instances.shape[1:]
+    instances = _uncovered(clip, frame)
+    size = instances.shape
     words = []
-    for index, word in enumerate(clip.scene.words):
-        if word is not None:
-            quad = _word_corners(clip, index, frame, word)
-            if quad is not None and _is_legible(quad, clip.instances[frame] == index + 1, min_height):
-                low, high = quad.min(0) / (size[1], size[0]), quad.max(0) / (size[1], size[0])
-                words.append((word, (float(low[0]), float(low[1]), float(high[0]), float(high[1]))))
+    for index, word in clip.scene.words.items():
+        quad = _word_corners(clip, index, frame, word)
+        if quad is not None and _is_legible(quad, instances == index + 1, min_height):
+            low, high = quad.min(0) / (size[1], size[0]), quad.max(0) / (size[1], size[0])
+            words.append((word, (float(low[0]), float(low[1]), float(high[0]), float(high[1]))))
     if clip.overlay is not None:
-        words = [(word, box) for word, box in words if not _overlap(box, clip.overlay[1])]
-        words.append(clip.overlay)
+        words.append((clip.overlay.word, clip.overlay.box))
     return sorted(words, key=lambda item: (item[1][1], item[1][0]))
+
+
+def _uncovered(clip: WorldClip, frame: int) -> Int[np.ndarray, "H W"]:
+    """Instances of a frame, background where an overlay covers it."""
+    instances = clip.instances[frame]
+    if clip.overlay is not None:
+        instances = instances.copy()
+        instances[clip.overlay.plate] = BACKGROUND
+    return instances
 
 
 def _word_corners(clip: WorldClip, index: int, frame: int, word: str) -> Float[np.ndarray, "4 2"] | None:
@@ -108,24 +117,3 @@ def _is_legible(quad: np.ndarray, mask: np.ndarray, min_height: float) -> bool:
     for (x0, y0), (ex, ey) in zip(quad, edges, strict=True):
         inside &= ex * (y - y0) - ey * (x - x0) >= 0
     return bool(inside.any() and mask[inside].mean() > 0.97)
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-@dataclass
-class Tracks:
-    """Points on surfaces followed through a clip.
-
-    Attributes:
-        position: Pixels x, y (pixel i has its centre at i + 0.5), also where hidden; NaN behind the camera.
-        depth: z-depth in metres.
-        visible: In the frame and not hidden.
-        thing: The object each point is on, 0 for the background.
-    """
-
-    position: Float[np.ndarray, "T N 2"]
-    depth: Float[np.ndarray, "T N"]
-    visible: Bool[np.ndarray, "T N"]
-    thing: Int[np.ndarray, " N"]

@@ -23,7 +23,7 @@ class DecoderConfig:
 
     hidden_size: int = 128
     """Width."""
-    num_layers: int = 3
+    num_layers: int = 2
     """Transformer blocks."""
     num_heads: int = 4
     """Query heads."""

@@ -129,7 +129,7 @@ class AttentiveProbe(nn.Module):
         """Weights of std 0.02, residual outputs scaled down with depth; the classifier keeps torch's initialisation."""
         nn.init.trunc_normal_(self.query, std=0.02)
         if self.positions is not None:
-            nn.init.trunc_normal_(self.positions, std=0.02)
+            nn.init.normal_(self.positions)  # the scale of normalised tokens: smaller ones are hardly learned from
         for module in [*self.blocks.modules(), *self.cross.modules()]:
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)

@@ -41,10 +41,10 @@ class _ScaleGradient(torch.autograd.Function):
 class SSLModule(Objective):
     """Student and EMA teacher on global and local views of images (T=1) and clips.
 
-    The teacher sees the global crops; the student sees them masked, and local crops. DINO compares the CLS averaged over
-    frames, iBOT the masked patches, KoLeo spreads the student's CLS, Gram (images only) keeps patch similarities. The
-    teacher's targets are balanced by Sinkhorn-Knopp over all processes, which must therefore run the same kind of batch
-    at the same time. Both teachers are part of the checkpoint.
+    The teacher sees the global crops; the student sees them masked, and local crops. DINO compares the CLS averaged
+    over frames, iBOT the masked patches, KoLeo spreads the student's CLS, Gram (images only) keeps patch similarities.
+    Sinkhorn-Knopp balances the teacher's targets over all processes, which must therefore run the same kind of batch at
+    the same time. Both teachers are part of the checkpoint.
 
     Batches: a ViewBatch, or {"image": ViewBatch, "video": ViewBatch} of which either may be missing.
 
@@ -55,9 +55,8 @@ class SSLModule(Objective):
         losses: Weights and options of the terms.
         teacher: Momentum and temperature.
         distortions: Colours of the views.
-        head_warmup_steps: Steps in which the gradients of this objective do not reach the backbone, so that random heads
-            do not harm pre-trained weights; 0 is the paper as written.
-        total_steps: Length of the run for the momentum schedule; None takes the trainer's `max_steps`.
+        head_warmup_steps: Steps in which the gradients of this objective do not reach the backbone, so that random
+            heads do not harm pre-trained weights; 0 is the paper as written.
 
     Source: paper eq. 5, 11-15; facebookresearch/dinov3: dinov3/train/ssl_meta_arch.py.
     """
@@ -72,12 +71,11 @@ class SSLModule(Objective):
         teacher: TeacherConfig | None = None,
         distortions: DistortionConfig | None = None,
         head_warmup_steps: int = 1000,
-        total_steps: int | None = None,
     ) -> None:
         super().__init__(optimizer=optimizer)
         self.heads, self.losses = heads or SSLHeadConfig(), losses or SSLLossConfig()
         self.teacher_config, self.distortions = teacher or TeacherConfig(), distortions or DistortionConfig()
-        self.head_warmup_steps, self.total_steps = head_warmup_steps, total_steps
+        self.head_warmup_steps = head_warmup_steps
         self._last_update = 0
         if backbone is not None:
             self.backbone = backbone
@@ -89,6 +87,10 @@ class SSLModule(Objective):
         self.dino_head, self.ibot_head = self._head(backbone.embed_dim), self._head(backbone.embed_dim)
         self.teacher = EMATeacher(backbone, self.dino_head, self.ibot_head)
         self.gram_teacher = GramTeacher(backbone) if self.losses.gram > 0 else None
+
+    def fsdp_units(self) -> list[nn.Module]:
+        """The heads of student and teacher: each is called by itself."""
+        return [self.dino_head, self.ibot_head, self.teacher.dino_head, self.teacher.ibot_head]
 
     def _head(self, embed_dim: int) -> ProjectionHead:
         return ProjectionHead(
@@ -217,12 +219,9 @@ class SSLModule(Objective):
         first, last = self.teacher_config.momentum
         if first == last:
             return first
-        total = self.total_steps
-        if total is None and self._trainer is not None:
-            total = self.trainer.max_steps
-        if total is None or total < 1:
-            raise ValueError("the momentum schedule needs the length of the run: set trainer.max_steps or total_steps")
-        return inclusive_warmup_cosine(step, base=first, final=last, total=total)
+        if self.total_steps is None or self.total_steps < 1:
+            raise ValueError("the momentum schedule needs the length of the run: set trainer.max_steps")
+        return inclusive_warmup_cosine(step, base=first, final=last, total=self.total_steps)
 
     def after_step(self, backbone: nn.Module, step: int) -> None:
         """Move the teacher once per optimiser step (calls between two steps, under accumulation, do nothing)."""

@@ -117,7 +117,7 @@ class MultiCropDataset(Dataset[ViewBatch]):
 
     def __init__(
         self,
-        base: Dataset[FrameClip],
+        base: Dataset,
         crops: CropConfig | None = None,
         seed: int = 0,
         *,

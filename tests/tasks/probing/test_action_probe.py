@@ -158,23 +158,21 @@ def test_quick_probe_on_cached_features():
 
 @pytest.mark.parametrize("position_embedding", [False, True])
 def test_order_of_two_events_needs_time_in_the_features_or_in_the_probe(position_embedding):
-    # Two different events at two of four times; the class is which came first.
+    # Two events, one after the other; the class is which came first.
     generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(160) % 2
-    features = 0.1 * torch.randn(160, 4, 8, generator=generator)
-    for i, label in enumerate(labels.tolist()):
-        first, second = sorted(torch.randperm(4, generator=generator)[:2].tolist())
-        features[i, first, label] += 1.0
-        features[i, second, 1 - label] += 1.0
+    labels = torch.arange(240) % 2
+    features = 0.1 * torch.randn(240, 2, 16, generator=generator)
+    features[torch.arange(240), 0, labels] += 1.0
+    features[torch.arange(240), 1, 1 - labels] += 1.0
     result = fit_action_probe(
-        *(features[:120], labels[:120], features[120:], labels[120:]),
+        *(features[:200], labels[:200], features[200:], labels[200:]),
         num_classes=2,
-        config=ProbeConfig(num_layers=2, num_heads=2, lrs=(3e-3, 1e-2)),
+        config=ProbeConfig(num_layers=2, num_heads=4, lrs=(1e-2,)),
         position_embedding=position_embedding,
         epochs=40,
         batch_size=32,
     )
-    assert (result.accuracy > 0.9) == position_embedding
+    assert result.accuracy > 0.9 if position_embedding else result.accuracy < 0.7
 
 
 def test_quick_probe_is_at_chance_where_labels_are_random():

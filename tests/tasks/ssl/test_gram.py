@@ -1,5 +1,4 @@
 import pytest
-import torch
 from oracle import close, sines
 
 from omnistream.tasks.ssl.gram import gram_loss, resize_patches
