@@ -147,8 +147,8 @@ class GeometryModule(Objective):
     def compute(self, backbone: nn.Module, batch: SceneClip, step: int) -> ObjectiveLoss:
         """Loss of a batch of clips.
 
-        `aux` holds `prediction` (`GeometryPrediction`) and `targets` (`GeometryTargets`) of the first clip, without
-        gradient.
+        `aux` holds `prediction` (`GeometryPrediction`) and `targets` (`GeometryTargets`) without gradient: of the first
+        clip in train mode, of all clips in eval mode.
         """
         images = batch.images
         if self.training and self.photometric_config is not None:
