@@ -79,7 +79,7 @@ class VideoFolder(Dataset[FrameClip]):
         self.root = existing_folder(root)
         self.num_frames, self.stride, self.size, self.crop, self.seed = num_frames, stride, size, crop, seed
         self.random_start, self.max_seconds, self.verify_seconds = random_start, max_seconds, verify_seconds
-        self.quarantine = quarantine or Quarantine()
+        self.quarantine = Quarantine() if quarantine is None else quarantine
         self._verified: set[str] = set()
         files = find_files(self.root, VIDEO_SUFFIXES)
         self.files = split_items(files, split, val_fraction)

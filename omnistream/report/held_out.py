@@ -27,11 +27,12 @@ class HeldOutFigures(Callback):
     """Measures the trained tasks when fitting ends; one process only.
 
     - Depth: Abs Rel of the predicted depth, with no alignment, in units of the clip's mean distance. Baselines: the
-      constant depth that is best on these very clips, and the same heads trained on the same batches for the same number
-      of steps on a backbone that was never trained.
+      constant depth that is best on these very clips, and the same heads trained on the same batches for the same
+      number of steps on a backbone that was never trained.
     - Captions: mean token loss of the true answers. Baselines: the entropy of the answers' token frequencies (no model
       without context is better), and the same model shown the images of another sample.
-    - Actions: accuracy of an attentive probe on frozen features. Baselines: chance, and the same probe on the features of
+    - Actions: accuracy of an attentive probe on frozen features. Baselines: chance, and the same probe on the features
+    of
       the untrained backbone.
 
     A figure whose task the model lacks, or whose data set is null, is left out.

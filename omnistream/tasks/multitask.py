@@ -220,7 +220,7 @@ class MultiTaskModule(LightningModule):
                 path = f"{name}/{part}" if part else name
                 loss = task.compute(self.backbone, micro_batch, self.global_step)
                 self._log_terms("val", path, {**loss.terms, "loss": loss.total})
-                task.update_metrics(self.backbone, micro_batch)
+                task.update_metrics(self.backbone, micro_batch, loss)
 
     def on_validation_epoch_end(self) -> None:
         """Log every task's metrics."""
@@ -234,4 +234,3 @@ class MultiTaskModule(LightningModule):
             batch = next(value for value in batch.values() if hasattr(value, "images"))
         output = self.backbone(self.backbone.normalize(batch.images))
         return {"cls": output.cls, "last": output.last}
-

@@ -18,8 +18,8 @@ def test_counts_files_and_logs_each_once(caplog):
             quarantine.add(broken(name), num_files=10)
     assert quarantine.reasons == {"a.jpg": "damaged", "b.jpg": "damaged"}
     assert [record.getMessage() for record in caplog.records] == [
-        "skipped a broken file, the 1. so far: a.jpg: damaged",
-        "skipped a broken file, the 2. so far: b.jpg: damaged",
+        "skipped broken file number 1: a.jpg: damaged",
+        "skipped broken file number 2: b.jpg: damaged",
     ]
 
 
@@ -28,7 +28,9 @@ def test_limit(limit, num_files, allowed):
     quarantine = Quarantine(limit=limit)
     for number in range(allowed):
         quarantine.add(broken(f"{number}.jpg"), num_files)
-    with pytest.raises(TooManyBrokenFilesError, match=rf"{allowed + 1} of {num_files} files are broken.*last.jpg \(damag"):
+    with pytest.raises(
+        TooManyBrokenFilesError, match=rf"{allowed + 1} of {num_files} files are broken.*last.jpg \(damag"
+    ):
         quarantine.add(broken("last.jpg"), num_files)
 
 
@@ -43,7 +45,7 @@ def test_file_joins_the_copies_of_several_workers(tmp_path):
     workers[0].add(broken("a.jpg"), 10)
     workers[1].add(broken("a.jpg"), 10)
     workers[1].add(broken("b.jpg"), 10)
-    assert len(workers[2]) == 2
+    assert workers[2].count == 2
     assert (tmp_path / "run" / "broken.jsonl").read_text().count("\n") == 2
     with pytest.raises(TooManyBrokenFilesError, match=r"a.jpg \(damaged\), b.jpg \(damaged\), c.jpg \(damaged\)"):
         workers[2].add(broken("c.jpg"), 10)
@@ -94,7 +96,12 @@ def test_gives_up_after_max_tries():
     samples = Samples(set(range(10)))
     with pytest.raises(TooManyBrokenFilesError, match="4 samples in a row could not be read: "):
         samples.get(0, max_tries=4)
-    assert len(samples.tried) == 4
+    assert len(set(samples.tried)) == len(samples.tried) == 4
+
+
+def test_every_sample_is_tried_before_giving_up():
+    samples = Samples(set(range(9)))
+    assert samples.get(0, max_tries=100).index == 9
 
 
 @pytest.mark.parametrize("index", [-1, 10])

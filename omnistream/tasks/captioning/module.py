@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from omnistream.backbone import OmniStream
 from omnistream.data.batch import CaptionClip, TextTarget
 from omnistream.distributed import average_count
+from omnistream.report.protocol import CaptionItem, CaptionPicture, Picture
 from omnistream.tasks.captioning.chat import Chat, chat
 from omnistream.tasks.captioning.decoder import (
     CaptionDecoder,
@@ -21,7 +22,7 @@ from omnistream.tasks.captioning.decoder import (
 )
 from omnistream.tasks.captioning.metrics import CaptionMetrics, CaptionSample
 from omnistream.tasks.captioning.projector import Projector, TokenReduction
-from omnistream.tasks.captioning.prompts import Wording, word
+from omnistream.tasks.captioning.prompts import Wording, parse_regions, strip_markup, word
 from omnistream.tasks.captioning.tokenizer import ByteTokenizer, PretrainedTokenizer, Tokenizer
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
@@ -215,7 +216,7 @@ class CaptioningModule(Objective):
         self.samples += samples
         return samples
 
-    def update_metrics(self, backbone: nn.Module, batch: CaptionClip) -> None:
+    def update_metrics(self, backbone: nn.Module, batch: CaptionClip, loss: ObjectiveLoss) -> None:
         """Add a validation batch to the metrics, generating answers until there are enough of them."""
         if self._metrics_read:
             self.samples, self._metrics_read = [], False
@@ -227,6 +228,21 @@ class CaptioningModule(Objective):
         self.metrics.reset()
         self._metrics_read = True
         return results
+
+    def pictures(self, backbone: nn.Module, batch: CaptionClip, limit: int) -> dict[str, Picture]:
+        """Answers generated so far in this validation, with their boxes; see `report.Draws`."""
+        items = tuple(
+            CaptionItem(
+                images=sample.images,
+                instruction=sample.instruction,
+                truth=strip_markup(sample.answer),
+                generated=strip_markup(sample.generated),
+                truth_boxes=tuple(region.box for region in parse_regions(sample.answer)),
+                generated_boxes=tuple(region.box for region in parse_regions(sample.generated)),
+            )
+            for sample in self.samples[: 2 * limit]
+        )
+        return {"answers": CaptionPicture(items=items)} if items else {}
 
     def fsdp_units(self) -> list[nn.Module]:
         """The decoder's blocks, then the rest of the decoder, then the projector."""

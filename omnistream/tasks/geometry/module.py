@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from omnistream.backbone import BackboneOutput, OmniStream
+from omnistream.cameras import decode_pose
 from omnistream.data.batch import SceneClip
 from omnistream.data.photometric import PhotometricConfig, photometric
 from omnistream.distributed import all_reduce
 from omnistream.metrics.depth import AbsRel, DeltaAccuracy
+from omnistream.report.protocol import CameraPicture, DepthPicture, FeaturesPicture, Picture
 from omnistream.tasks.geometry.camera_head import CameraHead
 from omnistream.tasks.geometry.dual_dpt import DualDPT
 from omnistream.tasks.geometry.losses import GeometryLossConfig, geometry_loss
@@ -145,21 +147,22 @@ class GeometryModule(Objective):
     def compute(self, backbone: nn.Module, batch: SceneClip, step: int) -> ObjectiveLoss:
         """Loss of a batch of clips.
 
-        `aux` holds `prediction` (`GeometryPrediction`) and `targets` (`GeometryTargets`) of the first clip, without
-        gradient.
+        `aux` holds `prediction` (`GeometryPrediction`) and `targets` (`GeometryTargets`) without gradient: of the first
+        clip in train mode, of all clips in eval mode.
         """
         images = batch.images
         if self.training and self.photometric_config is not None:
             images = photometric(images, batch.seed, self.photometric_config)
         prediction, targets = self._forward(backbone, images), self.targets(batch)
         total, terms = geometry_loss(prediction, targets, self.loss_config)
-        aux = {"prediction": prediction.detached(samples=1), "targets": targets.detached(samples=1)}
+        kept = 1 if self.training else None
+        aux = {"prediction": prediction.detached(kept), "targets": targets.detached(kept)}
         return ObjectiveLoss(total=total, terms=terms, aux=aux)
 
-    def update_metrics(self, backbone: nn.Module, batch: SceneClip) -> None:
-        """Add the depth of a validation batch to the metrics."""
-        targets = self.targets(batch)
-        self.metrics.update(self.predict(backbone, batch.images).depth, targets.depth, targets.valid)
+    def update_metrics(self, backbone: nn.Module, batch: SceneClip, loss: ObjectiveLoss) -> None:
+        """Add a validation batch to `metrics`, from the predictions that `compute` made in eval mode."""
+        targets: GeometryTargets = loss.aux["targets"]
+        self.metrics.update(loss.aux["prediction"].depth, targets.depth, targets.valid)
 
     def compute_metrics(self) -> dict[str, Tensor]:
         """Metrics since the last call over all processes; empty if none of them had a batch."""
@@ -169,3 +172,24 @@ class GeometryModule(Objective):
         values = self.metrics.compute()
         self.metrics.reset()
         return values
+
+    def pictures(self, backbone: nn.Module, batch: SceneClip, limit: int) -> dict[str, Picture]:
+        """Depth, camera path and patch features of the first clips; see `report.Draws`."""
+        images = batch.images[:limit]
+        prediction, targets = self.predict(backbone, images), self.targets(batch)
+        features = backbone(backbone.normalize(images)).last  # type: ignore[operator]
+        size = (images.shape[-2], images.shape[-1])
+        paths = [decode_pose(pose, size, self.world_to_camera)[0] for pose in (targets.pose, prediction.pose)]
+        pictures: dict[str, Picture] = {}
+        for i in range(len(images)):
+            pictures[f"depth/{i}"] = DepthPicture(
+                images=images[i],
+                truth=targets.depth[i],
+                valid=targets.valid[i],
+                prediction=prediction.depth[i],
+                confidence=prediction.depth_confidence[i],
+                note="Not aligned; 1 is the mean distance of the clip's points from the first camera.",
+            )
+            pictures[f"cameras/{i}"] = CameraPicture(truth=paths[0][i], prediction=paths[1][i])
+            pictures[f"features/{i}"] = FeaturesPicture(images=images[i], features=features[i])
+        return pictures

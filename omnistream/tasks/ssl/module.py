@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from omnistream.backbone import OmniStream
 from omnistream.data.batch import ViewBatch
 from omnistream.distributed import world_size
+from omnistream.report.protocol import FeaturesPicture, Picture, ViewsPicture
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
 from omnistream.tasks.ssl.config import SSLHeadConfig, SSLLossConfig, TeacherConfig
@@ -232,6 +233,24 @@ class SSLModule(Objective):
         every = self.teacher_config.gram_update_steps
         if self.gram_teacher is not None and every is not None and step % every == 0:
             self.gram_teacher.update(self.teacher.backbone)
+
+    def pictures(
+        self, backbone: nn.Module, batch: "ViewBatch | dict[str, ViewBatch | None]", limit: int
+    ) -> dict[str, Picture]:
+        """Views with their masks, and patch features of the first global crop; see `report.Draws`."""
+        pictures: dict[str, Picture] = {}
+        for part, views in self.micro_batches(batch).items():
+            features = backbone(backbone.normalize(views.global_crops[:limit, 0])).last  # type: ignore[operator]
+            for i in range(len(features)):
+                pictures[f"{part}/views/{i}"] = ViewsPicture(
+                    global_crops=views.global_crops[i],
+                    local_crops=views.local_crops[i] if views.local_crops.shape[1] else None,
+                    masks=None if views.masks is None else views.masks[i],
+                )
+                pictures[f"{part}/features/{i}"] = FeaturesPicture(
+                    images=views.global_crops[i, 0], features=features[i]
+                )
+        return pictures
 
 
 def weigh(terms: dict[str, Tensor], config: SSLLossConfig, num_global: int, num_local: int) -> Tensor:

@@ -60,7 +60,8 @@ def test_cache_follows_the_file(videos, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"", "empty"), (b"not a video" * 50, "cannot be opened as a video"), (None, "No such file")]
+    ("content", "reason"),
+    [(b"", "empty"), (b"not a video" * 50, "cannot be opened as a video"), (None, "No such file")],
 )
 def test_not_a_video(tmp_path, content, reason):
     path = tmp_path / "clip.mp4"
