@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from omnistream.backbone import create_model
+from omnistream.cameras import relative_to_first
 from omnistream.data.batch import SceneClip
 from omnistream.data.photometric import PhotometricConfig
 from omnistream.metrics.depth import abs_rel
@@ -69,9 +70,22 @@ def test_gradients_reach_every_part(backbone, make_scene_clip):
 
 def test_what_is_kept_for_pictures(backbone, make_scene_clip):
     module, clip = built(backbone), make_scene_clip()
-    aux = module.compute(backbone, clip, 0).aux
+    aux = module.eval().compute(backbone, clip, 0).aux
+    assert aux["prediction"].depth.shape == aux["targets"].depth.shape == (2, 3, 16, 24)
+    aux = module.train().compute(backbone, clip, 0).aux
     assert aux["prediction"].depth.shape == aux["targets"].depth.shape == (1, 3, 16, 24)
     assert not aux["prediction"].depth.requires_grad
+
+
+@torch.no_grad()
+def test_pictures_show_prediction_beside_truth(backbone, make_scene_clip):
+    module, clip = built(backbone).eval(), make_scene_clip()
+    pictures = module.pictures(backbone.eval(), clip, limit=1)
+    assert set(pictures) == {"depth/0", "cameras/0", "features/0"}
+    torch.testing.assert_close(pictures["depth/0"].prediction, module.predict(backbone, clip.images).depth[0])
+    poses = relative_to_first(clip.camera_to_world[0])
+    poses[:, :3, 3] /= module.targets(clip).scale[0]
+    torch.testing.assert_close(pictures["cameras/0"].truth, poses, rtol=1e-4, atol=1e-5)
 
 
 def test_metrics_are_those_of_all_batches_and_start_afresh(backbone, make_scene_clip):
@@ -80,7 +94,7 @@ def test_metrics_are_those_of_all_batches_and_start_afresh(backbone, make_scene_
     assert module.compute_metrics() == {}
     for _ in range(2):
         for clip in clips:
-            module.update_metrics(backbone, clip)
+            module.update_metrics(backbone, clip, module.compute(backbone, clip, 0))
         values = module.compute_metrics()
         assert set(values) == {"abs_rel_median", "delta1_median", "abs_rel_scale", "delta1_scale"}
         both = [module.predict(backbone, clip.images).depth for clip in clips]
