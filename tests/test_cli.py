@@ -1,5 +1,6 @@
 """The command line: dispatch, packaged configurations, overrides of a dictionary of tasks, and one-line errors."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -538,3 +539,17 @@ class TestSavedConfig:
     def test_nothing_written_without_a_logger_folder(self, config: Path, tmp_path: Path) -> None:
         built(config, "--trainer.fast_dev_run", "true")
         assert list(tmp_path.rglob("config*.yaml")) == []
+
+    @pytest.mark.slow
+    def test_written_once_by_two_processes(self, config: Path, tmp_path: Path) -> None:
+        """The folder of a run is agreed on by all processes: asking for it on one alone would never end."""
+        program = [sys.executable, "-m", "omnistream", "fit", "-c", str(config), "--trainer.devices", "2"]
+        options = ["--trainer.strategy", "ddp", "--trainer.logger", "lightning.pytorch.loggers.CSVLogger"]
+        folder = [f"--trainer.logger.save_dir={tmp_path}", "--trainer.logger.name=run", "--trainer.logger.version=two"]
+        paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        run = subprocess.run(
+            program + options + folder, env=environment, cwd=tmp_path, timeout=300, capture_output=True, check=False
+        )
+        assert run.returncode == 0, run.stderr.decode()
+        assert [path.name for path in (tmp_path / "run" / "two").glob("config*")] == ["config.yaml"]

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 
 import pytest
+import torch
 
 import omnistream
 from omnistream.cli import main
@@ -66,6 +67,17 @@ def test_modules_named_in_the_documents_exist(document: str) -> None:
     named = re.findall(r"`((?:omnistream|tests|benchmarks)/[\w/]+(?:\.py|/)?)`", (ROOT / document).read_text())
     assert len(named) > 10
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_readme_code_runs() -> None:
+    """Also checks what the comments of the README's tour claim."""
+    names: dict = {}
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL):
+        exec(code, names)
+    assert names["out"].last.shape == (1, 8, 8, 8, 192)
+    assert names["out"].patches[2].shape == (1, 8, 8, 8, 192)
+    torch.testing.assert_close(names["now"].cls[:, 0], names["out"].cls[:, 7], atol=1e-4, rtol=0)
+    assert names["clip"].depth.shape == names["clip"].images.shape[:1] + names["clip"].images.shape[2:]
 
 
 def test_requirements_check_sees_what_is_missing(tmp_path: Path) -> None:

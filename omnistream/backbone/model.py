@@ -63,6 +63,9 @@ class OmniStream(nn.Module):
     Source: paper Sec. 3.2; facebookresearch/dinov3: dinov3/models/vision_transformer.py.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         variant: str = "vit_large",

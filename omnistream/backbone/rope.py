@@ -102,8 +102,8 @@ def rope_tables(
     t = frame_indices.double() / FRAMES_PER_UNIT * time_scale
     y = patch_coordinates(height).to(device) * space_scale
     x = patch_coordinates(width).to(device) * space_scale
-    grid = torch.broadcast_tensors(t[:, None, None], y[None, :, None], x[None, None, :])
-    angles = element_angles(*grid, head_dim, layout).flatten(1, 2)  # [T, h*w, d]
+    t_grid, y_grid, x_grid = torch.meshgrid(t, y, x, indexing="ij")
+    angles = element_angles(t_grid, y_grid, x_grid, head_dim, layout).flatten(1, 2)  # [T, h*w, d]
     angles = torch.nn.functional.pad(angles, (0, 0, num_prefix, 0))
     return angles.cos().float(), angles.sin().float()
 

@@ -18,7 +18,7 @@ def models(arguments: list[str]) -> None:
     # The backbone imports torch; `omnistream configs` does without.
     from omnistream.backbone import get_variant, list_models
 
-    rows = [("name", "width", "layers", "heads", "patch", "")]
+    rows: list[tuple[str, ...]] = [("name", "width", "layers", "heads", "patch", "")]
     for name in list_models():
         variant = get_variant(name)
         sizes = (variant.embed_dim, variant.num_layers, variant.num_heads, variant.patch_size)

@@ -18,8 +18,6 @@ _NOISE = (
     "Subtypes: [",
     "Errors:",
     "Given value",
-    "Expected a <class 'NoneType'>",
-    "Expected a <class 'list'>",
     "Expected a path but",
     "Not a valid subclass of",
     "Subclass types expect",
@@ -39,7 +37,8 @@ def shorten(message: str, known_keys: Iterable[str] = ()) -> str:
     class_path: str | None = None
     for line in message.splitlines():
         text = line.strip().removeprefix("- ").strip()
-        if not text or text.startswith(_NOISE):
+        # A complaint without the value is about an alternative of another kind.
+        if not text or text.startswith(_NOISE) or re.fullmatch(r"Expected a <class '[^']+'>", text):
             continue
         if found := re.fullmatch(r'Parser key "([^"]+)":', text):
             path.append(found[1])

@@ -173,7 +173,8 @@ def wrap(text: str, width: int, lines: int) -> str:
 
 def _broken(paragraph: str, width: int, limit: int) -> list[str]:
     """At most `limit` lines of one paragraph."""
-    rest, parts = paragraph.strip(), []
+    rest = paragraph.strip()
+    parts: list[str] = []
     while rest and len(parts) < limit:
         part = _fitting(rest, width)
         if len(part) < len(rest) and rest[len(part)] != " " and " " in part:

@@ -214,7 +214,7 @@ class MultiTaskModule(LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Losses and metrics of every task whose batch is there."""
         for name, task in self.objectives.items():
-            if batch.get(name) is None:
+            if not has_data(batch.get(name)):
                 continue
             for part, micro_batch in task.micro_batches(batch[name]).items():
                 path = f"{name}/{part}" if part else name
@@ -234,3 +234,8 @@ class MultiTaskModule(LightningModule):
             batch = next(value for value in batch.values() if hasattr(value, "images"))
         output = self.backbone(self.backbone.normalize(batch.images))
         return {"cls": output.cls, "last": output.last}
+
+
+def has_data(batch: Any) -> bool:
+    """Whether a task's validation batch holds anything: loaders that have ended give None, alone or in a dictionary."""
+    return any(has_data(part) for part in batch.values()) if isinstance(batch, dict) else batch is not None

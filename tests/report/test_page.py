@@ -50,7 +50,7 @@ class Page(HTMLParser):
 def page(tmp_path):
     page = ReportPage("Run <1> & co")
     page.add_figures(ROWS).add_info({"command": "fit '<script>alert(1)</script>'"})
-    page.add_picture("depth <0>", np.full((4, 6, 3), 7, np.uint8), "a \"quoted\" caption & more")
+    page.add_picture("depth <0>", np.full((4, 6, 3), 7, np.uint8), 'a "quoted" caption & more')
     page.add_text("one <b>\n\ntwo", title="T").add_heading("H").add_collapsed("Configuration", "a: <1>\n$title")
     path = page.write(tmp_path / "deep" / "report.html")
     return Page(path.read_text()), json.loads(path.with_suffix(".json").read_text()), path.read_text()

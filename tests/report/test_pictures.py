@@ -345,6 +345,13 @@ class TestCaptions:
         boxed = draw_boxes(fit(to_frames(images)[4], 192), items[1].truth_boxes, TRUTH_COLOR)
         assert contains(sheet, draw_boxes(boxed, items[1].generated_boxes, PREDICTION_COLOR))
 
+    def test_text_that_cannot_be_printed_is_shown_as_dots(self, images):
+        def picture(text):
+            return draw(CaptionPicture(items=(CaptionItem(images=images, truth="cup", generated=text),)))
+
+        assert np.array_equal(picture("a\x00\x07b"), picture("a··b"))
+        assert np.array_equal(picture("  \n "), picture("(nothing)"))
+
     def test_text_stays_on_the_sheet(self, images):
         item = CaptionItem(images=images, truth="WWWW " * 400, generated="W" * 400)
         sheet = draw(CaptionPicture(items=(item,)))

@@ -11,6 +11,8 @@ from omnistream.data.world.textures import SIZE
 
 SIGN_ASPECT = 1.7
 """Width of a sign over its height."""
+_REFERENCE = 160
+"""Size in pixels of the letters that signs are made from."""
 SIGN_MARGIN = 0.06
 """Free border of a sign's face, as a share of its width and height."""
 
@@ -36,6 +38,12 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=size)
 
 
+@lru_cache(maxsize=1024)
+def _extent(word: str) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the word in letters of the reference size."""
+    return _font(_REFERENCE).getbbox(word)
+
+
 def random_word(rng: np.random.Generator, difficulty: float) -> str:
     """A word of `WORDS`; the harder, the more often random letters instead, which cannot be guessed."""
     if rng.random() < 0.5 * difficulty:
@@ -45,7 +53,7 @@ def random_word(rng: np.random.Generator, difficulty: float) -> str:
 
 def word_share(word: str) -> float:
     """Share of the free width of a sign that the word fills; it always fills the free height."""
-    left, top, right, bottom = _font(160).getbbox(word)
+    left, top, right, bottom = _extent(word)
     return min(1.0, (right - left) / (bottom - top) / SIGN_ASPECT)
 
 
@@ -53,9 +61,9 @@ def word_texture(rng: np.random.Generator, word: str, difficulty: float) -> UInt
     """The face of a sign: the word as large as fits, dark on light or light on dark."""
     dark, light = rng.uniform(0, 20 + 60 * difficulty, 3), rng.uniform(235 - 80 * difficulty, 255, 3)
     ink, paper = (dark, light) if rng.random() < 0.5 else (light, dark)
-    left, top, right, bottom = _font(160).getbbox(word)
+    left, top, right, bottom = _extent(word)
     mask = Image.new("L", (int(right - left), int(bottom - top)))
-    ImageDraw.Draw(mask).text((-left, -top), word, fill=255, font=_font(160))
+    ImageDraw.Draw(mask).text((-left, -top), word, fill=255, font=_font(_REFERENCE))
     inner, offset = round(SIZE * (1 - 2 * SIGN_MARGIN)), round(SIZE * SIGN_MARGIN)
     # The picture is stretched to the sign: fill the height, and at most the width.
     width = round(inner * word_share(word))
@@ -75,8 +83,8 @@ def draw_overlay(
     """
     height, width = images.shape[2:]
     size = max(8.0, height * rng.uniform(0.2 - 0.06 * difficulty, 0.34 - 0.1 * difficulty))
-    left, top, right, bottom = _font(160).getbbox(word)
-    size = int(min(size, 160 * (width - 4) / (right - left)))
+    left, top, right, bottom = _extent(word)
+    size = int(min(size, _REFERENCE * (width - 4) / (right - left)))
     font = _font(size)
     left, top, right, bottom = font.getbbox(word)
     wide, tall = int(np.ceil(right - left)), int(np.ceil(bottom - top))

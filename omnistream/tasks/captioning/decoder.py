@@ -99,12 +99,12 @@ def token_losses(
 class DecoderOutput(NamedTuple):
     """What `CaptionDecoder` returns.
 
-    `loss` [B]: summed token loss of each sample. `count` [B]: its answer tokens. `generated`: token ids of each answer
-    without im_end, where generation was asked for.
+    A tuple, not a dataclass, so that FSDP2 finds the tensors in it. `loss` [B]: summed token loss of each sample.
+    `num_tokens` [B]: its answer tokens. `generated`: token ids of each answer, without im_end, if asked to generate.
     """
 
     loss: Tensor | None
-    count: Tensor | None
+    num_tokens: Tensor | None
     generated: list[list[int]] | None
 
 
@@ -138,7 +138,7 @@ class CaptionDecoder(nn.Module):
         super().__init__()
         self.llm: Any = llm
         self.tokenizer, self.loss_chunk_size = tokenizer, loss_chunk_size
-        rows, self.embed_dim = llm.get_input_embeddings().weight.shape
+        rows, self.embed_dim = self.llm.get_input_embeddings().weight.shape
         if rows < tokenizer.vocab_size:
             raise ValueError(
                 f"the decoder has {rows} embedding rows for {tokenizer.vocab_size} tokens; use its own tokenizer"
@@ -146,8 +146,8 @@ class CaptionDecoder(nn.Module):
         llm.requires_grad_(trainable)
         if activation_checkpointing:
             # transformers 5 renamed it and warns at the old name.
-            new_name = getattr(llm, "activation_checkpointing_enable", None)
-            (new_name or llm.gradient_checkpointing_enable)()
+            new_name = getattr(self.llm, "activation_checkpointing_enable", None)
+            (new_name or self.llm.gradient_checkpointing_enable)()
 
     def forward(
         self, visual: Float[Tensor, "B N E"], chats: Sequence[Chat], max_new_tokens: int | None = None

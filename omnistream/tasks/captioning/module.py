@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from omnistream.backbone import OmniStream
 from omnistream.data.batch import CaptionClip, TextTarget
 from omnistream.distributed import average_count
-from omnistream.report.protocol import CaptionItem, CaptionPicture, Picture
+from omnistream.report.protocol import Picture
 from omnistream.tasks.captioning.chat import Chat, chat
 from omnistream.tasks.captioning.decoder import (
     CaptionDecoder,
@@ -21,18 +22,25 @@ from omnistream.tasks.captioning.decoder import (
     random_llm,
 )
 from omnistream.tasks.captioning.metrics import CaptionMetrics, CaptionSample
+from omnistream.tasks.captioning.pictures import captioning_pictures
 from omnistream.tasks.captioning.projector import Projector, TokenReduction
-from omnistream.tasks.captioning.prompts import Wording, parse_regions, strip_markup, word
+from omnistream.tasks.captioning.prompts import Wording, word
 from omnistream.tasks.captioning.tokenizer import ByteTokenizer, PretrainedTokenizer, Tokenizer
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
 
+if TYPE_CHECKING:
+    pass
 
-class SummedLoss(NamedTuple):
-    """`total`: cross-entropy in nats summed over answer tokens. `count`: the number of them."""
+
+@dataclass(frozen=True)
+class SummedLoss:
+    """A sum over answer tokens and their number; sums of many batches make an exact mean."""
 
     total: Tensor
+    """Cross-entropy in nats, summed."""
     count: Tensor
+    """Answer tokens."""
 
 
 @contextmanager
@@ -96,7 +104,7 @@ class CaptioningModule(Objective):
             )
         self._decoder, self._train_decoder = decoder, train_decoder
         self._projector, self._token_reduction = projector, token_reduction
-        self._decoder_options = {
+        self._decoder_options: dict[str, Any] = {
             "loss_chunk_size": loss_chunk_size,
             "activation_checkpointing": activation_checkpointing,
         }
@@ -145,13 +153,13 @@ class CaptioningModule(Objective):
         """Mean token loss; the terms hold it as `token`, and the local mean of each kind of target that occurs."""
         output: DecoderOutput = self.decoder(self.visual_tokens(backbone, batch), self.chats(batch))
         assert output.loss is not None
-        assert output.count is not None
-        total = output.loss.sum() / average_count(output.count.sum())
+        assert output.num_tokens is not None
+        total = output.loss.sum() / average_count(output.num_tokens.sum())
         terms = {"token": total.detach()}
         tasks = [target.task for target in _targets(batch)]
         for task in sorted(set(tasks)):
             chosen = torch.tensor([t == task for t in tasks], device=output.loss.device)
-            terms[task] = (output.loss * chosen).sum().detach() / (output.count * chosen).sum().clamp_min(1)
+            terms[task] = (output.loss * chosen).sum().detach() / (output.num_tokens * chosen).sum().clamp_min(1)
         return ObjectiveLoss(total, terms)
 
     def token_loss(self, backbone: nn.Module, batch: CaptionClip, shuffle_images: bool = False) -> SummedLoss:
@@ -173,8 +181,8 @@ class CaptioningModule(Objective):
                 visual = visual.roll(1, dims=0)
             output: DecoderOutput = self.decoder(visual, self.chats(batch))
         assert output.loss is not None
-        assert output.count is not None
-        return SummedLoss(output.loss.sum(), output.count.sum())
+        assert output.num_tokens is not None
+        return SummedLoss(output.loss.sum(), output.num_tokens.sum())
 
     def generate(self, backbone: nn.Module, batch: CaptionClip, max_new_tokens: int | None = None) -> list[str]:
         """Greedy answers with phrase and box tokens spelled out, in evaluation mode."""
@@ -195,10 +203,17 @@ class CaptioningModule(Objective):
         Returns:
             The generated answers; also appended to `samples`.
         """
-        self.metrics.token_loss.update(*self.token_loss(backbone, batch))
-        number = min(num_generations, len(batch.images))
-        if number <= 0:
+        loss = self.token_loss(backbone, batch)
+        self.metrics.token_loss.update(loss.total, loss.count)
+        if num_generations <= 0:
             return []
+        samples = self._answered(backbone, batch, num_generations)
+        self.metrics.update(samples)
+        self.samples += samples
+        return samples
+
+    def _answered(self, backbone: nn.Module, batch: CaptionClip, limit: int) -> list[CaptionSample]:
+        number = min(limit, len(batch.images))
         head = CaptionClip(
             images=batch.images[:number],
             target=_targets(batch)[:number],
@@ -206,15 +221,12 @@ class CaptioningModule(Objective):
             seed=batch.seed[:number],
         )
         answers = self.generate(backbone, head)
-        samples = [
+        return [
             CaptionSample(images.cpu(), target, wording.instruction, wording.answer, generated)
             for images, target, wording, generated in zip(
                 head.images, _targets(head), self.wordings(head), answers, strict=True
             )
         ]
-        self.metrics.update(samples)
-        self.samples += samples
-        return samples
 
     def update_metrics(self, backbone: nn.Module, batch: CaptionClip, loss: ObjectiveLoss) -> None:
         """Add a validation batch to the metrics, generating answers until there are enough of them."""
@@ -230,19 +242,8 @@ class CaptioningModule(Objective):
         return results
 
     def pictures(self, backbone: nn.Module, batch: CaptionClip, limit: int) -> dict[str, Picture]:
-        """Answers generated so far in this validation, with their boxes; see `report.Draws`."""
-        items = tuple(
-            CaptionItem(
-                images=sample.images,
-                instruction=sample.instruction,
-                truth=strip_markup(sample.answer),
-                generated=strip_markup(sample.generated),
-                truth_boxes=tuple(region.box for region in parse_regions(sample.answer)),
-                generated_boxes=tuple(region.box for region in parse_regions(sample.generated)),
-            )
-            for sample in self.samples[: 2 * limit]
-        )
-        return {"answers": CaptionPicture(items=items)} if items else {}
+        """Answers generated so far in this validation; see `report.Draws`."""
+        return captioning_pictures(self.samples, 3 * limit)
 
     def fsdp_units(self) -> list[nn.Module]:
         """The decoder's blocks, then the rest of the decoder, then the projector."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from omnistream.backbone import OmniStream
 from omnistream.data.batch import ViewBatch
 from omnistream.distributed import world_size
-from omnistream.report.protocol import FeaturesPicture, Picture, ViewsPicture
+from omnistream.report.protocol import Picture
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
 from omnistream.tasks.ssl.config import SSLHeadConfig, SSLLossConfig, TeacherConfig
@@ -21,6 +21,7 @@ from omnistream.tasks.ssl.gram import gram_loss, resize_patches
 from omnistream.tasks.ssl.heads import ProjectionHead
 from omnistream.tasks.ssl.ibot import PatchTargets, ibot_loss, mask_weights, patch_targets
 from omnistream.tasks.ssl.koleo import koleo_loss
+from omnistream.tasks.ssl.pictures import ssl_pictures
 from omnistream.tasks.ssl.schedules import inclusive_warmup_cosine, warmup_then_cosine
 from omnistream.tasks.ssl.sinkhorn import sinkhorn_knopp
 from omnistream.tasks.ssl.teacher import EMATeacher, GramTeacher
@@ -239,20 +240,12 @@ class SSLModule(Objective):
     def pictures(
         self, backbone: nn.Module, batch: "ViewBatch | dict[str, ViewBatch | None]", limit: int
     ) -> dict[str, Picture]:
-        """Views with their masks, and patch features of the first global crop; see `report.Draws`."""
-        pictures: dict[str, Picture] = {}
-        for part, views in self.micro_batches(batch).items():
-            features = backbone(backbone.normalize(views.global_crops[:limit, 0])).last  # type: ignore[operator]
-            for i in range(len(features)):
-                pictures[f"{part}/views/{i}"] = ViewsPicture(
-                    global_crops=views.global_crops[i],
-                    local_crops=views.local_crops[i] if views.local_crops.shape[1] else None,
-                    masks=None if views.masks is None else views.masks[i],
-                )
-                pictures[f"{part}/features/{i}"] = FeaturesPicture(
-                    images=views.global_crops[i, 0], features=features[i]
-                )
-        return pictures
+        """Views with their masks, and patch features, of the first image and clip; see `report.Draws`."""
+        return {
+            f"{part}/{name}": picture
+            for part, views in self.micro_batches(batch).items()
+            for name, picture in ssl_pictures(backbone, views, self.patch_size, self.distortions).items()
+        }
 
 
 def weigh(terms: dict[str, Tensor], config: SSLLossConfig, num_global: int, num_local: int) -> Tensor:

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from omnistream.data.world import ACTIONS, WorldConfig, render_action
-from omnistream.data.world.actions import act
+from omnistream.data.world.actions import _RANGE, act
 
 FRAMES = 8
 OPPOSITES = [(label, label + 1) for label in range(0, len(ACTIONS), 2)]
 
 
-def states(label, count=3000, frames=FRAMES):
+def states(label, count=1500, frames=FRAMES):
     drawn = [act(np.random.default_rng(seed), label, frames) for seed in range(count)]
     return np.stack([s.offset for s in drawn]), np.stack([s.present for s in drawn])
 
@@ -20,9 +20,9 @@ def test_opposites_are_each_others_time_reversal(one, other):
     """Every clip of a class, played backwards, is a clip of the opposite: both sets of all clips are the same."""
 
     def clips(label, direction):
-        offset, present = states(label, 4000, frames=5)
-        moving = np.round(offset - offset[:, :1], 6)[:, ::direction]
-        moving = np.round(moving - moving[:, :1], 6) + 0.0
+        offset, present = states(label, 500, frames=4)
+        moving = offset[:, ::direction] / _RANGE
+        moving = np.round((moving - moving[:, :1]) * 3).astype(int)  # steps on the grid
         return {(m.tobytes(), p.tobytes()) for m, p in zip(moving, present[:, ::direction].copy(), strict=True)}
 
     assert clips(one, 1) == clips(other, -1)
@@ -34,8 +34,8 @@ def test_single_frames_of_opposites_have_the_same_distribution(one, other):
     for array in (0, 1):
         a, b = states(one)[array], states(other)[array]
         a, b = a.reshape(-1, *a.shape[2:]), b.reshape(-1, *b.shape[2:])
-        assert np.abs(a.mean(0) - b.mean(0)).max() < 0.03
-        assert np.abs(a.std(0) - b.std(0)).max() < 0.03
+        assert np.abs(a.mean(0) - b.mean(0)).max() < 0.06
+        assert np.abs(a.std(0) - b.std(0)).max() < 0.06
 
 
 def test_positions_and_tilts_of_single_frames_are_uniform_over_one_grid_in_all_classes():
@@ -45,14 +45,13 @@ def test_positions_and_tilts_of_single_frames_are_uniform_over_one_grid_in_all_c
             for actor in range(2):
                 values, counts = np.unique(np.round(offset[:, :, actor, component], 5), return_counts=True)
                 assert len(values) == FRAMES
-                assert np.abs(counts / counts.sum() * FRAMES - 1).max() < 0.12
+                assert np.abs(counts / counts.sum() * FRAMES - 1).max() < 0.3
 
 
 def test_a_classifier_of_rendered_single_frames_is_at_chance_within_a_pair():
-    """Least squares on pixels of single frames cannot tell left from right, but can on pairs of frames."""
-    config = WorldConfig(size=(16, 16), num_frames=4, room_probability=0.0, num_buildings=(0, 0))
+    """Where the ball is in one frame does not tell left from right; where it is in two does."""
+    config = WorldConfig(size=(16, 16), num_frames=4, room_probability=0.0, camera_motion=0.0, camera_turn=0.0)
     clips = [(label, render_action(1000 + i, label, config)) for i in range(130) for label in (0, 1)]
-    # Where the ball is: the only thing that differs between the classes.
     where, gone, target = [], [], []
     for label, clip in clips:
         column = [np.nonzero(frame == 1)[1] for frame in clip.instances]

@@ -2,13 +2,14 @@
 
 from collections import Counter
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from omnistream.data.sampling import SampleKey
-from omnistream.data.world import WorldActions, WorldCaptions, WorldFrames, WorldScenes
+from omnistream.data.world import WorldActions, WorldCaptions, WorldConfig, WorldFrames, WorldScenes
 from omnistream.data.world.datasets import SPLITS, clip_seed
 
 SMALL = {"num_samples": 24, "size": (24, 32)}
@@ -72,6 +73,15 @@ def test_caption_tasks_follow_their_weights_and_carry_boxes():
             assert 0 <= y1 < y2 <= 1
 
 
+@pytest.fixture
+def _unchecked():
+    """Without the tests' own check of types, as a user runs it."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("_unchecked")
 def test_wrong_arguments_say_what_is_wrong():
     with pytest.raises(ValueError, match="split"):
         WorldScenes(split="dev")
@@ -86,8 +96,6 @@ def test_wrong_arguments_say_what_is_wrong():
 
 
 def test_a_task_that_no_scene_allows_is_an_error():
-    from omnistream.data.world import WorldConfig
-
     data = WorldCaptions(4, size=(16, 16), config=WorldConfig(num_objects=(0, 0)), tasks=("grounding",))
     with pytest.raises(RuntimeError, match="no scene allows the task 'grounding'"):
         data[0]

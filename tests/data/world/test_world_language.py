@@ -43,7 +43,9 @@ def test_captions_are_true(clips):
             if word in NUMBERS:
                 assert counts[kind] == NUMBERS.index(word), text
                 checked["count"] += 1
-        for a, relation, b in re.findall(r"the (\w+ \w+) is (left|right|behind|in front) of? ?the (\w+ \w+)\.", text):
+        for a, relation, b in re.findall(
+            r"the (\w+ \w+) is (left|right|behind|in front)(?: of)? the (\w+ \w+)\.", text
+        ):
             one, two = named[a], named[b]
             if relation in ("left", "right"):
                 assert (one.box[0] + one.box[2] < two.box[0] + two.box[2]) is (relation == "left"), text

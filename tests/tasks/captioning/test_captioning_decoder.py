@@ -33,7 +33,7 @@ def test_chunked_loss_and_gradients_equal_those_of_transformers(chunk_size):
     parameters = [visual, *decoder.llm.parameters()]
     expected_gradients = torch.autograd.grad(expected, parameters)
     output = decoder(visual, _chats())
-    loss = output.loss.sum() / output.count.sum()
+    loss = output.loss.sum() / output.num_tokens.sum()
     # float32: sums in another order
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
     for got, wanted in zip(torch.autograd.grad(loss, parameters), expected_gradients, strict=True):
@@ -43,7 +43,7 @@ def test_chunked_loss_and_gradients_equal_those_of_transformers(chunk_size):
 def test_loss_is_per_sample_and_independent_of_its_neighbours():
     decoder, visual = _decoder().eval(), torch.randn(3, 4, 32)
     together = decoder(visual, _chats())
-    assert together.count.tolist() == [3, 16, 2]
+    assert together.num_tokens.tolist() == [3, 16, 2]
     for i, item in enumerate(_chats()):
         torch.testing.assert_close(decoder(visual[i : i + 1], [item]).loss[0], together.loss[i])
 
@@ -58,7 +58,7 @@ def test_token_losses_match_cross_entropy():
 def test_a_batch_without_answer_tokens_is_finite_and_has_zero_gradients():
     decoder, visual = _decoder(), torch.randn(3, 4, 32, requires_grad=True)
     output = decoder(visual, _chats(max_text_tokens=5))
-    assert output.count.tolist() == [0, 0, 0]
+    assert output.num_tokens.tolist() == [0, 0, 0]
     assert output.loss.tolist() == [0, 0, 0]
     output.loss.sum().backward()
     assert visual.grad.abs().max() == 0

@@ -48,7 +48,7 @@ def test_a_batch_whose_answers_were_all_cut_is_finite(captions):
     backbone, module = _module(max_text_tokens=5)
     loss = module.compute(backbone, captions, 0)
     loss.total.backward()
-    assert float(loss.total) == 0
+    assert float(loss.total.detach()) == 0
     assert all(torch.isfinite(p.grad).all() for p in module.parameters() if p.grad is not None)
 
 
@@ -75,6 +75,26 @@ def test_evaluation_leaves_modes_and_weights_alone(mixed):
     summed = module.token_loss(backbone, mixed)
     assert float(results["token_loss"]) == pytest.approx(float(summed.total / summed.count), rel=1e-5)
     assert set(results) == {"token_loss", "exact_match", "word_accuracy", "box_iou"}
+
+
+def test_pictures_show_truth_and_answer_with_boxes(mixed):
+    backbone, module = _module(max_new_tokens=4)
+    picture = module.pictures(backbone, mixed, 3)["answers"]
+    assert [item.truth for item in picture.items] == ["a red square", "HI", "the sky"]
+    assert picture.items[2].truth_boxes == ((0.0, 0.0, 1.0, 0.5),)
+    assert "the sky" in picture.items[2].instruction
+    assert all(torch.equal(item.images, images) for item, images in zip(picture.items, mixed.images, strict=False))
+
+
+def test_generations_of_a_validation_are_kept_until_the_next(mixed):
+    backbone, module = _module(num_generations=6, max_new_tokens=2)
+    for _ in range(2):
+        for _ in range(2):
+            module.update_metrics(backbone, mixed)
+        assert len(module.samples) == 6
+        assert "box_iou" in module.compute_metrics()
+        assert len(module.samples) == 6
+    assert module.compute_metrics() == {}
 
 
 def test_instructions_follow_the_seeds_of_the_batch(captions):

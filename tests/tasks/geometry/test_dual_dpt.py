@@ -16,8 +16,8 @@ def features(patch_size, size, batch=1, frames=2, dim=12):
 def test_parameter_count(dim, published):
     """The published head without its three levels of ray outputs that are never returned.
 
-    Such a level has a neck of five 3x3 convolutions and two output convolutions; its LayerNorm is one object shared by all
-    levels, so that it is counted once and stays.
+    Such a level has a neck of five 3x3 convolutions and two output convolutions; its LayerNorm is one object shared by
+    all levels, so that it is counted once and stays.
     """
     neck = 3 * (256 * 128 * 9 + 128) + 2 * (128 * 256 * 9 + 256)
     outputs = (128 * 32 * 9 + 32) + (32 * 7 + 7)

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 from omnistream.backbone import create_model
 from omnistream.data.batch import SceneClip
 from omnistream.data.photometric import PhotometricConfig
+from omnistream.metrics.depth import abs_rel
 from omnistream.tasks.geometry import GeometryLossConfig, GeometryModule
 from omnistream.tasks.optimization import OptimizerConfig
 
@@ -68,11 +69,25 @@ def test_gradients_reach_every_part(backbone, make_scene_clip):
 
 def test_what_is_kept_for_pictures(backbone, make_scene_clip):
     module, clip = built(backbone), make_scene_clip()
-    aux = module.train().compute(backbone, clip, 0).aux
-    assert aux["prediction"].depth.shape[0] == aux["targets"].depth.shape[0] == 1
-    aux = module.eval().compute(backbone, clip, 0).aux
-    assert aux["prediction"].depth.shape[0] == aux["targets"].depth.shape[0] == 2
+    aux = module.compute(backbone, clip, 0).aux
+    assert aux["prediction"].depth.shape == aux["targets"].depth.shape == (1, 3, 16, 24)
     assert not aux["prediction"].depth.requires_grad
+
+
+def test_metrics_are_those_of_all_batches_and_start_afresh(backbone, make_scene_clip):
+    module, clips = built(backbone).eval(), [make_scene_clip(seed=seed, batch=1 + seed) for seed in range(2)]
+    backbone.eval()
+    assert module.compute_metrics() == {}
+    for _ in range(2):
+        for clip in clips:
+            module.update_metrics(backbone, clip)
+        values = module.compute_metrics()
+        assert set(values) == {"abs_rel_median", "delta1_median", "abs_rel_scale", "delta1_scale"}
+        both = [module.predict(backbone, clip.images).depth for clip in clips]
+        truth = torch.cat([module.targets(clip).depth for clip in clips])
+        expected = abs_rel(torch.cat(both), truth, torch.ones_like(truth, dtype=torch.bool), "median")
+        torch.testing.assert_close(values["abs_rel_median"], expected, rtol=1e-6, atol=0)
+    assert module.compute_metrics() == {}
 
 
 def test_colours_are_distorted_in_training_only(backbone, make_scene_clip):
@@ -119,8 +134,8 @@ def test_layers_must_exist(backbone, layers):
 
 def test_overfits_one_clip(backbone, make_scene_clip):
     """Thirty steps on one clip: depth, rays and poses all get much better."""
-    module = built(backbone, photometric=None, features=32, out_channels=(16, 24, 32, 32), hidden=16)
-    clip = make_scene_clip(batch=1, frames=4, size=(32, 32))
+    module = built(backbone, photometric=None)
+    clip = make_scene_clip(batch=1, frames=3, size=(24, 24))
     module.train(), backbone.eval()  # eval: no random rescale of positions
     parameters = [*module.parameters(), *backbone.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=3e-3)
@@ -133,11 +148,10 @@ def test_overfits_one_clip(backbone, make_scene_clip):
         optimizer.step()
         history.append(loss.terms | {"total": loss.total.detach()})
     first, last = history[0], history[-1]
-    print({k: (round(first[k].item(), 3), round(last[k].item(), 3)) for k in first})
-    assert last["total"] < 0.4 * first["total"]
-    for term in ("depth_l1", "ray", "points"):
-        assert last[term] < 0.5 * first[term]
-    assert last["camera"] < 0.8 * first["camera"]
+    assert last["total"] < 0.45 * first["total"]
+    assert last["depth_l1"] < 0.3 * first["depth_l1"]
+    for term in ("ray", "points", "camera"):
+        assert last[term] < 0.65 * first[term]
 
 
 class Clips(Dataset):
@@ -169,14 +183,5 @@ def test_fitted_alone(backbone, make_scene_clip, tmp_path):
     assert not torch.equal(before, module.dense.depth_neck.weight)
     for name in ("loss", "depth", "ray", "points", "camera"):
         assert torch.isfinite(trainer.callback_metrics[f"val/{name}"])
-    expected = module.metrics["abs_rel_median"].clone()
-    expected.reset()
-    module.eval()
-    for batch in loader:
-        targets = module.targets(batch)
-        expected.update(module.predict(backbone.eval(), batch.images).depth, targets.depth, targets.valid)
-    trainer.validate(module, loader, verbose=False)
-    torch.testing.assert_close(
-        trainer.callback_metrics["val/abs_rel_median"].double(), expected.compute(), rtol=1e-6, atol=0
-    )
     assert 0 <= trainer.callback_metrics["val/delta1_scale"] <= 1
+    assert trainer.callback_metrics["val/abs_rel_median"] > 0

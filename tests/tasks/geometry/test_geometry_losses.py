@@ -114,16 +114,14 @@ def test_quantile_filter_in_the_depth_loss():
 
 @pytest.mark.parametrize(("error", "best", "loss"), [(0.01, 20, -0.399146), (0.05, 4, -0.077259), (0.5, 1, 0.5)])
 def test_best_confidence(error, best, loss):
-    logit = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.Adam([logit], lr=0.5)
     valid, truth = torch.ones(1, 1, dtype=torch.bool), torch.ones(1, 1).double()
-    for _ in range(300):
-        value = depth_loss(truth + error, 1 + logit.exp(), truth, valid, LITERAL)
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-    assert 1 + logit.exp().item() == pytest.approx(best, abs=1e-3)
-    assert value.item() == pytest.approx(loss, abs=1e-4)
+
+    def value(confidence):
+        return depth_loss(truth + error, truth * confidence, truth, valid, LITERAL).item()
+
+    assert value(best) == pytest.approx(loss, abs=1e-6)
+    for other in (best * 1.05, best * 2, max(1, best * 0.95), max(1, best / 2)):
+        assert value(other) >= value(best) - 1e-12
 
 
 def test_rays_are_summed_over_channels_and_averaged_over_pixels():
@@ -204,6 +202,68 @@ def test_too_few_pixels_train_nothing_but_keep_the_graph(perfect):
         grad = getattr(prediction, field.name).grad
         assert field.name == "ray_confidence" or (grad is not None and not grad.any())
     assert geometry_loss(prediction, targets, replace(config, min_valid_pixels=20))[0] > 0
+
+
+class Ranks:
+    """Collectives of processes that run one after the other: what each would contribute is recorded first."""
+
+    def __init__(self, monkeypatch, count):
+        self.sent = [[] for _ in range(count)]
+        self.rank, self.replay = 0, None
+        monkeypatch.setattr("omnistream.distributed.all_reduce", self.all_reduce)
+        monkeypatch.setattr("omnistream.tasks.geometry.losses.all_reduce", self.all_reduce)
+        monkeypatch.setattr("omnistream.distributed.world_size", lambda: count)
+
+    def all_reduce(self, value, op="sum"):
+        if self.replay is None:
+            self.sent[self.rank].append(value.detach().clone())
+            return value.detach().clone()
+        return next(self.replay)
+
+    def run(self, function):
+        for rank in range(len(self.sent)):
+            self.rank = rank
+            function(rank)
+        totals = [torch.stack(values).sum(0) for values in zip(*self.sent, strict=True)]
+        results = []
+        for rank in range(len(self.sent)):
+            self.replay = iter(totals)
+            results.append(function(rank))
+        return results
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LITERAL,
+        GeometryLossConfig(grad_scales=4, frame_reduction="sum", camera_weights="vggt", ray_confidence=True),
+        GeometryLossConfig(min_valid_pixels=500),  # reached by both processes together, by neither alone
+    ],
+)
+def test_uneven_processes_equal_one(make_scene_clip, monkeypatch, config):
+    targets = geometry_targets(make_scene_clip(batch=3, dtype=torch.float64))
+    targets.valid &= torch.rand(targets.valid.shape) < torch.tensor([0.1, 0.3, 0.05])[:, None, None, None]
+    targets.ray_valid[0, 1], targets.pose_valid[2] = False, False
+    one = torch.ones_like(targets.depth)
+    perfect = dict(depth=targets.depth, rays=targets.rays, pose=targets.pose)
+    perfect |= dict(depth_confidence=one, ray_confidence=one)
+    whole = {k: (v * 1.1 + 0.1).requires_grad_() for k, v in perfect.items()}
+    expected, terms = geometry_loss(GeometryPrediction(**whole), targets, config)
+    grads = torch.autograd.grad(expected, list(whole.values()), allow_unused=True)
+
+    def local(rank):
+        rows = slice(0, 1) if rank == 0 else slice(1, 3)
+        part = type(targets)(**{f.name: getattr(targets, f.name)[rows] for f in fields(targets)})
+        return geometry_loss(GeometryPrediction(**{k: v[rows] for k, v in whole.items()}), part, config)
+
+    results = Ranks(monkeypatch, 2).run(local)
+    total = (results[0][0] + results[1][0]) / 2
+    torch.testing.assert_close(total, expected)
+    for name, value in terms.items():
+        torch.testing.assert_close((results[0][1][name] + results[1][1][name]) / 2, value)
+    for actual, grad in zip(torch.autograd.grad(total, list(whole.values()), allow_unused=True), grads, strict=True):
+        torch.testing.assert_close(actual, grad)
+    assert terms["depth"] != 0
 
 
 @pytest.mark.parametrize(
