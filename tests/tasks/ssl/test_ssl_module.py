@@ -4,9 +4,9 @@ from dataclasses import fields, replace
 import pytest
 import torch
 import torch.nn.functional as F
-from examples import HEADS, PLAIN, make_batch, make_module, spread_prototypes
 from lightning import LightningModule, Trainer
-from oracle import MASKS, TEMPERATURE, close, sines
+from ssl_examples import HEADS, PLAIN, make_batch, make_module, spread_prototypes
+from ssl_oracle import MASKS, TEMPERATURE, close, sines
 from torch.utils.data import DataLoader, Dataset
 
 from omnistream.backbone import create_model
