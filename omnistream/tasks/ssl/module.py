@@ -123,18 +123,19 @@ class SSLModule(Objective):
             ValueError: If the batch has no masks; `MultiCropDataset.collate` draws them.
         """
         views = device_views(batch, self.patch_size, self.distortions)
-        dino_targets, ibot_targets = self._teacher_targets(backbone, views, self.teacher_temperature(step))
+        dino_targets, ibot_targets = self._teacher_targets(views, self.teacher_temperature(step))
         scale = 0.0 if step < self.head_warmup_steps else 1.0
         terms = self._student_terms(backbone, views, dino_targets, ibot_targets, scale)
         total = weigh(terms, self.losses, batch.global_crops.shape[1], batch.local_crops.shape[1])
         logs = {name: value.detach() for name, value in terms.items()}
         return ObjectiveLoss(total, logs | self._entropies(dino_targets), views.pictures())
 
+    def _normalize(self, images: Tensor) -> Tensor:
+        return self.teacher.backbone.normalize(images)
+
     @torch.no_grad()
-    def _teacher_targets(
-        self, backbone: nn.Module, views: DeviceViews, temperature: float
-    ) -> tuple[Float[Tensor, "G B K"], PatchTargets]:
-        output = self.teacher.backbone(backbone.normalize(views.globals))
+    def _teacher_targets(self, views: DeviceViews, temperature: float) -> tuple[Float[Tensor, "G B K"], PatchTargets]:
+        output = self.teacher.backbone(self._normalize(views.globals))
         options = self.losses
         logits = self.teacher.dino_head(pool_frames(output.cls))
         probabilities = sinkhorn_knopp(logits, temperature, options.sinkhorn_iterations)
@@ -150,11 +151,11 @@ class SSLModule(Objective):
         self, backbone: nn.Module, views: DeviceViews, dino_targets: Tensor, ibot_targets: PatchTargets, scale: float
     ) -> dict[str, Tensor]:
         options, num_samples = self.losses, views.num_samples
-        output = backbone(backbone.normalize(views.globals), masks=views.masks)
+        output = backbone(self._normalize(views.globals), masks=views.masks)
         cls, last = _ScaleGradient.apply(pool_frames(output.cls), scale), _ScaleGradient.apply(output.last, scale)
         num_crops, pooled = len(cls), cls
         if len(views.locals):
-            local_output = backbone(backbone.normalize(views.locals))
+            local_output = backbone(self._normalize(views.locals))
             pooled = torch.cat([cls, _ScaleGradient.apply(pool_frames(local_output.cls), scale)])
         logits = rearrange(self.dino_head(pooled), "(v b) k -> v b k", b=num_samples)
         num_global = num_crops // num_samples
@@ -171,7 +172,7 @@ class SSLModule(Objective):
         )
         terms["koleo"] = torch.stack([self._koleo(crop) for crop in cls.split(num_samples)]).mean()
         if self.gram_teacher is not None and last.shape[1] == 1:
-            terms["gram"] = self._gram(backbone, last[:, 0], views.undistorted)
+            terms["gram"] = self._gram(self.gram_teacher, last[:, 0], views.undistorted)
         return terms
 
     def _koleo(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
@@ -183,10 +184,11 @@ class SSLModule(Objective):
         )
 
     def _gram(
-        self, backbone: nn.Module, patches: Float[Tensor, "B h w D"], images: UInt8[Tensor, "B 1 3 H W"]
+        self, teacher: GramTeacher, patches: Float[Tensor, "B h w D"], images: UInt8[Tensor, "B 1 3 H W"]
     ) -> Float[Tensor, ""]:
         with torch.no_grad():
-            anchors = resize_patches(self.gram_teacher(backbone.normalize(images)).last[:, 0], patches.shape[1:3])
+            anchors = teacher(self._normalize(images)).last[:, 0]
+            anchors = resize_patches(anchors, (patches.shape[1], patches.shape[2]))
         return gram_loss(
             rearrange(patches, "b h w d -> b (h w) d"),
             rearrange(anchors, "b h w d -> b (h w) d"),

@@ -1,5 +1,5 @@
 import pytest
-from oracle import close, sines
+from ssl_oracle import close, sines
 
 from omnistream.tasks.ssl.gram import gram_loss, resize_patches
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from oracle import MASKS, PATCH_TARGETS, TEMPERATURE, close, sines
+from ssl_oracle import MASKS, PATCH_TARGETS, TEMPERATURE, close, sines
 
 from omnistream.tasks.ssl.heads import ProjectionHead
 from omnistream.tasks.ssl.ibot import ibot_loss, mask_weights, patch_cross_entropy, patch_targets

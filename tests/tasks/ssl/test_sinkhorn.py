@@ -1,6 +1,6 @@
 import pytest
 import torch
-from oracle import SINKHORN, TEMPERATURE, close, sines
+from ssl_oracle import SINKHORN, TEMPERATURE, close, sines
 
 from omnistream.tasks.ssl.sinkhorn import prototype_potentials, sinkhorn_knopp
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from examples import make_batch, make_module, rows, spread_prototypes
-from oracle import MASKS, PATCH_TARGETS, SINKHORN, TEMPERATURE, close, sines
+from ssl_examples import make_batch, make_module, rows, spread_prototypes
+from ssl_oracle import MASKS, PATCH_TARGETS, SINKHORN, TEMPERATURE, close, sines
 from torch.distributed.device_mesh import init_device_mesh
 
 from omnistream.backbone import create_model

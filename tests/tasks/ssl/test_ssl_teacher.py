@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from oracle import close
+from ssl_oracle import close
 from torch import nn
 
 from omnistream.backbone import create_model
