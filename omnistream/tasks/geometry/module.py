@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from omnistream.backbone import BackboneOutput, OmniStream
-from omnistream.cameras import decode_pose
 from omnistream.data.batch import SceneClip
 from omnistream.data.photometric import PhotometricConfig, photometric
 from omnistream.distributed import all_reduce
 from omnistream.metrics.depth import AbsRel, DeltaAccuracy
-from omnistream.report.protocol import CameraPicture, DepthPicture, FeaturesPicture, Picture
+from omnistream.report.protocol import FeaturesPicture, Picture
 from omnistream.tasks.geometry.camera_head import CameraHead
 from omnistream.tasks.geometry.dual_dpt import DualDPT
 from omnistream.tasks.geometry.losses import GeometryLossConfig, geometry_loss
+from omnistream.tasks.geometry.pictures import geometry_pictures
 from omnistream.tasks.geometry.prediction import GeometryPrediction
 from omnistream.tasks.geometry.targets import GeometryTargets, ScaleFrames, geometry_targets
 from omnistream.tasks.objective import Objective, ObjectiveLoss
@@ -175,21 +175,9 @@ class GeometryModule(Objective):
 
     def pictures(self, backbone: nn.Module, batch: SceneClip, limit: int) -> dict[str, Picture]:
         """Depth, camera path and patch features of the first clips; see `report.Draws`."""
-        images = batch.images[:limit]
-        prediction, targets = self.predict(backbone, images), self.targets(batch)
+        images, prediction = batch.images[:limit], self.predict(backbone, batch.images[:limit])
         features = backbone(backbone.normalize(images)).last  # type: ignore[operator]
-        size = (images.shape[-2], images.shape[-1])
-        paths = [decode_pose(pose, size, self.world_to_camera)[0] for pose in (targets.pose, prediction.pose)]
-        pictures: dict[str, Picture] = {}
+        found = geometry_pictures(images, prediction, self.targets(batch), limit, world_to_camera=self.world_to_camera)
         for i in range(len(images)):
-            pictures[f"depth/{i}"] = DepthPicture(
-                images=images[i],
-                truth=targets.depth[i],
-                valid=targets.valid[i],
-                prediction=prediction.depth[i],
-                confidence=prediction.depth_confidence[i],
-                note="Not aligned; 1 is the mean distance of the clip's points from the first camera.",
-            )
-            pictures[f"cameras/{i}"] = CameraPicture(truth=paths[0][i], prediction=paths[1][i])
-            pictures[f"features/{i}"] = FeaturesPicture(images=images[i], features=features[i])
-        return pictures
+            found[f"features/{i}"] = FeaturesPicture(images=images[i], features=features[i])
+        return found
