@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from omnistream import __version__
-from omnistream.errors import OmniStreamError, UsageError, did_you_mean, one_line
+from omnistream.errors import UsageError, did_you_mean, one_line
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = [argument for argument in given if argument != "--debug"]
     try:
         _dispatch(given)
-    except (OmniStreamError, ValueError, FileNotFoundError) as error:
-        if debug:
+    except Exception as error:
+        if debug or not _is_for_the_user(error):
             raise
         print(f"omnistream: error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    """Whether a message says all there is to know: bad values, missing files, and the exceptions of this library."""
+    return isinstance(error, ValueError | FileNotFoundError) or type(error).__module__.split(".")[0] == "omnistream"
 
 
 def _dispatch(arguments: list[str]) -> None:

@@ -1,15 +1,11 @@
-"""Exceptions that mean "the user can fix this", and how the command line words them."""
+"""How the command line words what the user can fix."""
 
 import difflib
 import re
 from collections.abc import Iterable
 
 
-class OmniStreamError(Exception):
-    """Base of the library's own exceptions; the command line shows it as one line and exits with code 2."""
-
-
-class UsageError(OmniStreamError):
+class UsageError(Exception):
     """A command, key, path or value given on the command line or in YAML is wrong."""
 
 

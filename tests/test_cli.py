@@ -1,9 +1,12 @@
 """The command line: dispatch, packaged configurations, overrides of a dictionary of tasks, and one-line errors."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -14,8 +17,12 @@ from torch import nn
 from omnistream import __version__
 from omnistream.cli import COMMANDS, main
 from omnistream.commands import overrides
+from omnistream.commands.train import OmniStreamCLI
 from omnistream.errors import UsageError, did_you_mean, one_line
 from omnistream.packaged_configs import find_config, list_configs, summary
+from omnistream.tasks import MultiTaskModule, NonFiniteLossError
+from omnistream.tasks.geometry import GeometryModule
+from omnistream.tasks.ssl import SSLModule
 
 
 class Backbone(nn.Module):
@@ -57,6 +64,7 @@ class Geometry(Task):
 @dataclass
 class Optimizer:
     lr: float = 1e-4
+    kind: Literal["adam", "sgd"] = "sgd"
 
 
 class Multi(LightningModule):
@@ -115,6 +123,23 @@ data:
   class_path: {__name__}.Data
 trainer: {{max_steps: 1, accelerator: cpu, logger: false, enable_checkpointing: false, enable_progress_bar: false,
   enable_model_summary: false}}
+"""
+
+
+REAL_CONFIG = f"""\
+model:
+  class_path: omnistream.tasks.MultiTaskModule
+  init_args:
+    backbone: {{class_path: omnistream.backbone.OmniStream, init_args: {{variant: vit_nano}}}}
+    tasks:
+      ssl:
+        class_path: omnistream.tasks.ssl.SSLModule
+        init_args: {{heads: {{num_prototypes: 4, hidden_dim: 16, bottleneck_dim: 8}}}}
+      geometry:
+        class_path: omnistream.tasks.geometry.GeometryModule
+        init_args: {{features: 8, out_channels: [8, 8, 8, 8], hidden: 8}}
+data: {{class_path: {__name__}.Data}}
+trainer: {{max_steps: 1, accelerator: cpu, logger: false}}
 """
 
 
@@ -306,6 +331,54 @@ class TestTasks:
         assert built(config, f"--config={second}").tasks["geometry"].prototypes == 16
 
 
+class TestRealModule:
+    """The same with MultiTaskModule itself, built and not trained."""
+
+    @pytest.fixture
+    def build(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., MultiTaskModule]:
+        config.write_text(REAL_CONFIG)
+        models = []
+        monkeypatch.setattr(OmniStreamCLI, "_run_subcommand", lambda self, name: models.append(self.model))
+
+        def build(*arguments: str) -> MultiTaskModule:
+            main(["fit", "-c", str(config), *arguments])
+            return models[-1]
+
+        return build
+
+    def test_dropped_and_weighted(self, build: Callable[..., MultiTaskModule]) -> None:
+        model = build("--model.tasks.geometry", "null", "--model.weights.ssl", "0.5")
+        assert list(model.objectives) == ["ssl"]
+        assert model.weights == {"ssl": 0.5}
+
+    def test_nested_settings(self, build: Callable[..., MultiTaskModule]) -> None:
+        model = build("--model.tasks.ssl.heads.num_prototypes", "8", "--model.optimizer.warmup_steps", "5")
+        ssl, geometry = model.objectives["ssl"], model.objectives["geometry"]
+        assert isinstance(ssl, SSLModule)
+        assert isinstance(geometry, GeometryModule)
+        assert (ssl.heads.num_prototypes, ssl.heads.hidden_dim) == (8, 16)
+        assert model.optimizer_config.warmup_steps == 5
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            (["--model.tasks.ssl", "null", "--model.tasks.geometry", "null"], "every task is null: nothing to train"),
+            (["--model.weights.sssl", "1"], "weights for tasks that do not exist: ['sssl']"),
+            (["--model.backbone.variant", "vit_hug"], "unknown backbone variant 'vit_hug'; choose one of vit_nano"),
+            (["--model.backbone.checkpoint", "gone.pth"], "no weights at gone.pth"),
+            (["--model.optimizer.lr", "-1"], "lr must be positive"),
+        ],
+    )
+    def test_errors_of_constructors(
+        self,
+        build: Callable[..., MultiTaskModule],
+        capsys: pytest.CaptureFixture[str],
+        arguments: list[str],
+        expected: str,
+    ) -> None:
+        assert error_of(capsys, "fit", "-c", "dummy.yaml", *arguments).startswith(expected)
+
+
 class TestMerge:
     def test_split_keeps_order_and_negative_values(self) -> None:
         names, keys, rest = overrides.split(["-c", "a", "--x.y", "-1", "--config=b", "--flag", "--z=1=2", "-h"])
@@ -339,9 +412,9 @@ class TestErrors:
             ),
             ("weights:", "weight:", "model: {m}.Multi has no argument 'weight.ssl' (did you mean 'weights'?)"),
             ("max_steps", "max_stps", "there is no key 'trainer.max_stps' (did you mean 'trainer.max_steps'?)"),
-            ("width: 8", "width: eight", "model.backbone.width: expected int, got 'eight'"),
+            ("width: 8", "width: eight", "model.backbone.width: expected int, got 'eight' (argument of {m}.Backbone)"),
             ("max_steps: 1", "max_steps: many", "trainer.max_steps: expected int, got 'many'"),
-            ("ssl: 0.1", "ssl: much", "model.weights: expected float, got 'much'"),
+            ("ssl: 0.1", "ssl: much", "model.weights: expected float, got 'much' (argument of {m}.Multi)"),
             ("data:", "dta:", "there is no key 'dta.class_path' (did you mean 'data'?)"),
             (".Geometry", ".Geometri", "model.tasks: no class 'Geometri' in {m} (did you mean 'Geometry'?)"),
             (f"{__name__}.Multi", "nowhere.Multi", "model: nowhere.Multi: No module named 'nowhere'"),
@@ -363,7 +436,14 @@ class TestErrors:
                 ["--model.tasks.ssl.prototipes", "2"],
                 "model.tasks: {m}.SelfSupervision has no argument 'prototipes' (did you mean 'prototypes'?)",
             ),
-            (["--model.tasks.ssl.prototypes", "x"], "model.tasks.prototypes: expected int, got 'x'"),
+            (
+                ["--model.tasks.ssl.prototypes", "x"],
+                "model.tasks.prototypes: expected int, got 'x' (argument of {m}.SelfSupervision)",
+            ),
+            (
+                ["--model.optimizer.kind", "sdg"],
+                "model.optimizer.kind: expected one of 'adam', 'sgd', got 'sdg' (argument of {m}.Multi)",
+            ),
             (
                 ["--model.backbon.width", "2"],
                 "model: {m}.Multi has no argument 'backbon.width' (did you mean 'backbone'?)",
@@ -418,6 +498,15 @@ class TestErrors:
         with pytest.raises(KeyError):
             main(["configs"])
 
+    def test_own_exceptions_are_one_line(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def fail(arguments: list[str]) -> None:
+            raise NonFiniteLossError("step 3: the depth of task geometry\n is not finite")
+
+        monkeypatch.setattr("omnistream.commands.catalogue.configs", fail)
+        assert error_of(capsys, "configs") == "step 3: the depth of task geometry is not finite"
+
     def test_one_line(self) -> None:
         assert one_line("a\n  b\t c ") == "a b c"
         assert len(one_line("x" * 1000)) == 600
@@ -450,3 +539,17 @@ class TestSavedConfig:
     def test_nothing_written_without_a_logger_folder(self, config: Path, tmp_path: Path) -> None:
         built(config, "--trainer.fast_dev_run", "true")
         assert list(tmp_path.rglob("config*.yaml")) == []
+
+    @pytest.mark.slow
+    def test_written_once_by_two_processes(self, config: Path, tmp_path: Path) -> None:
+        """The folder of a run is agreed on by all processes: asking for it on one alone would never end."""
+        program = [sys.executable, "-m", "omnistream", "fit", "-c", str(config), "--trainer.devices", "2"]
+        options = ["--trainer.strategy", "ddp", "--trainer.logger", "lightning.pytorch.loggers.CSVLogger"]
+        folder = [f"--trainer.logger.save_dir={tmp_path}", "--trainer.logger.name=run", "--trainer.logger.version=two"]
+        paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        run = subprocess.run(
+            program + options + folder, env=environment, cwd=tmp_path, timeout=300, capture_output=True, check=False
+        )
+        assert run.returncode == 0, run.stderr.decode()
+        assert [path.name for path in (tmp_path / "run" / "two").glob("config*")] == ["config.yaml"]

@@ -1,10 +1,10 @@
 """Frame-causal attention without a mask.
 
-Token u of frame t sees every token of frames <= t (paper Eq. 3-4). A dense mask would need (T P)^2 entries and rule out the
-fast kernels. Here each frame's queries meet the contiguous prefix of keys they may see, unmasked: the same result.
+Token u of frame t sees every token of frames <= t (paper Eq. 3-4). A dense mask would need (T P)^2 entries and rule out
+the fast kernels. Here each frame's queries meet the contiguous prefix of keys they may see, unmasked: the same result.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 
+@runtime_checkable
 class Context(Protocol):
     """What a block's attention asks for: the attended values of new tokens, given what came before."""
 
@@ -41,8 +42,8 @@ def check_window(window: int | None, sink: int) -> None:
 def visible_frames(frame: int, window: int | None, sink: int) -> list[int]:
     """Frames that `frame` sees, itself included.
 
-    Without a window all frames up to it; with a window W, the first `sink` frames, the latest W - sink, and itself: W counts
-    remembered frames, as in the release's streaming.
+    Without a window all frames up to it; with a window W, the first `sink` frames, the latest W - sink, and itself: W
+    counts remembered frames, as in the release's streaming.
     """
     if window is None or frame <= window:
         return list(range(frame + 1))

@@ -5,6 +5,7 @@ Sources: facebookresearch/dinov3 (.pth), timm (`eva.py`), Hugging Face `DINOv3Vi
 """
 
 import logging
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +19,15 @@ logger = logging.getLogger(__name__)
 
 StateDict = dict[str, Tensor]
 
-# No source has these: a DINOv3 has no camera token and Meta's mask token does not survive in timm.
-OPTIONAL_KEYS = {"camera_token", "aspect_embed.weight", "aspect_embed.bias", "mask_token", "mean", "std"}
+# What a layout may lack: a DINOv3 has no camera token, timm drops the mask token, and only we store mean and std.
+_DINOV3_LACKS = {"camera_token", "aspect_embed.weight", "aspect_embed.bias", "mask_token", "mean", "std"}
+OPTIONAL_KEYS: dict[str, set[str]] = {
+    "ours": set(),
+    "official": {"mean", "std"},
+    "meta": _DINOV3_LACKS,
+    "timm": _DINOV3_LACKS,
+    "hf": _DINOV3_LACKS,
+}
 
 
 def detect_layout(state: StateDict) -> str:
@@ -59,10 +67,16 @@ def _both_rows(registers: Tensor) -> Tensor:
 
 
 def from_meta(state: StateDict) -> StateDict:
-    """Meta's DINOv3: fold the bias mask, drop what is recomputed or used for local crops in training only."""
+    """Meta's DINOv3: fold the bias mask, drop what is recomputed or used for local crops in training only.
+
+    Raises:
+        ValueError: If a bias mask is not a number, as in a model that was built but never initialised.
+    """
     state = dict(state)
     for key in [k for k in state if k.endswith("qkv.bias_mask")]:
         mask = state.pop(key)
+        if mask.isnan().any():
+            raise ValueError(f"{key} is not a number: these weights were saved before they were initialised")
         bias = key.removesuffix("_mask")
         state[bias] = torch.where(mask > 0, state[bias], torch.zeros_like(state[bias]))
     state["register_token"] = _both_rows(state.pop("storage_tokens"))
@@ -71,7 +85,7 @@ def from_meta(state: StateDict) -> StateDict:
 
 
 def from_timm(state: StateDict) -> StateDict:
-    """timm's `_qkvb` and plain models: join q and v bias (and a zero k bias), rename."""
+    """Weights of timm's `_qkvb` and plain models: join q and v bias (and a zero k bias), rename."""
     state = {k: v for k, v in state.items() if not k.startswith(("rope.", "head."))}
     for key in [k for k in state if k.endswith("attn.q_bias")]:
         stem = key.removesuffix("q_bias")
@@ -148,7 +162,7 @@ def read_state(path: Path | str) -> StateDict:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no state dict.
+        ValueError: If it holds no state dict, or things whose loading could run code.
     """
     path = Path(path)
     if not path.is_file():
@@ -157,7 +171,12 @@ def read_state(path: Path | str) -> StateDict:
         from safetensors.torch import load_file
 
         return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors and plain values, or is no weights file; not loaded"
+        ) from error
     for wrapper in ("state_dict", "model", "teacher"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -173,18 +192,21 @@ def load_state(model: OmniStream, state: StateDict) -> list[str]:
     """Load weights in any known layout; returns the parameters they did not cover.
 
     Raises:
-        ValueError: If keys are left over or missing, a shape differs, or a non-zero bias has nowhere to go.
+        ValueError: If keys are left over or missing, a shape differs, a non-zero bias has nowhere to go, or the model
+            is on the meta device.
     """
+    if model.cls_token.is_meta:
+        raise ValueError("weights cannot be loaded into a model on the meta device; materialise it with to_empty first")
     layout = detect_layout(state)
     converted = CONVERTERS[layout](state)
     own = model.state_dict()
-    if layout != "ours" and model.arch.qkv_bias:
-        for i in range(model.num_layers):  # a plain timm model has no such bias, which is the same as zero
-            converted.setdefault(f"blocks.{i}.attn.qkv.bias", torch.zeros(3 * model.embed_dim))
+    if layout in ("timm", "hf") and model.arch.qkv_bias and not any(k.endswith("qkv.bias") for k in converted):
+        for i in range(model.num_layers):  # a model without these biases is one with zero biases
+            converted[f"blocks.{i}.attn.qkv.bias"] = torch.zeros(3 * model.embed_dim)
     unexpected = [k for k in converted if k not in own]
     if lossless := [k for k in unexpected if k.endswith("qkv.bias") and not converted[k].any()]:
         unexpected = [k for k in unexpected if k not in lossless]
-    missing = [k for k in own if k not in converted and k not in OPTIONAL_KEYS]
+    missing = [k for k in own if k not in converted and k not in OPTIONAL_KEYS[layout]]
     wrong = [
         f"{k}: {tuple(converted[k].shape)} for {tuple(own[k].shape)}"
         for k in own

@@ -1,9 +1,9 @@
 """Preallocated key-value cache with one slot per frame: never concatenated, never rolled.
 
-Without a window frame n goes to slot n and the capacity doubles when it is reached. With a window of W remembered frames
-there are W + 1 slots: the first `sink` frames keep theirs, later ones share the rest in turn. A frame is written before it
-attends, so the buffer then holds exactly the frames it may see; their keys carry their positions, so slot order is
-irrelevant and no mask is needed.
+Without a window frame n goes to slot n and the capacity doubles when it is reached. With a window of W remembered
+frames there are W + 1 slots: the first `sink` frames keep theirs, later ones share the rest in turn. A frame is written
+before it attends, so the buffer then holds exactly the frames it may see; their keys carry their positions, so slot
+order is irrelevant and no mask is needed.
 """
 
 import torch

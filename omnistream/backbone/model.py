@@ -17,7 +17,7 @@ from omnistream.backbone.rope import RopeLayout, check_layout, draw_scale, rope_
 from omnistream.backbone.variants import get_variant
 
 if TYPE_CHECKING:
-    from omnistream.backbone.stream import StreamSession
+    import omnistream.backbone.stream
 
 NUM_REGISTERS = 4
 
@@ -62,6 +62,9 @@ class OmniStream(nn.Module):
 
     Source: paper Sec. 3.2; facebookresearch/dinov3: dinov3/models/vision_transformer.py.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -203,7 +206,7 @@ class OmniStream(nn.Module):
         """
         if bad := [layer for layer in layers if not 0 <= layer < self.num_layers]:
             raise ValueError(f"layers {bad} do not exist; {self.variant} has blocks 0 to {self.num_layers - 1}")
-        B, T, _, H, W = images.shape
+        _, T, _, H, W = images.shape
         h, w = self.grid_size(H, W)
         tokens = self._embed(images, frame_indices, masks, camera_token, aspect_ratio)
         num_prefix = tokens.shape[2] - h * w
@@ -233,7 +236,7 @@ class OmniStream(nn.Module):
             camera=special[:, :, 1] if camera_token else None,
         )
 
-    def stream(self, **options: object) -> "StreamSession":
+    def stream(self, **options: object) -> "omnistream.backbone.stream.StreamSession":
         """A session that takes frames as they come; see `StreamSession` for the options."""
         from omnistream.backbone.stream import StreamSession
 

@@ -1,12 +1,12 @@
 """3D rotary positions over (frame, row, column), in the layouts the field uses.
 
-DINOv3 rotates pair e of a head, elements e and e + d/2, by one angle: the first d/4 pairs by the row, the rest by the column.
-OmniStream gives every element with index 3 modulo 4 to time (paper Sec. 3.2). Three layouts:
+DINOv3 rotates pair e of a head, elements e and e + d/2, by one angle: the first d/4 pairs by the row, the rest by the
+column. OmniStream gives every element with index 3 modulo 4 to time (paper Sec. 3.2). Three layouts:
 
-- `rotation` (default): DINOv3's pairs, with pairs 3, 7, 11, ... turned by time. A rotation, so scores depend on relative
-  position only.
-- `official`: what the released code does. Elements of the first half use the row, of the second half the column, so a pair is
-  turned by two different angles; needed to reproduce the released weights.
+- `rotation` (default): DINOv3's pairs, with pairs 3, 7, 11, ... turned by time. A rotation, so scores depend on
+  relative position only.
+- `official`: what the released code does. Elements of the first half use the row, of the second half the column, so a
+  pair is turned by two different angles; needed to reproduce the released weights.
 - `spatial`: DINOv3 itself, no time.
 
 Angles are computed in float64 and reduced to one turn before the cast, which keeps them exact for frame indices in the
@@ -55,7 +55,8 @@ def element_angles(
         head_dim: Width d of a head.
         layout: See the module.
 
-    Source: facebookresearch/dinov3: dinov3/layers/rope_position_encoding.py; Go2Heart/OmniStream: model/layers/rope3d.py.
+    Source: facebookresearch/dinov3: dinov3/layers/rope_position_encoding.py;
+        Go2Heart/OmniStream: model/layers/rope3d.py.
     """
     quarter = head_dim // 4
     device = t.device
@@ -101,8 +102,8 @@ def rope_tables(
     t = frame_indices.double() / FRAMES_PER_UNIT * time_scale
     y = patch_coordinates(height).to(device) * space_scale
     x = patch_coordinates(width).to(device) * space_scale
-    grid = torch.broadcast_tensors(t[:, None, None], y[None, :, None], x[None, None, :])
-    angles = element_angles(*grid, head_dim, layout).flatten(1, 2)  # [T, h*w, d]
+    t_grid, y_grid, x_grid = torch.meshgrid(t, y, x, indexing="ij")
+    angles = element_angles(t_grid, y_grid, x_grid, head_dim, layout).flatten(1, 2)  # [T, h*w, d]
     angles = torch.nn.functional.pad(angles, (0, 0, num_prefix, 0))
     return angles.cos().float(), angles.sin().float()
 

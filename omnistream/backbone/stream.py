@@ -2,17 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from typing_extensions import Self
 
 from omnistream.backbone.kv_cache import CacheContext, KVCache
-
-if TYPE_CHECKING:
-    from omnistream.backbone.model import BackboneOutput, OmniStream
+from omnistream.backbone.model import BackboneOutput, OmniStream
 
 _FROM_BACKBONE = "backbone"
 
@@ -20,8 +17,9 @@ _FROM_BACKBONE = "backbone"
 class StreamSession:
     """Encodes B streams frame by frame, exactly as one whole-clip forward would.
 
-    Runs without gradient and as in eval mode whatever the backbone's mode. The first step fixes batch size, image size and
-    device; a mismatch later is an error. Nothing is kept but the cache: with a window, memory is constant once it is full.
+    Runs without gradient and as in eval mode whatever the backbone's mode. The first step fixes batch size, image size
+    and device; a mismatch later is an error. Nothing is kept but the cache: with a window, memory is constant once it
+    is full.
 
     Args:
         backbone: Model to use; it is not copied.
@@ -45,9 +43,9 @@ class StreamSession:
 
     def __init__(
         self,
-        backbone: "OmniStream",
+        backbone: OmniStream,
         *,
-        window: int | None | str = _FROM_BACKBONE,
+        window: int | str | None = _FROM_BACKBONE,
         sink: int | str = _FROM_BACKBONE,
         cache_dtype: torch.dtype | None = None,
         max_frames: int | None = None,
@@ -78,7 +76,7 @@ class StreamSession:
         )
 
     @torch.no_grad()
-    def step(self, frames: Float[Tensor, "B S 3 H W"]) -> "BackboneOutput":
+    def step(self, frames: Float[Tensor, "B S 3 H W"]) -> BackboneOutput:
         """Features of the next S >= 1 frames of every stream.
 
         Args:
@@ -114,7 +112,7 @@ class StreamSession:
         self.frame_indices += S
         return output
 
-    def _encode(self, frames: Tensor, start: int, rows: Tensor | None) -> "BackboneOutput":
+    def _encode(self, frames: Tensor, start: int, rows: Tensor | None) -> BackboneOutput:
         assert self.cache is not None
         indices = torch.arange(start, start + frames.shape[1], device=frames.device)
         aspect = self.aspect_ratio if self.aspect_ratio is None or rows is None else self.aspect_ratio[rows]
@@ -123,7 +121,7 @@ class StreamSession:
             frames, indices, context, layers=self.layers, camera_token=self.camera_token, aspect_ratio=aspect
         )
 
-    def _encode_groups(self, frames: Tensor, starts: list[int]) -> "BackboneOutput":
+    def _encode_groups(self, frames: Tensor, starts: list[int]) -> BackboneOutput:
         """Streams that stand at different frames go through the model in groups of the same frame."""
         order, parts = [], []
         for start in starts:
@@ -143,13 +141,22 @@ class StreamSession:
         return type(first)(**{f.name: merge([getattr(p, f.name) for p in parts]) for f in fields(first)})
 
     def reset(self, rows: Iterable[int] | Int[Tensor, " R"] | None = None) -> None:
-        """Start streams anew: those in `rows`, or all. The cache stays allocated."""
+        """Start streams anew: those in `rows`, or all. The cache stays allocated.
+
+        Raises:
+            ValueError: If there is no such stream.
+        """
         if rows is None:
             self.frame_indices.zero_()
-        else:
-            self.frame_indices[torch.as_tensor(rows if isinstance(rows, Tensor) else list(rows)).cpu()] = 0
+            return
+        chosen = torch.as_tensor(rows if isinstance(rows, Tensor) else list(rows), dtype=torch.int64).cpu()
+        if self._layout is None:
+            return  # no stream has begun
+        if bad := [row for row in chosen.tolist() if not 0 <= row < len(self.frame_indices)]:
+            raise ValueError(f"cannot reset rows {bad}; the session has streams 0 to {len(self.frame_indices) - 1}")
+        self.frame_indices[chosen] = 0
 
-    def fork(self) -> Self:
+    def fork(self) -> "StreamSession":
         """An independent session that continues from here; for trying out several futures."""
         copy = self.__class__.__new__(self.__class__)
         copy.__dict__.update(self.__dict__)
@@ -198,4 +205,5 @@ class StreamSession:
             "cache_dtype": str(self.cache_dtype),
             "layers": list(self.layers),
             "camera_token": self.camera_token,
+            "aspect_ratio": None if self.aspect_ratio is None else self.aspect_ratio.tolist(),
         }

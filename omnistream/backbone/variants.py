@@ -42,7 +42,7 @@ class Variant:
         return self.embed_dim // self.num_heads
 
 
-# Sizes: facebookresearch/dinov3: dinov3/hub/backbones.py. Layers (4, 11, 17, 23) for 24 blocks: the released configuration.
+# Sizes: facebookresearch/dinov3: dinov3/hub/backbones.py. Layers (4, 11, 17, 23) of 24 blocks: the released setting.
 VARIANTS: dict[str, Variant] = {
     "vit_nano": Variant(
         embed_dim=64, num_layers=4, num_heads=2, hidden_dim=256, patch_size=8, default_layers=(0, 1, 2, 3),

@@ -1,5 +1,7 @@
 """`omnistream configs` and `omnistream models`: what there is to choose from."""
 
+from collections.abc import Sequence
+
 from omnistream.errors import UsageError
 from omnistream.packaged_configs import list_configs, summary
 
@@ -11,12 +13,17 @@ def configs(arguments: list[str]) -> None:
 
 
 def models(arguments: list[str]) -> None:
-    """Print the backbone variants."""
+    """Print size and description of every backbone variant."""
     _take_no_arguments("models", arguments)
     # The backbone imports torch; `omnistream configs` does without.
-    from omnistream.backbone import list_models
+    from omnistream.backbone import get_variant, list_models
 
-    print("\n".join(list_models()))
+    rows: list[tuple[str, ...]] = [("name", "width", "layers", "heads", "patch", "")]
+    for name in list_models():
+        variant = get_variant(name)
+        sizes = (variant.embed_dim, variant.num_layers, variant.num_heads, variant.patch_size)
+        rows.append((name, *map(str, sizes), variant.description))
+    _print_table(rows)
 
 
 def _take_no_arguments(command: str, arguments: list[str]) -> None:
@@ -24,7 +31,7 @@ def _take_no_arguments(command: str, arguments: list[str]) -> None:
         raise UsageError(f"`omnistream {command}` takes no arguments, got {' '.join(arguments)!r}")
 
 
-def _print_table(rows: list[tuple[str, str]]) -> None:
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, text in rows:
-        print(f"{name:<{width}}  {text}".rstrip())
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

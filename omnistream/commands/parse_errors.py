@@ -18,8 +18,6 @@ _NOISE = (
     "Subtypes: [",
     "Errors:",
     "Given value",
-    "Expected a <class 'NoneType'>",
-    "Expected a <class 'list'>",
     "Expected a path but",
     "Not a valid subclass of",
     "Subclass types expect",
@@ -39,7 +37,8 @@ def shorten(message: str, known_keys: Iterable[str] = ()) -> str:
     class_path: str | None = None
     for line in message.splitlines():
         text = line.strip().removeprefix("- ").strip()
-        if not text or text.startswith(_NOISE):
+        # A complaint without the value is about an alternative of another kind.
+        if not text or text.startswith(_NOISE) or re.fullmatch(r"Expected a <class '[^']+'>", text):
             continue
         if found := re.fullmatch(r'Parser key "([^"]+)":', text):
             path.append(found[1])
@@ -61,7 +60,8 @@ def _reason(text: str, class_path: str | None, known_keys: Iterable[str]) -> str
     if found := re.match(r"unrecognized arguments: (\S+)", text):
         return f"unexpected argument {found[1]!r}; options are written --key value"
     if found := re.match(r"Expected a (.+?)\. Got value: (.*)", text):
-        return f"expected {_type_name(found[1])}, got {found[2]!r}"
+        owner = f" (argument of {class_path})" if class_path else ""
+        return f"expected {_type_name(found[1])}, got {found[2]!r}{owner}"
     if found := re.match(r"module '([^']+)' has no attribute '([^']+)'", text):
         names = [name for name in dir(importlib.import_module(found[1])) if not name.startswith("_")]
         return f"no class {found[2]!r} in {found[1]}{did_you_mean(found[2], names)}"
@@ -98,6 +98,8 @@ def _keys_of(class_path: str) -> list[str]:
 
 
 def _type_name(text: str) -> str:
-    """`<class 'int'>` as `int`; other type notations without module names."""
+    """`<class 'int'>` as `int`, `Literal['a', 'b']` as its choices, other notations without module names."""
+    if found := re.search(r"Literal\[(.+)\]$", text):
+        return f"one of {found[1]}"
     plain = re.sub(r"<class '([^']+)'>", r"\1", text)
     return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", plain)

@@ -8,6 +8,9 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+# Classes that are imported can be named without their module in YAML; this also registers the strategy `fsdp2`.
+import omnistream.data
+import omnistream.tasks  # noqa: F401
 from omnistream.commands.overrides import prepare
 from omnistream.commands.parse_errors import shorten
 from omnistream.errors import UsageError
@@ -20,11 +23,16 @@ class SaveConfig(SaveConfigCallback):
     as `config.1.yaml`, `config.2.yaml` and so on, so no record is lost and no run stops because of it.
     """
 
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Called on rank zero only."""
-        if trainer.log_dir is None or getattr(trainer, "fast_dev_run", False):
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Called on every process; rank zero writes."""
+        folder = trainer.log_dir  # a collective: every process must ask
+        if self.already_saved or folder is None or getattr(trainer, "fast_dev_run", False):
             return
-        folder = Path(trainer.log_dir)
+        self.already_saved = True
+        if trainer.is_global_zero:
+            self._write(Path(folder))
+
+    def _write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / self.config_filename
         content = self.parser.dump(self.config, skip_none=False)
@@ -41,12 +49,12 @@ class OmniStreamCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that raises instead of leaving the process."""
-        return super().init_parser(**kwargs, exit_on_error=False)
+        return super().init_parser(**kwargs, prog="omnistream", exit_on_error=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and word what is wrong."""
         try:
-            super().parse_arguments(parser, args)
+            self.config = parser.parse_args(args)  # type: ignore[arg-type]
         except ArgumentError as error:
             assert isinstance(args, list)
             raise UsageError(shorten(str(error), self._known_keys(args[0]))) from error
@@ -80,7 +88,6 @@ def run(subcommand: str, arguments: list[str]) -> None:
             subclass_mode_data=True,
             seed_everything_default=0,
             save_config_callback=SaveConfig,
-            save_config_kwargs={"save_to_log_dir": False},
             args=[subcommand, *prepare(arguments)],
         )
     except MisconfigurationException as error:

@@ -59,7 +59,7 @@ class ImageFolder(Dataset[FrameClip]):
     ) -> None:
         self.root = existing_folder(root)
         self.size, self.crop, self.seed = size, crop, seed
-        self.quarantine = quarantine or Quarantine()
+        self.quarantine = Quarantine() if quarantine is None else quarantine
         files = find_files(self.root, IMAGE_SUFFIXES)
         self.classes = list(classes) if classes is not None else sorted({n for f in files if (n := self._class(f))})
         self._label = {name: label for label, name in enumerate(self.classes)}

@@ -7,7 +7,7 @@ Letters: N samples, T frames, H W pixels, M the samples one operation applies to
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -72,18 +72,18 @@ class PhotometricConfig:
     @classmethod
     def global_1(cls, blur: Blur = "released") -> "PhotometricConfig":
         """First global view of DINOv2 and DINOv3."""
-        return cls(**_DINO_COLOURS, blur_probability=0.0 if blur == "released" else 1.0)
+        return replace(_DINO_COLOURS, blur_probability=0.0 if blur == "released" else 1.0)
 
     @classmethod
     def global_2(cls, blur: Blur = "released") -> "PhotometricConfig":
         """Second global view of DINOv2 and DINOv3: the one that is sometimes solarized."""
         probability = 0.9 if blur == "released" else 0.1
-        return cls(**_DINO_COLOURS, blur_probability=probability, solarize_probability=0.2)
+        return replace(_DINO_COLOURS, blur_probability=probability, solarize_probability=0.2)
 
     @classmethod
     def local(cls) -> "PhotometricConfig":
         """Local views of DINOv2 and DINOv3; the inversion of blur changes nothing at 0.5."""
-        return cls(**_DINO_COLOURS, blur_probability=0.5)
+        return replace(_DINO_COLOURS, blur_probability=0.5)
 
     @classmethod
     def geometry(cls) -> "PhotometricConfig":
@@ -93,7 +93,7 @@ class PhotometricConfig:
         )
 
 
-_DINO_COLOURS = dict(
+_DINO_COLOURS = PhotometricConfig(
     brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, jitter_probability=0.8, grayscale_probability=0.2
 )
 

@@ -46,7 +46,9 @@ class Quarantine:
         self.file = None if file is None else Path(file)
         self._reasons: dict[str, str] = {}
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """Number of broken files known so far."""
         return len(self.reasons)
 
     @property
@@ -68,7 +70,7 @@ class Quarantine:
         self._read_file()
         if error.path not in self._reasons:
             self._reasons[error.path] = error.reason
-            logger.warning("skipped a broken file, the %d. so far: %s", len(self._reasons), error)
+            logger.warning("skipped broken file number %d: %s", len(self._reasons), error)
             self._append_file(error)
         self._check(num_files)
 
@@ -110,7 +112,7 @@ def read_or_resample(
     quarantine: Quarantine,
     max_tries: int = 8,
 ) -> Sample:
-    """Read a sample; where a file is broken, another one drawn by a rule of (seed, epoch, index, attempt).
+    """Read a sample; where a file is broken, another one drawn by a rule of (seed, epoch, index).
 
     Args:
         read: Reads the sample of a key; raises MediaReadError for a broken file.
@@ -119,7 +121,7 @@ def read_or_resample(
         num_files: Its files, for the limit of the quarantine.
         seed: Of the data set.
         quarantine: Records broken files.
-        max_tries: Samples tried in all.
+        max_tries: Different samples tried in all.
 
     Raises:
         IndexError: If the index is outside the data set.
@@ -128,12 +130,16 @@ def read_or_resample(
     wanted = sample_key(key)
     if not 0 <= wanted.index < num_samples:
         raise IndexError(f"index {wanted.index} is outside a data set of {num_samples} samples")
-    attempt = wanted
-    for number in range(max_tries):
+    tried, attempt = {wanted.index}, wanted
+    rng = sample_rng(seed, wanted, _RESAMPLE_SALT)
+    while True:
         try:
             return read(attempt)
         except MediaReadError as error:
             quarantine.add(error, num_files)
-        replacement = int(sample_rng(seed, wanted, _RESAMPLE_SALT + number).integers(num_samples))
-        attempt = SampleKey(wanted.epoch, replacement)
-    raise TooManyBrokenFilesError(f"{max_tries} samples in a row could not be read: {quarantine.summary()}")
+        if len(tried) >= min(max_tries, num_samples):
+            break
+        while attempt.index in tried:
+            attempt = SampleKey(wanted.epoch, int(rng.integers(num_samples)))
+        tried.add(attempt.index)
+    raise TooManyBrokenFilesError(f"{len(tried)} samples in a row could not be read: {quarantine.summary()}")

@@ -11,7 +11,7 @@ from omnistream.data.files import VIDEO_SUFFIXES, Split, existing_folder, find_f
 from omnistream.data.media.errors import VideoReadError
 from omnistream.data.media.resize import Crop, crop_square
 from omnistream.data.media.video import read_frames, verify_video
-from omnistream.data.media.video_probe import probe_video
+from omnistream.data.media.video_probe import VideoInfo, probe_video
 from omnistream.data.quarantine import NothingUsableError, Quarantine, read_or_resample
 from omnistream.data.sampling import SampleKey, sample_rng, sample_seed
 
@@ -46,7 +46,8 @@ class VideoFolder(Dataset[FrameClip]):
         val_fraction: Held-out part.
         random_start: Draw the start of each clip; otherwise clips are central.
         max_seconds: Refuse (as broken) videos longer than this, whose sequential decoding would take too long.
-        verify: Decode every video completely at its first use in a process, to find damage that decord does not report.
+        verify_seconds: Videos up to this long are decoded completely at their first use in a process, because decord
+            does not always report damage; 0 trusts all files.
         seed: Determines starts, random crops, replacements, and each sample's `seed`.
         quarantine: Records broken files; by default up to 20 % are skipped.
 
@@ -69,7 +70,7 @@ class VideoFolder(Dataset[FrameClip]):
         val_fraction: float = 0.1,
         random_start: bool = True,
         max_seconds: float | None = None,
-        verify: bool = False,
+        verify_seconds: float = 60.0,
         seed: int = 0,
         quarantine: Quarantine | None = None,
     ) -> None:
@@ -77,9 +78,9 @@ class VideoFolder(Dataset[FrameClip]):
             raise ValueError(f"expected num_frames and stride from 1, got {num_frames} and {stride}")
         self.root = existing_folder(root)
         self.num_frames, self.stride, self.size, self.crop, self.seed = num_frames, stride, size, crop, seed
-        self.random_start, self.max_seconds, self.verify = random_start, max_seconds, verify
-        self.quarantine = quarantine or Quarantine()
-        self._verified: set[Path] = set()
+        self.random_start, self.max_seconds, self.verify_seconds = random_start, max_seconds, verify_seconds
+        self.quarantine = Quarantine() if quarantine is None else quarantine
+        self._verified: set[str] = set()
         files = find_files(self.root, VIDEO_SUFFIXES)
         self.files = split_items(files, split, val_fraction)
         if files and not self.files:
@@ -105,14 +106,19 @@ class VideoFolder(Dataset[FrameClip]):
             quarantine=self.quarantine,
         )
 
+    def _check(self, info: VideoInfo) -> None:
+        if self.max_seconds is not None and info.num_frames > self.max_seconds * info.fps:
+            raise VideoReadError(
+                info.path, f"{info.num_frames} frames are longer than the {self.max_seconds} s allowed"
+            )
+        if info.path not in self._verified and info.num_frames <= self.verify_seconds * info.fps:
+            verify_video(info.path)
+            self._verified.add(info.path)
+
     def _read(self, key: SampleKey) -> FrameClip:
         path = self.files[key.index]
         info = probe_video(path)
-        if self.max_seconds is not None and info.num_frames > self.max_seconds * info.fps:
-            raise VideoReadError(path, f"{info.num_frames} frames are longer than the {self.max_seconds} s allowed")
-        if self.verify and path not in self._verified:
-            verify_video(path)
-            self._verified.add(path)
+        self._check(info)
         rng = sample_rng(self.seed, key, _CLIP_SALT)
         start_rng = rng if self.random_start else None
         positions = clip_positions(info.num_frames, self.num_frames, self.stride, start_rng)

@@ -136,7 +136,7 @@ class FinalReport(Callback):
         page = ReportPage(self.title)
         if self.text:
             page.add_text(self.text)
-        rows = collect_figures([pl_module, *tasks_of(pl_module).values(), *trainer.callbacks])
+        rows = collect_figures([pl_module, *tasks_of(pl_module).values(), *trainer.callbacks])  # type: ignore[attr-defined]
         if rows:
             page.add_figures(rows)
         page.add_info(run_info(trainer, pl_module, seconds=time.monotonic() - self._start))

@@ -17,8 +17,7 @@ from omnistream.report.sheet import (
     wrap,
 )
 
-TEXT_WIDTH, TOP, GAP = 470, 36, 12
-COLUMNS = 62
+TEXT_WIDTH, TOP, GAP = 470, 56, 12
 LINE_HEIGHT = 18
 
 
@@ -70,7 +69,7 @@ def draw_captions(picture: CaptionPicture, *, max_frames: int = 3, tile: int = 1
     ]
     sheet = Sheet(left + TEXT_WIDTH, TOP + sum(heights) + GAP * len(heights))
     sheet.write("Generated text against truth", GAP, 8, size=11, bold=True)
-    sheet.write("boxes: blue truth, orange generated", left, 11, color=MUTED_COLOR)
+    sheet.write("boxes: blue truth, orange generated", GAP, 30, color=MUTED_COLOR)
     y = TOP
     for strip, parts, height in zip(strips, texts, heights, strict=True):
         sheet.paste(strip, GAP, y)
@@ -94,10 +93,16 @@ def _strip(item: CaptionItem, max_frames: int, tile: int) -> np.ndarray:
 
 
 def _paragraphs(item: CaptionItem) -> list[tuple[str, str, str]]:
-    parts = [("instruction", wrap(item.instruction, COLUMNS, 3), MUTED_COLOR)] if item.instruction else []
-    parts.append(("truth", wrap(item.truth or "(nothing)", COLUMNS, 6), _hex(TRUTH_COLOR)))
-    parts.append(("generated", wrap(item.generated or "(nothing)", COLUMNS, 6), _hex(PREDICTION_COLOR)))
+    parts = [("instruction", wrap(item.instruction, TEXT_WIDTH - 2 * GAP, 3), MUTED_COLOR)] if item.instruction else []
+    parts.append(("truth", wrap(_visible(item.truth), TEXT_WIDTH - 2 * GAP, 6), _hex(TRUTH_COLOR)))
+    parts.append(("generated", wrap(_visible(item.generated), TEXT_WIDTH - 2 * GAP, 6), _hex(PREDICTION_COLOR)))
     return parts
+
+
+def _visible(text: str) -> str:
+    """Text with a dot for every character that cannot be printed; an untrained decoder writes many."""
+    shown = "".join(character if character.isprintable() or character == "\n" else "·" for character in text)
+    return shown if shown.strip() else "(nothing)"
 
 
 def _text_height(text: str) -> int:

@@ -27,13 +27,14 @@ def collect_pictures(module: LightningModule, batch: Any, limit: int) -> dict[st
         batch: The validation batch of the module.
         limit: Samples to show at most, per task.
     """
+    backbone = module.get_submodule("backbone")
     if isinstance(module, Draws):
-        return dict(module.pictures(module.backbone, batch, limit))
+        return dict(module.pictures(backbone, batch, limit))
     found: dict[str, Picture] = {}
     parts = batch if isinstance(batch, Mapping) else {}
     for name, task in tasks_of(module).items():
         if isinstance(task, Draws) and parts.get(name) is not None:
-            pictures = task.pictures(module.backbone, parts[name], limit)
+            pictures = task.pictures(backbone, parts[name], limit)
             found |= {f"{name}/{key}": picture for key, picture in pictures.items()}
     return found
 

@@ -14,9 +14,12 @@ from matplotlib.axes import Axes
 
 from omnistream.report.sheet import MUTED_COLOR, Sheet
 
-PALETTE = ("#1f77b4", "#d65d0e", "#2a9d5c", "#c03a8e", "#7a5cc9", "#8c6d31", "#17a2b8", "#5b6470")
+PALETTE = (
+    *("#1f77b4", "#d65d0e", "#2a9d5c", "#c03a8e", "#7a5cc9", "#8c6d31", "#17a2b8", "#5b6470"),
+    *("#e0a100", "#0b3d91", "#ff7f9e", "#111111"),
+)
 RATES = ("learning rate", "frames per second", "gradient norm")
-PANEL_WIDTH, PANEL_HEIGHT, TOP = 380, 262, 40
+PANEL_WIDTH, PANEL_HEIGHT, TOP = 390, 290, 40
 
 
 @dataclass(frozen=True)
@@ -106,11 +109,11 @@ class Line:
 
 
 def panels(scalars: Mapping[str, Series]) -> dict[str, list[Line]]:
-    """Which curves share a panel: one panel per task, then all losses together, then rates.
+    """Which curves share a panel: one panel per task (and micro-batch), then all losses, then rates.
 
-    A name is `{stage}/{task}/{term}`; a name without a task (`train/loss`) goes to the panel "total". Learning rates,
-    frames/s and gradient norms have their own panels. `epoch` and the like, which are no `train/` or `val/` number,
-    are left out.
+    A name is `{stage}/{task}/{term}` or `{stage}/{task}/{micro-batch}/{term}`; a name without a task (`train/loss`)
+    goes to the panel "total". Learning rates, frames/s and gradient norms have their own panels. `epoch` and the
+    like, which are no `train/` or `val/` number, are left out.
     """
     tasks: dict[str, list[Line]] = defaultdict(list)
     rest: dict[str, list[Line]] = defaultdict(list)
@@ -118,14 +121,14 @@ def panels(scalars: Mapping[str, Series]) -> dict[str, list[Line]]:
         stage, _, key = name.removesuffix("_step").removesuffix("_epoch").partition("/")
         if "learning_rate" in name or name.startswith("lr") or key.split("/")[0] == "lr":
             rest["learning rate"].append(Line(name, "train", series))
+        elif "grad_norm" in name:
+            rest["gradient norm"].append(Line(key.split("/")[-1], "train", series))
         elif stage not in ("train", "val"):
             continue
         elif "frames_per_second" in key:
             rest["frames per second"].append(Line("frames/s", stage, series))
-        elif "grad_norm" in key or "gradient_norm" in key:
-            rest["gradient norm"].append(Line(key, stage, series))
         elif "/" in key:
-            task, term = key.split("/", 1)
+            task, term = key.rsplit("/", 1)
             tasks[task].append(Line(term, stage, series))
         else:
             rest["total"].append(Line(key, stage, series))
@@ -192,4 +195,4 @@ def _draw_panel(axes: Axes, title: str, lines: list[Line]) -> None:
     if axes.get_yscale() == "linear":
         axes.ticklabel_format(axis="y", scilimits=(-3, 4))
     if len(labels) > 1:
-        axes.legend(fontsize=7, frameon=False, ncols=2 if len(labels) > 4 else 1)
+        axes.legend(fontsize=7, framealpha=0.7, edgecolor="none", ncols=2 if len(labels) > 4 else 1)

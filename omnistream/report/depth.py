@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from omnistream.report.protocol import DepthPicture
-from omnistream.report.sheet import MUTED_COLOR, Scale, Sheet, fit, robust_scale, spread, to_frames
+from omnistream.report.sheet import MUTED_COLOR, Scale, Sheet, fit, robust_scale, spread, text_width, to_frames
 
 ERROR_SCALE = Scale(0.0, 0.5, "magma")
 """Relative error; fixed, so that pictures of different steps can be compared."""
@@ -84,9 +84,11 @@ def draw_depth(picture: DepthPicture, *, max_frames: int = 8, tile: int | None =
         rows.append(("confidence", colors.confidence))
     tiles = [(label, [fit(images[i], tile, smooth=label == "frames") for i in shown]) for label, images in rows]
     height, width = tiles[0][1][0].shape[:2]
-    right = LABEL_WIDTH + max(len(shown) * (width + GAP), 470 - BAR_WIDTH)
-    sheet = Sheet(right + BAR_WIDTH, TOP + len(rows) * (height + GAP) + 6)
-    _write_title(sheet, picture, colors)
+    subtitle = _subtitle(picture, colors.depth_scale)
+    right = max(LABEL_WIDTH + len(shown) * (width + GAP) + BAR_WIDTH, round(text_width(subtitle)) + 20)
+    sheet = Sheet(right, TOP + len(rows) * (height + GAP) + 6)
+    sheet.write(f"Depth against truth: Abs Rel {colors.abs_rel:.3f}", 8, 8, size=11, bold=True)
+    sheet.write(subtitle, 8, 30, color=MUTED_COLOR)
     for row, (label, images) in enumerate(tiles):
         y = TOP + row * (height + GAP)
         sheet.write(label, 8, y + 4, color=MUTED_COLOR)
@@ -97,12 +99,11 @@ def draw_depth(picture: DepthPicture, *, max_frames: int = 8, tile: int | None =
     return sheet.pixels()
 
 
-def _write_title(sheet: Sheet, picture: DepthPicture, colors: DepthColors) -> None:
+def _subtitle(picture: DepthPicture, scale: Scale) -> str:
     unit = f" {picture.unit}" if picture.unit else ""
-    extent = f"{colors.depth_scale.low:.3g} to {colors.depth_scale.high:.3g}{unit}"
+    extent = f"{scale.low:.3g} to {scale.high:.3g}{unit}"
     text = f"one scale for truth and prediction: {extent} (2-98 % of truth); grey: no truth"
-    sheet.write(f"Depth against truth: Abs Rel {colors.abs_rel:.3f}", 8, 8, size=11, bold=True)
-    sheet.write(text + (f"; {picture.note}" if picture.note else ""), 8, 30, color=MUTED_COLOR)
+    return text + (f"; {picture.note}" if picture.note else "")
 
 
 def _write_bars(sheet: Sheet, colors: DepthColors, *, x: int, height: int, unit: str) -> None:

@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from omnistream.report.protocol import FeaturesPicture
-from omnistream.report.sheet import MUTED_COLOR, Sheet, fit, spread, to_frames
+from omnistream.report.sheet import MUTED_COLOR, Sheet, fit, spread, text_width, to_frames
 
 
 def pca_colors(features: Float[Tensor, "T h w D"]) -> tuple[Float[Tensor, "T h w 3"], float]:
@@ -62,10 +62,12 @@ def draw_features(
     frames = [fit(frame, tile) for frame in to_frames(picture.images[shown])]
     height, width = frames[0].shape[:2]
     label_width, gap, top = 76, 4, 52
-    sheet = Sheet(label_width + max(len(shown) * (width + gap), 420), top + 2 * (height + gap) + 6)
-    sheet.write("Patch features: three principal components as colours", 8, 8, size=11, bold=True)
     _, h, w, d = picture.features.shape
     text = f"one basis for the whole clip; {h}x{w} patches of width {d}; the three explain {share:.0%} of the variance"
+    sheet = Sheet(
+        max(label_width + len(shown) * (width + gap), round(text_width(text)) + 20), top + 2 * (height + gap) + 6
+    )
+    sheet.write("Patch features: three principal components as colours", 8, 8, size=11, bold=True)
     sheet.write(text, 8, 29, color=MUTED_COLOR)
     for row, label in enumerate(("frames", "features")):
         sheet.write(label, 8, top + row * (height + gap) + 4, color=MUTED_COLOR)

@@ -15,7 +15,6 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from typing_extensions import Self
 
 from omnistream.report.figures import FigureRow
 
@@ -40,20 +39,20 @@ class ReportPage:
         self.info: dict[str, str] = {}
         self._sections: list[str] = []
 
-    def add_info(self, info: Mapping[str, object], title: str = "Run") -> Self:
+    def add_info(self, info: Mapping[str, object], title: str = "Run") -> "ReportPage":
         """A list of names and values: variant, parameters, steps, machine, versions, command."""
         values = {name: str(value) for name, value in info.items()}
         self.info |= values
         rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in values.items())
         return self._add(title, f'<div class="card"><dl>{rows}</dl></div>')
 
-    def add_figures(self, rows: Iterable[FigureRow], title: str = "Figures") -> Self:
+    def add_figures(self, rows: Iterable[FigureRow], title: str = "Figures") -> "ReportPage":
         """A table of figures with baseline, ratio, required bound and result in plain words."""
         rows = list(rows)
         self.figures += rows
         return self._add(title, f'{_summary_html(rows)}<div class="card wide">{_figures_html(rows)}</div>')
 
-    def add_picture(self, title: str, image: UInt8[np.ndarray, "H W 3"] | bytes, caption: str = "") -> Self:
+    def add_picture(self, title: str, image: UInt8[np.ndarray, "H W 3"] | bytes, caption: str = "") -> "ReportPage":
         """A picture with its caption.
 
         Args:
@@ -75,21 +74,21 @@ class ReportPage:
         self._sections.append(f'<figure class="card"><h3>{escape(title)}</h3>{picture}{text}</figure>')
         return self
 
-    def add_text(self, text: str, title: str = "") -> Self:
+    def add_text(self, text: str, title: str = "") -> "ReportPage":
         """Paragraphs of plain text, separated by empty lines."""
         paragraphs = (part.strip() for part in text.split("\n\n"))
         return self._add(title, "".join(f"<p>{escape(part)}</p>" for part in paragraphs if part))
 
-    def add_heading(self, title: str) -> Self:
+    def add_heading(self, title: str) -> "ReportPage":
         """A heading over the pictures that follow."""
         return self._add(title, "")
 
-    def add_collapsed(self, title: str, text: str) -> Self:
+    def add_collapsed(self, title: str, text: str) -> "ReportPage":
         """Preformatted text that opens on a click, such as the configuration."""
         content = f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
         return self._add("", f'<div class="card">{content}</div>')
 
-    def _add(self, title: str, html: str) -> Self:
+    def _add(self, title: str, html: str) -> "ReportPage":
         heading = f"<h2>{escape(title)}</h2>" if title else ""
         self._sections.append(heading + html)
         return self

@@ -12,7 +12,7 @@ from omnistream.cameras import align_similarity, apply_similarity
 from omnistream.report.protocol import CameraPicture
 from omnistream.report.sheet import MUTED_COLOR, PREDICTION_COLOR, TRUTH_COLOR, Sheet
 
-PANEL, TOP, MARGIN = 340, 78, 56
+PANEL, TOP, MARGIN = 340, 78, 68
 STRAIGHT = 0.02
 """A path whose second principal extent is below this share of the first counts as straight."""
 

@@ -3,7 +3,6 @@
 Matplotlib's object interface with the Agg canvas draws the text; no pyplot, so no global state and no window.
 """
 
-import textwrap
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +10,15 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Shaped, UInt8
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from PIL import Image
 from torch import Tensor
 
 DPI = 100
+FONT_SIZE = 9.5
 INVALID = (128, 128, 128)
 """Colour of pixels that carry no truth."""
 TRUTH_COLOR = (31, 119, 180)
@@ -120,7 +122,7 @@ class Sheet:
         x: float,
         y: float,
         *,
-        size: float = 9.5,
+        size: float = FONT_SIZE,
         color: str = TEXT_COLOR,
         bold: bool = False,
         **style: str,
@@ -139,7 +141,7 @@ class Sheet:
             parse_math=False,
         )
 
-    def axes(self, x: int, y: int, width: int, height: int) -> "object":
+    def axes(self, x: int, y: int, width: int, height: int) -> Axes:
         """Matplotlib axes over this rectangle."""
         box = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
         return self.figure.add_axes(box)
@@ -153,9 +155,39 @@ class Sheet:
         return image
 
 
-def wrap(text: str, columns: int, lines: int) -> str:
-    """Text broken to `columns` characters and cut to `lines` lines, with an ellipsis where it was cut."""
-    parts = [part for paragraph in text.splitlines() or [""] for part in textwrap.wrap(paragraph, columns) or [""]]
+def text_width(text: str, size: float = FONT_SIZE) -> float:
+    """Width in pixels of one line of text on a sheet."""
+    renderer = FigureCanvasAgg(Figure(dpi=DPI)).get_renderer()
+    return float(renderer.get_text_width_height_descent(text, FontProperties(size=size), False)[0])
+
+
+def wrap(text: str, width: int, lines: int) -> str:
+    """Text broken to `width` pixels, inside words where need be, and cut to `lines` lines with an ellipsis."""
+    parts: list[str] = []
+    for paragraph in text.splitlines() or [""]:
+        parts += _broken(paragraph, width, lines + 1 - len(parts))
     if len(parts) > lines:
-        parts = [*parts[: lines - 1], parts[lines - 1][: columns - 2] + " …"]
+        parts = [*parts[: lines - 1], _fitting(parts[lines - 1], width - 16) + " …"]
     return "\n".join(parts)
+
+
+def _broken(paragraph: str, width: int, limit: int) -> list[str]:
+    """At most `limit` lines of one paragraph."""
+    rest = paragraph.strip()
+    parts: list[str] = []
+    while rest and len(parts) < limit:
+        part = _fitting(rest, width)
+        if len(part) < len(rest) and rest[len(part)] != " " and " " in part:
+            part = part[: part.rindex(" ")]
+        parts.append(part.rstrip())
+        rest = rest[len(part) :].lstrip()
+    return parts if parts or limit <= 0 else [""]
+
+
+def _fitting(text: str, width: int) -> str:
+    """The longest beginning of `text` that is at most `width` pixels wide, at least one character."""
+    low, high = 1, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if text_width(text[:middle]) <= width else (low, middle - 1)
+    return text[:low]

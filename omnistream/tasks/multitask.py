@@ -1,7 +1,6 @@
 """One backbone, many objectives, one optimiser step (paper Sec. 3.3 and 4.2)."""
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from omnistream.backbone import OmniStream
-from omnistream.data.batch import Batch
 from omnistream.distributed import all_reduce, world_size
 from omnistream.parallel import (
     average_gradients,
@@ -97,7 +95,6 @@ class MultiTaskModule(LightningModule):
             task.build(backbone)
         self.register_buffer("batch_count", torch.zeros((), dtype=torch.int64))
         self._skipped_in_a_row = 0
-        self._clock = time.perf_counter()
         self._configured = False
 
     @property
@@ -147,7 +144,7 @@ class MultiTaskModule(LightningModule):
         self.lr_schedulers().step()  # type: ignore[union-attr]
         for task in self.objectives.values():
             task.after_step(self.backbone, self.global_step)
-        self._log_speed(batch)
+        self.log("train/lr", optimizer.param_groups[0]["lr"], batch_size=1)  # type: ignore[union-attr]
 
     def _accumulate(self, batch: dict[str, Any]) -> str | None:
         """Forward and backward of every task; returns what became non-finite, if anything did."""
@@ -214,32 +211,16 @@ class MultiTaskModule(LightningModule):
         values = {f"{stage}/{path}/{term}": value.detach() for term, value in terms.items()}
         self.log_dict(values, batch_size=1, sync_dist=stage == "val", add_dataloader_idx=False)
 
-    def _log_speed(self, batch: Any) -> None:
-        now = time.perf_counter()
-        frames = count_frames([batch[name] for name in self.tasks]) * world_size()
-        self.log("train/frames_per_second", frames / max(now - self._clock, 1e-9), batch_size=1)
-        self.log("train/lr", self.optimizers().param_groups[0]["lr"], batch_size=1)  # type: ignore[union-attr]
-        self._clock = now
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Restart the clock after validation or at the start, so that frames/s counts training alone."""
-        if batch_idx == 0:
-            self._clock = time.perf_counter()
-
-    def on_validation_end(self) -> None:
-        """See `on_train_batch_start`."""
-        self._clock = time.perf_counter()
-
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Losses and metrics of every task whose batch is there."""
         for name, task in self.objectives.items():
-            if batch.get(name) is None:
+            if not has_data(batch.get(name)):
                 continue
             for part, micro_batch in task.micro_batches(batch[name]).items():
                 path = f"{name}/{part}" if part else name
                 loss = task.compute(self.backbone, micro_batch, self.global_step)
                 self._log_terms("val", path, {**loss.terms, "loss": loss.total})
-                task.update_metrics(self.backbone, micro_batch)
+                task.update_metrics(self.backbone, micro_batch, loss)
 
     def on_validation_epoch_end(self) -> None:
         """Log every task's metrics."""
@@ -255,14 +236,6 @@ class MultiTaskModule(LightningModule):
         return {"cls": output.cls, "last": output.last}
 
 
-def count_frames(batch: Any) -> int:
-    """Frames in a batch of any nesting: the product of all axes of its uint8 tensors but the last three."""
-    if isinstance(batch, dict):
-        return sum(count_frames(value) for value in batch.values())
-    if isinstance(batch, list | tuple):
-        return sum(count_frames(value) for value in batch)
-    if isinstance(batch, Batch):
-        return sum(count_frames(value) for value in vars(batch).values() if isinstance(value, Tensor))
-    if isinstance(batch, Tensor) and batch.dtype == torch.uint8 and batch.ndim > 3:
-        return batch.shape[:-3].numel()
-    return 0
+def has_data(batch: Any) -> bool:
+    """Whether a task's validation batch holds anything: loaders that have ended give None, alone or in a dictionary."""
+    return any(has_data(part) for part in batch.values()) if isinstance(batch, dict) else batch is not None

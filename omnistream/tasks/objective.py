@@ -72,8 +72,8 @@ class Objective(LightningModule):
     def after_step(self, backbone: nn.Module, step: int) -> None:
         """Called after the optimiser step with the number of steps now done; an EMA teacher is updated here."""
 
-    def update_metrics(self, backbone: nn.Module, batch: Any) -> None:
-        """Add one validation micro-batch to the task's metrics; a task without metrics leaves it out."""
+    def update_metrics(self, backbone: nn.Module, batch: Any, loss: ObjectiveLoss) -> None:
+        """Add one validation micro-batch, whose loss was computed, to the metrics; a task without metrics has none."""
 
     def compute_metrics(self) -> dict[str, Tensor]:
         """The task's metrics since the last call, by name, and a fresh start; called at the end of validation."""
@@ -116,7 +116,7 @@ class Objective(LightningModule):
             prefix = f"val/{name}/" if name else "val/"
             self.log_dict({prefix + term: value for term, value in loss.terms.items()}, batch_size=1, sync_dist=True)
             self.log(f"{prefix}loss", loss.total, batch_size=1, sync_dist=True)
-            self.update_metrics(self.backbone, part)
+            self.update_metrics(self.backbone, part, loss)
 
     def on_validation_epoch_end(self) -> None:
         """Alone: log the task's metrics."""

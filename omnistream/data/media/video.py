@@ -164,8 +164,8 @@ def _decode_all(path: str) -> Iterator[tuple[int, VideoFrame, bool]]:
 def verify_video(path: str | Path) -> int:
     """Decode every frame once and count them.
 
-    decord hides damage inside packets: it returns the decoder's patched pictures without an error. Only decoding with
-    PyAV shows it, so collections of doubtful origin are worth one pass.
+    decord hides damage inside packets: depending on how far its thread has got, it returns the decoder's patched
+    pictures without an error. Decoding with PyAV always shows it.
 
     Raises:
         VideoReadError: If the file is damaged anywhere or ends before the announced number of frames.

@@ -62,7 +62,7 @@ class SceneDataset(Dataset[SceneClip]):
         self.size = (size, size) if isinstance(size, int) else size
         self.sampling = sampling or ClipSampling()
         self.split, self.enlarge, self.seed = split, enlarge, seed
-        self.quarantine = quarantine or Quarantine()
+        self.quarantine = Quarantine() if quarantine is None else quarantine
         if min(self.size) < 1 or enlarge < 0:
             raise ValueError(f"expected a positive size and enlarge from 0, got {self.size} and {enlarge}")
         found = self.find_sequences(self.root)

@@ -1,5 +1,6 @@
 """The causal language model that speaks about visual tokens: Qwen3, pretrained or tiny and random."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ class DecoderConfig:
 
     hidden_size: int = 128
     """Width."""
-    num_layers: int = 3
+    num_layers: int = 2
     """Transformer blocks."""
     num_heads: int = 4
     """Query heads."""
@@ -62,10 +63,15 @@ def random_llm(config: DecoderConfig, vocab_size: int) -> nn.Module:
 
 
 def pretrained_llm(name: str | Path) -> nn.Module:
-    """A causal language model by hub name or local folder, in float32 (master weights; autocast sets the compute dtype)."""
+    """A causal language model by hub name or local folder, with float32 weights; autocast sets the compute dtype."""
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+
+
+def _cache_argument(model: nn.Module) -> str:
+    # transformers 5.24 renamed it; the old name goes in 5.40.
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def token_losses(
@@ -73,8 +79,8 @@ def token_losses(
 ) -> Float[Tensor, " N"]:
     """Cross-entropy of every row in float32, with at most `chunk_size` rows of logits in memory at a time.
 
-    Each chunk is recomputed in the backward pass: with Qwen3's 151,936 rows the logits would be the largest tensor of the
-    whole step.
+    Each chunk is recomputed in the backward pass: with Qwen3's 151,936 rows the logits would be the largest tensor of
+    the whole step.
 
     Args:
         hidden: Final hidden states at positions whose next token is asked for.
@@ -93,20 +99,21 @@ def token_losses(
 class DecoderOutput(NamedTuple):
     """What `CaptionDecoder` returns.
 
-    `loss` [B]: summed token loss of each sample. `count` [B]: its answer tokens. `generated`: token ids of each answer
-    without im_end, where generation was asked for.
+    A tuple, not a dataclass, so that FSDP2 finds the tensors in it. `loss` [B]: summed token loss of each sample.
+    `num_tokens` [B]: its answer tokens. `generated`: token ids of each answer, without im_end, if asked to generate.
     """
 
     loss: Tensor | None
-    count: Tensor | None
+    num_tokens: Tensor | None
     generated: list[list[int]] | None
 
 
 class CaptionDecoder(nn.Module):
     """Token loss or greedy answers of a causal language model given visual tokens.
 
-    Everything goes through `forward`, also the output projection, the loss and generation, so that a wrapper that gathers
-    parameters around `forward` (FSDP2) may shard this module as a whole and its transformer blocks, but not `lm_head` alone.
+    Everything goes through `forward`, also the output projection, the loss and generation, so that a wrapper that
+    gathers parameters around `forward` (FSDP2) may shard this module as a whole and its transformer blocks, but not the
+    output projection alone.
 
     Args:
         llm: A causal language model of transformers.
@@ -131,16 +138,16 @@ class CaptionDecoder(nn.Module):
         super().__init__()
         self.llm: Any = llm
         self.tokenizer, self.loss_chunk_size = tokenizer, loss_chunk_size
-        rows, self.embed_dim = llm.get_input_embeddings().weight.shape
+        rows, self.embed_dim = self.llm.get_input_embeddings().weight.shape
         if rows < tokenizer.vocab_size:
             raise ValueError(
-                f"the language model has {rows} embedding rows, its tokenizer {tokenizer.vocab_size} tokens"
+                f"the decoder has {rows} embedding rows for {tokenizer.vocab_size} tokens; use its own tokenizer"
             )
         llm.requires_grad_(trainable)
         if activation_checkpointing:
             # transformers 5 renamed it and warns at the old name.
-            new_name = getattr(llm, "activation_checkpointing_enable", None)
-            (new_name or llm.gradient_checkpointing_enable)()
+            new_name = getattr(self.llm, "activation_checkpointing_enable", None)
+            (new_name or self.llm.gradient_checkpointing_enable)()
 
     def forward(
         self, visual: Float[Tensor, "B N E"], chats: Sequence[Chat], max_new_tokens: int | None = None
@@ -183,13 +190,14 @@ class CaptionDecoder(nn.Module):
 
         control = self.tokenizer.control
         weight = self.llm.get_output_embeddings().weight
-        mask, inputs, cache = batch.attended.long(), self._embed(batch, visual), DynamicCache()
+        mask, inputs = batch.attended.long(), self._embed(batch, visual)
+        cache = {_cache_argument(self.llm.model): DynamicCache()}
         positions = (mask.cumsum(1) - 1).clamp_min(0)
         finished = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)
         tokens: list[Tensor] = []
         for _ in range(max_new_tokens):
             output = self.llm.model(
-                inputs_embeds=inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+                inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=True, **cache
             )
             token = F.linear(output.last_hidden_state[:, -1], weight).argmax(-1)
             finished |= (token == control.im_end) | (token == control.endoftext)

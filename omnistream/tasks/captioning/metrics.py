@@ -33,9 +33,10 @@ class CaptionSample:
 
 
 class CaptionMetrics(nn.Module):
-    """Token loss over all samples; over generated ones exact match, word accuracy, and box IoU where boxes are asked for.
+    """Token loss over all samples; exact match, word accuracy and box IoU of the generated ones.
 
-    `exact_match` compares the words without boxes; so does `word_accuracy`, which allows any order.
+    `exact_match` compares the words without boxes, and so does `word_accuracy`, in any order. `box_iou` counts
+    only samples that ask for boxes.
     """
 
     def __init__(self) -> None:
@@ -57,6 +58,7 @@ class CaptionMetrics(nn.Module):
 
     def compute(self) -> dict[str, Tensor]:
         """All metrics by name; those without any sample on any process are left out."""
+        self.update([])  # torchmetrics warns about metrics that were never updated, but here that is no mistake
         # Computing first: it sums over processes, so that all of them leave out the same ones.
         return {name: value for name, metric in self.named_children() if (value := metric.compute()).isfinite()}  # type: ignore[operator]
 

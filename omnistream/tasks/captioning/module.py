@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from omnistream.backbone import OmniStream
 from omnistream.data.batch import CaptionClip, TextTarget
 from omnistream.distributed import average_count
+from omnistream.report.protocol import Picture
 from omnistream.tasks.captioning.chat import Chat, chat
 from omnistream.tasks.captioning.decoder import (
     CaptionDecoder,
@@ -20,18 +22,25 @@ from omnistream.tasks.captioning.decoder import (
     random_llm,
 )
 from omnistream.tasks.captioning.metrics import CaptionMetrics, CaptionSample
+from omnistream.tasks.captioning.pictures import captioning_pictures
 from omnistream.tasks.captioning.projector import Projector, TokenReduction
 from omnistream.tasks.captioning.prompts import Wording, word
 from omnistream.tasks.captioning.tokenizer import ByteTokenizer, PretrainedTokenizer, Tokenizer
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
 
+if TYPE_CHECKING:
+    pass
 
-class SummedLoss(NamedTuple):
-    """`total`: cross-entropy in nats summed over answer tokens. `count`: the number of them."""
+
+@dataclass(frozen=True)
+class SummedLoss:
+    """A sum over answer tokens and their number; sums of many batches make an exact mean."""
 
     total: Tensor
+    """Cross-entropy in nats, summed."""
     count: Tensor
+    """Answer tokens."""
 
 
 @contextmanager
@@ -50,17 +59,17 @@ def _evaluating(*modules: nn.Module) -> Iterator[None]:
 class CaptioningModule(Objective):
     """Next-token loss of answers about images and clips.
 
-    The patch tokens of the last layer, projected, stand in the user's turn of a chat; the decoder answers. The loss is the
-    mean over all answer tokens of all processes. Where the paper is silent (projector, prompt format, whether the decoder
-    trains) the defaults are LLaVA's projector, Qwen's chat format and a trained decoder.
+    The patch tokens of the last layer, projected, stand in the user's turn of a chat; the decoder answers. The loss is
+    the mean over all answer tokens of all processes. Where the paper is silent (projector, prompt format, whether the
+    decoder trains) the defaults are LLaVA's projector, Qwen's chat format and a trained decoder.
 
     Args:
         backbone: Given when fitted alone.
         optimizer: Used when fitted alone.
         decoder: Name or local folder of a Qwen3 (the paper's is Qwen/Qwen3-0.6B) whose tokenizer is used with it, or
             sizes of a random one that reads bytes.
-        train_decoder: Whether the decoder's weights are trained. A text-only checkpoint may never have trained the rows of
-            the box tokens, which stay as they are if this is off.
+        train_decoder: Whether the decoder's weights are trained. A text-only checkpoint may never have trained the rows
+            of the box tokens, which stay as they are if this is off.
         projector: `mlp2x_gelu` (any number of layers), `linear` or `identity`.
         token_reduction: `none`, `avgpool2x2` or `pixel_shuffle2x2`.
         max_text_tokens: Instruction and answer beyond this are cut on the right.
@@ -90,12 +99,12 @@ class CaptioningModule(Objective):
     ) -> None:
         if max_text_tokens < 1 or max_new_tokens < 1 or loss_chunk_size < 1 or num_generations < 0:
             raise ValueError(
-                "max_text_tokens, max_new_tokens and loss_chunk_size must be positive and num_generations not negative; "
+                "max_text_tokens, max_new_tokens, loss_chunk_size must be positive, num_generations not negative; "
                 f"got {max_text_tokens}, {max_new_tokens}, {loss_chunk_size}, {num_generations}"
             )
         self._decoder, self._train_decoder = decoder, train_decoder
         self._projector, self._token_reduction = projector, token_reduction
-        self._decoder_options = {
+        self._decoder_options: dict[str, Any] = {
             "loss_chunk_size": loss_chunk_size,
             "activation_checkpointing": activation_checkpointing,
         }
@@ -104,6 +113,7 @@ class CaptioningModule(Objective):
         super().__init__(backbone, optimizer)
         self.metrics = CaptionMetrics()
         self.samples = []
+        self._metrics_read = False
 
     def build(self, backbone: OmniStream) -> None:
         """Create decoder and projector."""
@@ -143,13 +153,13 @@ class CaptioningModule(Objective):
         """Mean token loss; the terms hold it as `token`, and the local mean of each kind of target that occurs."""
         output: DecoderOutput = self.decoder(self.visual_tokens(backbone, batch), self.chats(batch))
         assert output.loss is not None
-        assert output.count is not None
-        total = output.loss.sum() / average_count(output.count.sum())
+        assert output.num_tokens is not None
+        total = output.loss.sum() / average_count(output.num_tokens.sum())
         terms = {"token": total.detach()}
         tasks = [target.task for target in _targets(batch)]
         for task in sorted(set(tasks)):
             chosen = torch.tensor([t == task for t in tasks], device=output.loss.device)
-            terms[task] = (output.loss * chosen).sum().detach() / (output.count * chosen).sum().clamp_min(1)
+            terms[task] = (output.loss * chosen).sum().detach() / (output.num_tokens * chosen).sum().clamp_min(1)
         return ObjectiveLoss(total, terms)
 
     def token_loss(self, backbone: nn.Module, batch: CaptionClip, shuffle_images: bool = False) -> SummedLoss:
@@ -171,8 +181,8 @@ class CaptioningModule(Objective):
                 visual = visual.roll(1, dims=0)
             output: DecoderOutput = self.decoder(visual, self.chats(batch))
         assert output.loss is not None
-        assert output.count is not None
-        return SummedLoss(output.loss.sum(), output.count.sum())
+        assert output.num_tokens is not None
+        return SummedLoss(output.loss.sum(), output.num_tokens.sum())
 
     def generate(self, backbone: nn.Module, batch: CaptionClip, max_new_tokens: int | None = None) -> list[str]:
         """Greedy answers with phrase and box tokens spelled out, in evaluation mode."""
@@ -183,7 +193,7 @@ class CaptioningModule(Objective):
         return [self.tokenizer.decode(ids) for ids in output.generated]
 
     def answer_token_counts(self, batch: CaptionClip) -> Int64[Tensor, " V"]:
-        """How often each token occurs in the true answers; `metrics.text.unigram_entropy` of it is the blind baseline."""
+        """How often each token occurs in the true answers; `metrics.text.unigram_entropy` of it is a blind baseline."""
         answers = torch.tensor([token for item in self.chats(batch) for token in item.answer], dtype=torch.int64)
         return torch.bincount(answers, minlength=self.tokenizer.vocab_size)
 
@@ -193,10 +203,17 @@ class CaptioningModule(Objective):
         Returns:
             The generated answers; also appended to `samples`.
         """
-        self.metrics.token_loss.update(*self.token_loss(backbone, batch))
-        number = min(num_generations, len(batch.images))
-        if number == 0:
+        loss = self.token_loss(backbone, batch)
+        self.metrics.token_loss.update(loss.total, loss.count)
+        if num_generations <= 0:
             return []
+        samples = self._answered(backbone, batch, num_generations)
+        self.metrics.update(samples)
+        self.samples += samples
+        return samples
+
+    def _answered(self, backbone: nn.Module, batch: CaptionClip, limit: int) -> list[CaptionSample]:
+        number = min(limit, len(batch.images))
         head = CaptionClip(
             images=batch.images[:number],
             target=_targets(batch)[:number],
@@ -204,31 +221,33 @@ class CaptioningModule(Objective):
             seed=batch.seed[:number],
         )
         answers = self.generate(backbone, head)
-        samples = [
+        return [
             CaptionSample(images.cpu(), target, wording.instruction, wording.answer, generated)
             for images, target, wording, generated in zip(
                 head.images, _targets(head), self.wordings(head), answers, strict=True
             )
         ]
-        self.metrics.update(samples)
-        self.samples += samples
-        return samples
 
-    def on_validation_epoch_start(self) -> None:
-        """Alone: forget the previous validation."""
+    def update_metrics(self, backbone: nn.Module, batch: CaptionClip, loss: ObjectiveLoss) -> None:
+        """Add a validation batch to the metrics, generating answers until there are enough of them."""
+        if self._metrics_read:
+            self.samples, self._metrics_read = [], False
+        self.evaluate(backbone, batch, self.num_generations - len(self.samples))
+
+    def compute_metrics(self) -> dict[str, Tensor]:
+        """The metrics since the last call, and a fresh start; `samples` stay for pictures until the next validation."""
+        results = self.metrics.compute()
         self.metrics.reset()
-        self.samples = []
+        self._metrics_read = True
+        return results
 
-    def validation_step(self, batch: CaptionClip, batch_idx: int) -> None:
-        """Alone: add a batch to the metrics, generating answers until there are enough."""
-        assert self.backbone is not None
-        self.evaluate(self.backbone, batch, self.num_generations - len(self.samples))
+    def pictures(self, backbone: nn.Module, batch: CaptionClip, limit: int) -> dict[str, Picture]:
+        """Answers generated so far in this validation; see `report.Draws`."""
+        return captioning_pictures(self.samples, 3 * limit)
 
-    def on_validation_epoch_end(self) -> None:
-        """Alone: log the metrics."""
-        results: dict[str, Any] = self.metrics.compute()
-        self.log_dict({f"val/{name}": value for name, value in results.items()}, batch_size=1)
-        self.log("val/loss", results["token_loss"], batch_size=1)
+    def fsdp_units(self) -> list[nn.Module]:
+        """The decoder's blocks, then the rest of the decoder, then the projector."""
+        return [*self.decoder.llm.model.layers, self.decoder, self.projector]
 
 
 def _targets(batch: CaptionClip) -> list[TextTarget]:

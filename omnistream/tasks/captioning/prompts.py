@@ -1,7 +1,7 @@
 """Instruction and answer for every kind of text target, and boxes in and out of text.
 
-The instructions are ours: the paper does not give its wording. Boxes are Qwen's tokens around integers 0-999 relative to
-the image as the model sees it.
+The instructions are ours: the paper does not give its wording. Boxes are Qwen's tokens around integers 0-999 relative
+to the image as the model sees it.
 """
 
 import re
@@ -123,8 +123,8 @@ def strip_markup(text: str) -> str:
 def reading_order(regions: Sequence[Region]) -> list[Region]:
     """Regions line by line from the top, each line from the left.
 
-    A word belongs to the current line if its vertical centre is within half of the line's mean height of the line's mean
-    centre.
+    A word belongs to the current line if its vertical centre is less than half of the line's mean height below the
+    line's mean centre.
     """
     lines: list[list[Region]] = []
     for region in sorted(regions, key=lambda r: (r.box[1] + r.box[3], r.box[0])):

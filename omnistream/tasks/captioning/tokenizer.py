@@ -1,7 +1,8 @@
 """Text to token ids and back, with Qwen's special tokens.
 
-Control tokens (turns, vision delimiters) are only ever added as ids, never parsed out of text. The four markup tokens of
-phrases and boxes are parsed when `markup=True`, which is for text worded by `prompts`, whose data parts were cleaned.
+Control tokens (turns, vision delimiters) are only ever added as ids, never parsed out of text. The four markup tokens
+of phrases and boxes are parsed when `markup=True`, which is for text worded by `prompts`, whose data parts
+were cleaned.
 """
 
 import re

@@ -8,6 +8,7 @@ ray outputs that is ever read is built, and rays are predicted at the size of th
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -214,7 +215,7 @@ class DualDPT(nn.Module):
         self.depth_neck = _conv3(features, half)
         # Five convolutions without an activation in between, as in DA3.
         widths = (features, half, features, half, features, half)
-        self.ray_neck = nn.Sequential(*(_conv3(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)))
+        self.ray_neck = nn.Sequential(*(_conv3(a, b) for a, b in pairwise(widths)))
         self.depth_out = nn.Sequential(_conv3(half, hidden), nn.ReLU(), nn.Conv2d(hidden, 2, 1))
         self.ray_out = nn.Sequential(_conv3(half, hidden), ChannelNorm(hidden), nn.ReLU(), nn.Conv2d(hidden, 7, 1))
 

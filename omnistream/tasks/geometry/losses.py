@@ -21,8 +21,7 @@ Anchor = Literal["right_bottom", "left_top"]
 
 @dataclass(frozen=True, kw_only=True)
 class GeometryLossConfig:
-    """Weights and choices of the geometry losses. The defaults are Eq. 6 to 8 as printed, with means in place of
-    sums."""
+    """Weights and choices of the geometry losses; the defaults are Eq. 6 to 8 with means in place of sums."""
 
     depth_weight: float = 1.0
     """Weight of the depth term."""

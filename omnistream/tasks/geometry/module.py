@@ -10,10 +10,13 @@ from torchmetrics import MetricCollection
 from omnistream.backbone import BackboneOutput, OmniStream
 from omnistream.data.batch import SceneClip
 from omnistream.data.photometric import PhotometricConfig, photometric
+from omnistream.distributed import all_reduce
 from omnistream.metrics.depth import AbsRel, DeltaAccuracy
+from omnistream.report.protocol import FeaturesPicture, Picture
 from omnistream.tasks.geometry.camera_head import CameraHead
 from omnistream.tasks.geometry.dual_dpt import DualDPT
 from omnistream.tasks.geometry.losses import GeometryLossConfig, geometry_loss
+from omnistream.tasks.geometry.pictures import geometry_pictures
 from omnistream.tasks.geometry.prediction import GeometryPrediction
 from omnistream.tasks.geometry.targets import GeometryTargets, ScaleFrames, geometry_targets
 from omnistream.tasks.objective import Objective, ObjectiveLoss
@@ -156,16 +159,25 @@ class GeometryModule(Objective):
         aux = {"prediction": prediction.detached(kept), "targets": targets.detached(kept)}
         return ObjectiveLoss(total=total, terms=terms, aux=aux)
 
-    def update_metrics(self, loss: ObjectiveLoss) -> None:
-        """Add a validation batch to `self.metrics`; takes what `compute` returned in eval mode."""
+    def update_metrics(self, backbone: nn.Module, batch: SceneClip, loss: ObjectiveLoss) -> None:
+        """Add a validation batch to `metrics`, from the predictions that `compute` made in eval mode."""
         targets: GeometryTargets = loss.aux["targets"]
         self.metrics.update(loss.aux["prediction"].depth, targets.depth, targets.valid)
 
-    def validation_step(self, batch: SceneClip, batch_idx: int) -> None:
-        """Alone: log the loss and the metrics."""
-        assert self.backbone is not None
-        loss, size = self.compute(self.backbone, batch, self.global_step), len(batch.images)
-        self.log_dict({f"val/{name}": value for name, value in loss.terms.items()}, batch_size=size, sync_dist=True)
-        self.log("val/loss", loss.total, batch_size=size, sync_dist=True)
-        self.update_metrics(loss)
-        self.log_dict({f"val/{name}": metric for name, metric in self.metrics.items()}, batch_size=size)
+    def compute_metrics(self) -> dict[str, Tensor]:
+        """Metrics since the last call over all processes; empty if none of them had a batch."""
+        updates = torch.tensor(float(self.metrics["abs_rel_median"].update_count), device=self.device)
+        if not all_reduce(updates):
+            return {}
+        values = self.metrics.compute()
+        self.metrics.reset()
+        return values
+
+    def pictures(self, backbone: nn.Module, batch: SceneClip, limit: int) -> dict[str, Picture]:
+        """Depth, camera path and patch features of the first clips; see `report.Draws`."""
+        images, prediction = batch.images[:limit], self.predict(backbone, batch.images[:limit])
+        features = backbone(backbone.normalize(images)).last  # type: ignore[operator]
+        found = geometry_pictures(images, prediction, self.targets(batch), limit, world_to_camera=self.world_to_camera)
+        for i in range(len(images)):
+            found[f"features/{i}"] = FeaturesPicture(images=images[i], features=features[i])
+        return found

@@ -34,6 +34,6 @@ class GeometryPrediction:
         ratio = self.depth.shape[-1] // self.rays.shape[-2]
         return points_from_depth(self.depth, upsample_rays(self.rays, ratio))
 
-    def detached(self, samples: int | None = None) -> "GeometryPrediction":
+    def detached(self, samples: int | None) -> "GeometryPrediction":
         """Without gradient, and only the first `samples` clips."""
         return GeometryPrediction(**{f.name: getattr(self, f.name)[:samples].detach() for f in fields(self)})

@@ -42,7 +42,7 @@ class GeometryTargets:
     pose_valid: Tensor
     scale: Tensor
 
-    def detached(self, samples: int | None = None) -> "GeometryTargets":
+    def detached(self, samples: int | None) -> "GeometryTargets":
         """Only the first `samples` clips."""
         return GeometryTargets(**{f.name: getattr(self, f.name)[:samples].detach() for f in fields(self)})
 

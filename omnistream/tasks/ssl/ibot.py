@@ -1,8 +1,9 @@
 """The patch-level loss: the student names the prototype of patches it cannot see.
 
 One 16-frame view at 512 pixels has some 13,000 masked patches; at 65,536 prototypes their float32 logits take 3.2 GiB,
-and training would hold several such arrays. Everything here therefore works on chunks of patches: the teacher's targets are
-kept as Sinkhorn potentials and formed when needed, and the student's logits are recomputed in the backward pass.
+and training would hold several such arrays. Everything here therefore works on chunks of patches: the teacher's
+targets are kept as Sinkhorn potentials and formed when needed, and the student's logits are recomputed in the backward
+pass.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from omnistream.tasks.ssl.sinkhorn import sinkhorn_potentials
+from omnistream.tasks.ssl import sinkhorn
 
 
 @dataclass(frozen=True)
@@ -24,21 +25,18 @@ class PatchTargets:
     Attributes:
         bottleneck: [M, d] unit-length features.
         prototypes: [K, d].
-        patch_potentials: float32 [M].
-        prototype_potentials: float32 [K].
+        potentials: float32 [K], of the prototypes.
         temperature: Of the teacher.
     """
 
     bottleneck: Tensor
     prototypes: Tensor
-    patch_potentials: Tensor
-    prototype_potentials: Tensor
+    potentials: Tensor
     temperature: float
 
     def probabilities(self, rows: slice) -> Float32[Tensor, "M K"]:
         """Targets of some patches; each row sums to 1."""
-        logits = F.linear(self.bottleneck[rows], self.prototypes).float() / self.temperature
-        return torch.exp(logits - self.patch_potentials[rows].unsqueeze(1) - self.prototype_potentials)
+        return sinkhorn.targets(F.linear(self.bottleneck[rows], self.prototypes), self.potentials, self.temperature)
 
 
 @torch.no_grad()
@@ -62,9 +60,9 @@ def patch_targets(
     """
     rows = _chunks(len(bottleneck), chunk_size)
     logits = [lambda part=part: F.linear(bottleneck[part], prototypes) for part in rows]
-    u, v = sinkhorn_potentials(logits, temperature, num_iterations)
+    potentials = sinkhorn.prototype_potentials(logits, temperature, num_iterations)
     # The copy outlives the call; a sharded head frees its gathered prototypes at the end of it.
-    return PatchTargets(bottleneck, prototypes.detach().clone(), u, v, temperature)
+    return PatchTargets(bottleneck, prototypes.detach().clone(), potentials, temperature)
 
 
 def mask_weights(masks: Bool[Tensor, "C T h w"]) -> Float32[Tensor, " M"]:

@@ -39,8 +39,8 @@ class ImageMaskConfig:
 class VideoMaskConfig:
     """Multi-block masks of clips; block numbers and sizes are V-JEPA's.
 
-    The paper names V-JEPA's strategy without numbers, and V-JEPA applies both kinds of mask to every clip while iBOT has
-    one mask per view: here every view draws one of the two kinds.
+    The paper names V-JEPA's strategy without numbers, and V-JEPA applies both kinds of mask to every clip while iBOT
+    has one mask per view: here every view draws one of the two kinds.
     """
 
     probability: float = 1.0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from omnistream.backbone import OmniStream
 from omnistream.data.batch import ViewBatch
 from omnistream.distributed import world_size
+from omnistream.report.protocol import Picture
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
 from omnistream.tasks.ssl.config import SSLHeadConfig, SSLLossConfig, TeacherConfig
@@ -20,6 +21,7 @@ from omnistream.tasks.ssl.gram import gram_loss, resize_patches
 from omnistream.tasks.ssl.heads import ProjectionHead
 from omnistream.tasks.ssl.ibot import PatchTargets, ibot_loss, mask_weights, patch_targets
 from omnistream.tasks.ssl.koleo import koleo_loss
+from omnistream.tasks.ssl.pictures import ssl_pictures
 from omnistream.tasks.ssl.schedules import inclusive_warmup_cosine, warmup_then_cosine
 from omnistream.tasks.ssl.sinkhorn import sinkhorn_knopp
 from omnistream.tasks.ssl.teacher import EMATeacher, GramTeacher
@@ -41,10 +43,10 @@ class _ScaleGradient(torch.autograd.Function):
 class SSLModule(Objective):
     """Student and EMA teacher on global and local views of images (T=1) and clips.
 
-    The teacher sees the global crops; the student sees them masked, and local crops. DINO compares the CLS averaged over
-    frames, iBOT the masked patches, KoLeo spreads the student's CLS, Gram (images only) keeps patch similarities. The
-    teacher's targets are balanced by Sinkhorn-Knopp over all processes, which must therefore run the same kind of batch
-    at the same time. Both teachers are part of the checkpoint.
+    The teacher sees the global crops; the student sees them masked, and local crops. DINO compares the CLS averaged
+    over frames, iBOT the masked patches, KoLeo spreads the student's CLS, Gram (images only) keeps patch similarities.
+    Sinkhorn-Knopp balances the teacher's targets over all processes, which must therefore run the same kind of batch at
+    the same time. Both teachers are part of the checkpoint.
 
     Batches: a ViewBatch, or {"image": ViewBatch, "video": ViewBatch} of which either may be missing.
 
@@ -55,9 +57,8 @@ class SSLModule(Objective):
         losses: Weights and options of the terms.
         teacher: Momentum and temperature.
         distortions: Colours of the views.
-        head_warmup_steps: Steps in which the gradients of this objective do not reach the backbone, so that random heads
-            do not harm pre-trained weights; 0 is the paper as written.
-        total_steps: Length of the run for the momentum schedule; None takes the trainer's `max_steps`.
+        head_warmup_steps: Steps in which the gradients of this objective do not reach the backbone, so that random
+            heads do not harm pre-trained weights; 0 is the paper as written.
 
     Source: paper eq. 5, 11-15; facebookresearch/dinov3: dinov3/train/ssl_meta_arch.py.
     """
@@ -72,12 +73,11 @@ class SSLModule(Objective):
         teacher: TeacherConfig | None = None,
         distortions: DistortionConfig | None = None,
         head_warmup_steps: int = 1000,
-        total_steps: int | None = None,
     ) -> None:
         super().__init__(optimizer=optimizer)
         self.heads, self.losses = heads or SSLHeadConfig(), losses or SSLLossConfig()
         self.teacher_config, self.distortions = teacher or TeacherConfig(), distortions or DistortionConfig()
-        self.head_warmup_steps, self.total_steps = head_warmup_steps, total_steps
+        self.head_warmup_steps = head_warmup_steps
         self._last_update = 0
         if backbone is not None:
             self.backbone = backbone
@@ -89,6 +89,10 @@ class SSLModule(Objective):
         self.dino_head, self.ibot_head = self._head(backbone.embed_dim), self._head(backbone.embed_dim)
         self.teacher = EMATeacher(backbone, self.dino_head, self.ibot_head)
         self.gram_teacher = GramTeacher(backbone) if self.losses.gram > 0 else None
+
+    def fsdp_units(self) -> list[nn.Module]:
+        """The heads of student and teacher: each is called by itself."""
+        return [self.dino_head, self.ibot_head, self.teacher.dino_head, self.teacher.ibot_head]
 
     def _head(self, embed_dim: int) -> ProjectionHead:
         return ProjectionHead(
@@ -119,18 +123,19 @@ class SSLModule(Objective):
             ValueError: If the batch has no masks; `MultiCropDataset.collate` draws them.
         """
         views = device_views(batch, self.patch_size, self.distortions)
-        dino_targets, ibot_targets = self._teacher_targets(backbone, views, self.teacher_temperature(step))
+        dino_targets, ibot_targets = self._teacher_targets(views, self.teacher_temperature(step))
         scale = 0.0 if step < self.head_warmup_steps else 1.0
         terms = self._student_terms(backbone, views, dino_targets, ibot_targets, scale)
         total = weigh(terms, self.losses, batch.global_crops.shape[1], batch.local_crops.shape[1])
         logs = {name: value.detach() for name, value in terms.items()}
         return ObjectiveLoss(total, logs | self._entropies(dino_targets), views.pictures())
 
+    def _normalize(self, images: Tensor) -> Tensor:
+        return self.teacher.backbone.normalize(images)
+
     @torch.no_grad()
-    def _teacher_targets(
-        self, backbone: nn.Module, views: DeviceViews, temperature: float
-    ) -> tuple[Float[Tensor, "G B K"], PatchTargets]:
-        output = self.teacher.backbone(backbone.normalize(views.globals))
+    def _teacher_targets(self, views: DeviceViews, temperature: float) -> tuple[Float[Tensor, "G B K"], PatchTargets]:
+        output = self.teacher.backbone(self._normalize(views.globals))
         options = self.losses
         logits = self.teacher.dino_head(pool_frames(output.cls))
         probabilities = sinkhorn_knopp(logits, temperature, options.sinkhorn_iterations)
@@ -146,11 +151,11 @@ class SSLModule(Objective):
         self, backbone: nn.Module, views: DeviceViews, dino_targets: Tensor, ibot_targets: PatchTargets, scale: float
     ) -> dict[str, Tensor]:
         options, num_samples = self.losses, views.num_samples
-        output = backbone(backbone.normalize(views.globals), masks=views.masks)
+        output = backbone(self._normalize(views.globals), masks=views.masks)
         cls, last = _ScaleGradient.apply(pool_frames(output.cls), scale), _ScaleGradient.apply(output.last, scale)
         num_crops, pooled = len(cls), cls
         if len(views.locals):
-            local_output = backbone(backbone.normalize(views.locals))
+            local_output = backbone(self._normalize(views.locals))
             pooled = torch.cat([cls, _ScaleGradient.apply(pool_frames(local_output.cls), scale)])
         logits = rearrange(self.dino_head(pooled), "(v b) k -> v b k", b=num_samples)
         num_global = num_crops // num_samples
@@ -167,7 +172,7 @@ class SSLModule(Objective):
         )
         terms["koleo"] = torch.stack([self._koleo(crop) for crop in cls.split(num_samples)]).mean()
         if self.gram_teacher is not None and last.shape[1] == 1:
-            terms["gram"] = self._gram(backbone, last[:, 0], views.undistorted)
+            terms["gram"] = self._gram(self.gram_teacher, last[:, 0], views.undistorted)
         return terms
 
     def _koleo(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
@@ -179,10 +184,11 @@ class SSLModule(Objective):
         )
 
     def _gram(
-        self, backbone: nn.Module, patches: Float[Tensor, "B h w D"], images: UInt8[Tensor, "B 1 3 H W"]
+        self, teacher: GramTeacher, patches: Float[Tensor, "B h w D"], images: UInt8[Tensor, "B 1 3 H W"]
     ) -> Float[Tensor, ""]:
         with torch.no_grad():
-            anchors = resize_patches(self.gram_teacher(backbone.normalize(images)).last[:, 0], patches.shape[1:3])
+            anchors = teacher(self._normalize(images)).last[:, 0]
+            anchors = resize_patches(anchors, (patches.shape[1], patches.shape[2]))
         return gram_loss(
             rearrange(patches, "b h w d -> b (h w) d"),
             rearrange(anchors, "b h w d -> b (h w) d"),
@@ -217,12 +223,9 @@ class SSLModule(Objective):
         first, last = self.teacher_config.momentum
         if first == last:
             return first
-        total = self.total_steps
-        if total is None and self._trainer is not None:
-            total = self.trainer.max_steps
-        if total is None or total < 1:
-            raise ValueError("the momentum schedule needs the length of the run: set trainer.max_steps or total_steps")
-        return inclusive_warmup_cosine(step, base=first, final=last, total=total)
+        if self.total_steps is None or self.total_steps < 1:
+            raise ValueError("the momentum schedule needs the length of the run: set trainer.max_steps")
+        return inclusive_warmup_cosine(step, base=first, final=last, total=self.total_steps)
 
     def after_step(self, backbone: nn.Module, step: int) -> None:
         """Move the teacher once per optimiser step (calls between two steps, under accumulation, do nothing)."""
@@ -233,6 +236,16 @@ class SSLModule(Objective):
         every = self.teacher_config.gram_update_steps
         if self.gram_teacher is not None and every is not None and step % every == 0:
             self.gram_teacher.update(self.teacher.backbone)
+
+    def pictures(
+        self, backbone: nn.Module, batch: "ViewBatch | dict[str, ViewBatch | None]", limit: int
+    ) -> dict[str, Picture]:
+        """Views with their masks, and patch features, of the first image and clip; see `report.Draws`."""
+        return {
+            f"{part}/{name}": picture
+            for part, views in self.micro_batches(batch).items()
+            for name, picture in ssl_pictures(backbone, views, self.patch_size, self.distortions).items()
+        }
 
 
 def weigh(terms: dict[str, Tensor], config: SSLLossConfig, num_global: int, num_local: int) -> Tensor:

@@ -1,23 +1,22 @@
 """The two teachers: a moving average of the student, and a frozen copy of the initial backbone for Gram anchoring."""
 
 import copy
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import FSDPModule
 
 from omnistream.backbone import BackboneOutput, OmniStream
-
-
-def _local(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """This process's shards: student and teacher are cut alike, so no communication is needed."""
-    return [p.to_local() if isinstance(p, DTensor) else p for p in parameters]
+from omnistream.parallel import local_tensor
 
 
 def _paired(teacher: nn.Module, student: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    targets, sources = _local(teacher.parameters()), _local(student.parameters())
+    """This process's shards of both: they are cut alike, so no communication is needed."""
+    for module in (*teacher.modules(), *student.modules()):
+        if isinstance(module, FSDPModule):
+            module.reshard()  # FSDP2 leaves an outermost module whole after a forward pass without gradient
+    targets, sources = ([local_tensor(p) for p in module.parameters()] for module in (teacher, student))
     if [t.shape for t in targets] != [s.shape for s in sources]:
         raise ValueError("teacher and student are not sharded alike; apply the same parallelism to both")
     return targets, sources

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from omnistream.data.batch import FrameClip, ViewBatch
+from omnistream.data.batch import ViewBatch
 from omnistream.data.sampling import SampleKey, sample_rng
 from omnistream.tasks.ssl.masking import ImageMaskConfig, VideoMaskConfig, image_masks, video_masks
 
@@ -117,7 +117,7 @@ class MultiCropDataset(Dataset[ViewBatch]):
 
     def __init__(
         self,
-        base: Dataset[FrameClip],
+        base: Dataset,
         crops: CropConfig | None = None,
         seed: int = 0,
         *,

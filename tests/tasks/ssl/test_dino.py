@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from oracle import SINKHORN, TEMPERATURE, close, sines
+from ssl_oracle import SINKHORN, TEMPERATURE, close, sines
 
 from omnistream.tasks.ssl.dino import dino_loss, pair_shares, pool_frames
 from omnistream.tasks.ssl.sinkhorn import sinkhorn_knopp

@@ -1,6 +1,5 @@
 import pytest
-import torch
-from oracle import close, sines
+from ssl_oracle import close, sines
 
 from omnistream.tasks.ssl.gram import gram_loss, resize_patches
 

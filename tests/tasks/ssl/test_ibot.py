@@ -1,6 +1,6 @@
 import pytest
 import torch
-from oracle import MASKS, PATCH_TARGETS, TEMPERATURE, close, sines
+from ssl_oracle import MASKS, PATCH_TARGETS, TEMPERATURE, close, sines
 
 from omnistream.tasks.ssl.heads import ProjectionHead
 from omnistream.tasks.ssl.ibot import ibot_loss, mask_weights, patch_cross_entropy, patch_targets
@@ -44,7 +44,7 @@ def test_chunks_change_neither_loss_nor_gradients():
     close(chunked, loss, 1e-6)
     for one, other in zip(gradients, chunked_gradients, strict=True):
         assert one.abs().max() > 0
-        torch.testing.assert_close(one, other, atol=1e-7, rtol=1e-4)
+        torch.testing.assert_close(one, other, atol=1e-5 * one.abs().max().item(), rtol=1e-4)
 
 
 def test_logits_of_all_patches_never_exist_at_once():

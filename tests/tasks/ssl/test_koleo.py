@@ -1,6 +1,6 @@
 import pytest
 import torch
-from oracle import close, sines
+from ssl_oracle import close, sines
 
 from omnistream.tasks.ssl.koleo import koleo_loss
 

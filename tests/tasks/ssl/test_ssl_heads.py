@@ -1,6 +1,6 @@
 import pytest
 import torch
-from oracle import close, sines
+from ssl_oracle import close, sines
 
 from omnistream.tasks.ssl.heads import ProjectionHead
 
@@ -32,6 +32,6 @@ def test_size_and_initial_weights_at_full_width():
 
 
 def test_one_layer_is_linear():
-    assert [type(m).__name__ for m in ProjectionHead(4, num_layers=1).mlp] == ["Linear"]
+    assert [type(m).__name__ for m in ProjectionHead(4, num_layers=1, num_prototypes=6).mlp] == ["Linear"]
     with pytest.raises(ValueError, match="num_layers"):
         ProjectionHead(4, num_layers=0)

@@ -1,0 +1,66 @@
+# Everything runs in a virtual environment of its own; nothing is installed globally.
+#   make quickstart        set up, train the small model on rendered clips, print where the page is
+#   make test              the fast tests        make test-slow   the others
+#   make check             ruff and mypy         make format      rewrite with ruff
+# Another environment: make VENV=/path/to/venv test. Another interpreter: make PYTHON=python3.12 venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+
+# The stamps carry a checksum of pyproject.toml, so changed dependencies are installed and unchanged ones never again.
+CHECKSUM := $(shell cksum < pyproject.toml | cut -d ' ' -f 1)
+READY := $(VENV)/.omnistream-$(CHECKSUM)
+READY_DEV := $(VENV)/.omnistream-dev-$(CHECKSUM)
+
+# Tests work on tiny tensors, for which more threads are slower.
+TEST_ENV := OMP_NUM_THREADS=1
+
+.PHONY: help venv quickstart test test-slow check format clean distclean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '2,5s/^# *//p' Makefile
+
+venv: $(READY)
+
+$(PY):
+	$(PYTHON) -m venv $(VENV)
+
+$(READY): | $(PY)
+	@$(PY) tools/requirements_met.py test || \
+	  { echo "installing OmniStream and its dependencies into $(VENV) (some minutes)"; $(PIP) install --quiet -e '.[test]'; }
+	@touch $@
+
+$(READY_DEV): $(READY)
+	@$(PY) tools/requirements_met.py test dev || $(PIP) install --quiet -e '.[dev]'
+	@touch $@
+
+quickstart: venv
+	$(PY) -m omnistream fit -c quickstart
+	@page=$$(find runs -name '*.html' -newer $(READY) 2>/dev/null | xargs -r ls -t | head -n 1); \
+	  if [ -n "$$page" ]; then echo "The page: $$PWD/$$page"; else echo "The run wrote no page under runs/" >&2; exit 1; fi
+
+test: venv
+	$(TEST_ENV) $(PY) -m pytest -q -m "not slow" --durations=10
+
+test-slow: venv
+	$(TEST_ENV) $(PY) -m pytest -q -m slow --durations=10
+
+check: $(READY_DEV)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(READY_DEV)
+	$(PY) -m ruff check --fix --exit-zero .
+	$(PY) -m ruff format .
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find omnistream tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# Also the virtual environment; runs/ holds your results and is left alone.
+distclean: clean
+	rm -rf .venv

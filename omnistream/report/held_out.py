@@ -1,0 +1,281 @@
+"""What training has learned, on scenes it has not seen, against baselines measured in the same run."""
+
+import copy
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from omnistream.data.batch import Batch, SceneClip
+from omnistream.data.sampling import EndlessBatchSampler
+from omnistream.metrics.depth import AbsRel
+from omnistream.metrics.text import unigram_entropy
+from omnistream.report.figures import FigureRow
+from omnistream.tasks.captioning import CaptioningModule
+from omnistream.tasks.geometry import GeometryModule
+from omnistream.tasks.optimization import OptimizerConfig, build_optimizer
+from omnistream.tasks.probing import cache_features, fit_action_probe
+
+logger = logging.getLogger(__name__)
+
+
+class HeldOutFigures(Callback):
+    """Measures the trained tasks when fitting ends; one process only.
+
+    - Depth: Abs Rel of the predicted depth, with no alignment, in units of the clip's mean distance. Baselines: the
+      constant depth that is best on these very clips, and the same heads trained on the same batches for the same
+      number of steps on a backbone that was never trained.
+    - Captions: mean token loss of the true answers. Baselines: the entropy of the answers' token frequencies (no model
+      without context is better), and the same model shown the images of another sample.
+    - Actions: accuracy of an attentive probe on frozen features. Baselines: chance, and the same probe on the features
+    of
+      the untrained backbone.
+
+    A figure whose task the model lacks, or whose data set is null, is left out.
+
+    Args:
+        scenes: Held-out clips with geometry.
+        captions: Held-out captioned images.
+        actions_train: Clips with action labels to train the probe on.
+        actions_test: Clips to judge it on.
+        batch_size: Samples per batch.
+        token_grid: Tokens per side and frame that the action probe sees.
+        probe_epochs: Passes of the probe over its cached features.
+        baseline_steps: Steps of the head on the untrained backbone; None for as many as the run made.
+        depth_ratio: Largest Abs Rel, relative to the best constant, that passes.
+        action_ratio: Smallest accuracy, relative to chance, that passes.
+        seed: Of the untrained backbone and the probes.
+    """
+
+    def __init__(
+        self,
+        scenes: Dataset | None = None,
+        captions: Dataset | None = None,
+        actions_train: Dataset | None = None,
+        actions_test: Dataset | None = None,
+        batch_size: int = 16,
+        token_grid: int = 4,
+        probe_epochs: int = 30,
+        baseline_steps: int | None = None,
+        depth_ratio: float = 0.6,
+        action_ratio: float = 3.0,
+        seed: int = 0,
+    ) -> None:
+        if (actions_train is None) != (actions_test is None):
+            raise ValueError("HeldOutFigures needs both actions_train and actions_test, or neither")
+        self.scenes, self.captions = scenes, captions
+        self.actions_train, self.actions_test = actions_train, actions_test
+        self.batch_size, self.token_grid, self.probe_epochs = batch_size, token_grid, probe_epochs
+        self.baseline_steps, self.depth_ratio, self.action_ratio = baseline_steps, depth_ratio, action_ratio
+        self.seed = seed
+        self._rows: list[FigureRow] = []
+
+    def figures(self) -> list[FigureRow]:
+        """The rows measured when fitting ended."""
+        return self._rows
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse several processes before training, not after it.
+
+        Raises:
+            ValueError: If there is more than one process.
+        """
+        if trainer.world_size > 1:
+            raise ValueError("HeldOutFigures measures in one process; remove the callback or set trainer.devices to 1")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure everything there is to measure."""
+        tasks = dict(pl_module.tasks.items())  # type: ignore[union-attr, operator]
+        backbone: nn.Module = pl_module.backbone  # type: ignore[assignment]
+        pl_module.eval()
+        untrained = self._untrained(backbone)
+        rows: list[FigureRow] = []
+        geometry = next((task for task in tasks.values() if isinstance(task, GeometryModule)), None)
+        if self.scenes is not None and geometry is not None:
+            logger.info("measuring depth on held-out scenes against a constant and an untrained backbone")
+            rows += self._depth_rows(trainer, pl_module, geometry, untrained)
+        captioning = next((task for task in tasks.values() if isinstance(task, CaptioningModule)), None)
+        if self.captions is not None and captioning is not None:
+            logger.info("measuring captions on held-out images")
+            rows += self._caption_rows(captioning, backbone)
+        if self.actions_train is not None and self.actions_test is not None:
+            logger.info("probing actions on frozen features")
+            rows += self._action_rows(backbone, untrained)
+        self._rows = rows
+
+    def _untrained(self, backbone: nn.Module) -> nn.Module:
+        """A backbone of the same shape with fresh weights."""
+        fresh = copy.deepcopy(backbone)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed + 1)
+            fresh.reset_parameters()  # type: ignore[operator]
+        return fresh.requires_grad_(False).eval()
+
+    def _batches(self, dataset: Any, device: torch.device) -> Iterator[Any]:
+        collate = getattr(dataset, "collate", Batch.collate)
+        for batch in DataLoader(dataset, batch_size=self.batch_size, collate_fn=collate):
+            yield batch.to(device)
+
+    def _depth_rows(
+        self, trainer: Trainer, module: LightningModule, task: GeometryModule, untrained: nn.Module
+    ) -> list[FigureRow]:
+        baseline = train_heads(
+            task,
+            untrained,
+            trainer.datamodule.sources["geometry"],  # type: ignore[attr-defined]
+            module.optimizer_config,  # type: ignore[arg-type]
+            self.baseline_steps or trainer.global_step,
+            module.device,
+            self.seed,
+        )
+        scores = {"trained": AbsRel(), "untrained": AbsRel()}
+        depths, valids = [], []
+        for batch in self._batches(self.scenes, module.device):
+            targets = task.targets(batch)
+            depths.append(targets.depth.cpu())
+            valids.append(targets.valid.cpu())
+            for name, head, backbone in (("trained", task, module.backbone), ("untrained", baseline, untrained)):
+                prediction = head.predict(backbone, batch.images)  # type: ignore[arg-type]
+                scores[name].update(prediction.depth.cpu(), depths[-1], valids[-1])
+        value, other = float(scores["trained"].compute()), float(scores["untrained"].compute())
+        constant = best_constant_abs_rel(torch.cat(depths)[torch.cat(valids)])
+        name = f"Depth Abs Rel on {len(torch.cat(depths))} held-out clips"
+        return [
+            FigureRow(
+                name=name,
+                value=value,
+                baseline=constant,
+                baseline_name="best constant depth",
+                at_most=self.depth_ratio,
+                judged="ratio",
+            ),
+            FigureRow(
+                name=name,
+                value=value,
+                baseline=other,
+                baseline_name="trained head, untrained backbone",
+                at_most=0.95,
+                judged="ratio",
+                note="same head, batches and number of steps; its backbone keeps its random weights",
+            ),
+        ]
+
+    def _caption_rows(self, task: CaptioningModule, backbone: nn.Module) -> list[FigureRow]:
+        sums = torch.zeros(2, 2)
+        counts = torch.zeros(task.tokenizer.vocab_size, dtype=torch.int64)
+        for batch in self._batches(self.captions, task.device):
+            for i, shuffle in enumerate((False, True)):
+                loss = task.token_loss(backbone, batch, shuffle_images=shuffle)
+                sums[i] += torch.tensor([float(loss.total), float(loss.count)])
+            counts += task.answer_token_counts(batch).cpu()
+        value, shuffled = (sums[:, 0] / sums[:, 1]).tolist()
+        name = f"Caption token loss on {len(self.captions)} held-out images"  # type: ignore[arg-type]
+        return [
+            FigureRow(
+                name=name,
+                value=value,
+                unit="nats",
+                baseline=unigram_entropy(counts),
+                baseline_name="token frequencies alone",
+                at_most=0.75,
+                judged="ratio",
+            ),
+            FigureRow(
+                name=name,
+                value=value,
+                unit="nats",
+                baseline=shuffled,
+                baseline_name="shown another image",
+                at_most=0.95,
+                judged="ratio",
+            ),
+        ]
+
+    def _action_rows(self, backbone: nn.Module, untrained: nn.Module) -> list[FigureRow]:
+        num_classes = len(self.actions_train.classes)  # type: ignore[union-attr]
+        device = next(backbone.parameters()).device
+        results = []
+        for model in (backbone, untrained):
+            train, test = (
+                cache_features(model, self._batches(data, device), token_grid=self.token_grid)
+                for data in (self.actions_train, self.actions_test)
+            )
+            results.append(
+                fit_action_probe(
+                    *train, *test, num_classes=num_classes, epochs=self.probe_epochs, seed=self.seed
+                ).accuracy
+            )
+        name = f"Action accuracy on {len(self.actions_test)} held-out clips"  # type: ignore[arg-type]
+        return [
+            FigureRow(
+                name=name,
+                value=results[0],
+                baseline=1 / num_classes,
+                baseline_name=f"chance among {num_classes} classes",
+                at_least=self.action_ratio,
+                judged="ratio",
+            ),
+            FigureRow(
+                name=name,
+                value=results[0],
+                baseline=results[1],
+                baseline_name="untrained backbone",
+                note="the same probe on frozen random features",
+            ),
+        ]
+
+
+def train_heads(
+    task: GeometryModule,
+    backbone: nn.Module,
+    source: Any,
+    optimizer_config: OptimizerConfig,
+    steps: int,
+    device: torch.device,
+    seed: int,
+) -> GeometryModule:
+    """Fresh geometry heads, trained on a frozen backbone with the optimiser and the batch order of a run.
+
+    Args:
+        task: Gives the settings of heads and losses; it is not changed.
+        backbone: Frozen, in eval mode.
+        source: The run's training data of the task, a `Source`.
+        optimizer_config: As in the run.
+        steps: Optimiser steps.
+        device: Where to train.
+        seed: Of the heads' initial weights and the order of samples.
+    """
+    heads = copy.deepcopy(task)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        heads.build(backbone)  # type: ignore[arg-type]
+    heads.to(device).train()
+    made = build_optimizer(heads, optimizer_config, steps)
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    sampler = EndlessBatchSampler(len(source.train), source.batch_size, seed=seed)
+    loader = DataLoader(source.train, batch_sampler=sampler, collate_fn=SceneClip.collate)
+    for step, batch in zip(range(steps), loader, strict=False):
+        optimizer.zero_grad()
+        heads.compute(backbone, batch.to(device), step).total.backward()
+        if optimizer_config.grad_clip is not None:
+            nn.utils.clip_grad_norm_(heads.parameters(), optimizer_config.grad_clip)
+        optimizer.step()
+        schedule.step()
+    return heads.eval()
+
+
+def best_constant_abs_rel(depth: Tensor) -> float:
+    """Smallest mean of |c - t| / t that one constant c reaches over all true depths t: a median weighted by 1 / t.
+
+    Example:
+        >>> best_constant_abs_rel(torch.tensor([1.0, 2.0, 2.0]))
+        0.333...
+    """
+    ordered = depth.double().sort().values
+    weight = (1 / ordered).cumsum(0)
+    constant = ordered[int(torch.searchsorted(weight, weight[-1] / 2))]
+    return float(((constant - ordered).abs() / ordered).mean())

@@ -1,0 +1,160 @@
+"""The attentive probe: learned cross-attention pooling over frozen tokens, then a linear classifier."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+_EPS = 1e-5
+
+
+class _Mlp(nn.Module):
+    def __init__(self, embed_dim: int, mlp_ratio: float) -> None:
+        super().__init__()
+        hidden = int(embed_dim * mlp_ratio)
+        self.fc1, self.fc2 = nn.Linear(embed_dim, hidden), nn.Linear(hidden, embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class _Attention(nn.Module):
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv, self.proj = nn.Linear(embed_dim, 3 * embed_dim), nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = rearrange(self.qkv(x), "B N (three H D) -> three B H N D", three=3, H=self.num_heads)
+        return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), "B H N D -> B N (H D)"))
+
+
+class SelfBlock(nn.Module):
+    """A pre-norm transformer block.
+
+    Args:
+        embed_dim: Width.
+        num_heads: Attention heads.
+        mlp_ratio: Hidden width of the MLP over `embed_dim`.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(embed_dim, eps=_EPS), nn.LayerNorm(embed_dim, eps=_EPS)
+        self.attn, self.mlp = _Attention(embed_dim, num_heads), _Mlp(embed_dim, mlp_ratio)
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """The tokens after attention and MLP."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class CrossBlock(nn.Module):
+    """Queries that look at tokens once; the query is not normalised and attention has no output projection.
+
+    Args:
+        embed_dim: Width.
+        num_heads: Attention heads.
+        mlp_ratio: Hidden width of the MLP over `embed_dim`.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm1, self.norm2 = nn.LayerNorm(embed_dim, eps=_EPS), nn.LayerNorm(embed_dim, eps=_EPS)
+        self.q, self.kv = nn.Linear(embed_dim, embed_dim), nn.Linear(embed_dim, 2 * embed_dim)
+        self.mlp = _Mlp(embed_dim, mlp_ratio)
+
+    def forward(self, query: Float[Tensor, "B Q D"], x: Float[Tensor, "B N D"]) -> Float[Tensor, "B Q D"]:
+        """The queries after looking at `x`."""
+        q = rearrange(self.q(query), "B Q (H D) -> B H Q D", H=self.num_heads)
+        k, v = rearrange(self.kv(self.norm1(x)), "B N (two H D) -> two B H N D", two=2, H=self.num_heads)
+        query = query + rearrange(F.scaled_dot_product_attention(q, k, v), "B H Q D -> B Q (H D)")
+        return query + self.mlp(self.norm2(query))
+
+
+class AttentiveProbe(nn.Module):
+    """`num_layers` - 1 self-attention blocks, one cross-attention block with a learned query, a linear classifier.
+
+    The published probe has no position embedding: what distinguishes places and times must be in the tokens.
+
+    Args:
+        embed_dim: Width of the tokens.
+        num_classes: Classes.
+        num_layers: Blocks, the cross-attention included (paper App. C.2: 4).
+        num_heads: Attention heads (paper: 16).
+        mlp_ratio: Hidden width of the MLPs over `embed_dim`.
+        activation_checkpointing: Recompute the self-attention blocks in the backward pass.
+        num_positions: Number of tokens, for a learned position embedding, which tells the probe their order; None as
+            published.
+
+    Raises:
+        ValueError: If the heads do not divide the width, or a count is not positive.
+
+    Source: facebookresearch/vjepa2 src/models/attentive_pooler.py (structure and initialisation).
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_classes: int,
+        *,
+        num_layers: int = 4,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        activation_checkpointing: bool = False,
+        num_positions: int | None = None,
+    ) -> None:
+        super().__init__()
+        if min(num_classes, num_layers, num_heads) < 1:
+            raise ValueError(
+                f"num_classes, num_layers and num_heads must be positive; got {num_classes}, {num_layers}, {num_heads}"
+            )
+        if embed_dim % num_heads:
+            raise ValueError(f"num_heads {num_heads} must divide the width {embed_dim} of the features")
+        self.activation_checkpointing = activation_checkpointing
+        self.query = nn.Parameter(torch.empty(1, 1, embed_dim))
+        self.positions = None if num_positions is None else nn.Parameter(torch.empty(num_positions, embed_dim))
+        self.blocks = nn.ModuleList(SelfBlock(embed_dim, num_heads, mlp_ratio) for _ in range(num_layers - 1))
+        self.cross = CrossBlock(embed_dim, num_heads, mlp_ratio)
+        self.classifier = nn.Linear(embed_dim, num_classes)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Weights of std 0.02, residual outputs scaled down with depth; the classifier keeps torch's initialisation."""
+        nn.init.trunc_normal_(self.query, std=0.02)
+        if self.positions is not None:
+            nn.init.normal_(self.positions)  # the scale of normalised tokens: smaller ones are hardly learned from
+        for module in [*self.blocks.modules(), *self.cross.modules()]:
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+        for i, block in enumerate(self.blocks, start=1):
+            assert isinstance(block, SelfBlock)
+            block.attn.proj.weight.div_(math.sqrt(2 * i))
+            block.mlp.fc2.weight.div_(math.sqrt(2 * i))
+        # The released code counts the self-attention blocks here, not the cross block itself.
+        self.cross.mlp.fc2.weight.div_(math.sqrt(2 * max(len(self.blocks), 1)))
+        self.classifier.reset_parameters()
+
+    def pool(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
+        """One vector per sample."""
+        if self.positions is not None:
+            tokens = tokens + self.positions
+        for block in self.blocks:
+            if self.activation_checkpointing and self.training:
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
+        return self.cross(self.query.expand(len(tokens), -1, -1), tokens)[:, 0]
+
+    def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B C"]:
+        """Logits."""
+        return self.classifier(self.pool(tokens))

@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from omnistream.data.files import split_items
+from omnistream.data.images import ImageFolder
+from omnistream.data.quarantine import NothingUsableError, Quarantine, TooManyBrokenFilesError
+from omnistream.data.sampling import SampleKey
+
+
+def write(path, shade, size=(6, 4)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (shade, shade, shade)).save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    for number in range(5):
+        write(tmp_path / "zebra" / f"{number}.png", 100 + number)
+        write(tmp_path / "ant" / f"{number}.PNG", number)
+    write(tmp_path / ".cache" / "x.png", 255)
+    return tmp_path
+
+
+def test_labels_follow_sorted_folders(root):
+    data = ImageFolder(root)
+    assert data.classes == ["ant", "zebra"]
+    assert [int(data[i].label) for i in range(len(data))] == [0] * 5 + [1] * 5
+    clip = data[7]
+    assert clip.images.shape == (1, 3, 4, 6)
+    assert clip.images.unique().tolist() == [102]
+    assert clip.name == str(root / "zebra" / "2.png")
+
+
+def test_given_classes_fix_the_labels(root):
+    data = ImageFolder(root, classes=["zebra", "lion", "ant"])
+    assert int(data[0].label) == 2
+    with pytest.raises(ValueError, match=r"not in `classes`: \['zebra'\]"):
+        ImageFolder(root, classes=["ant"])
+
+
+def test_pictures_without_class_folder(tmp_path):
+    write(tmp_path / "a.png", 1)
+    data = ImageFolder(tmp_path)
+    assert int(data[0].label) == -1
+    assert data.classes == []
+
+
+def test_split_is_a_partition(root):
+    parts = {split: set(ImageFolder(root, split=split, val_fraction=0.2).files) for split in ("all", "train", "val")}
+    assert parts["train"] | parts["val"] == parts["all"]
+    assert not parts["train"] & parts["val"]
+    assert len(parts["val"]) == 2
+    assert split_items(list(range(10)), "val", 0.2) == [4, 9]
+    with pytest.raises(ValueError, match="val_fraction"):
+        split_items([1], "val", 0.7)
+    with pytest.raises(NothingUsableError, match="10 pictures are too few for the val split"):
+        ImageFolder(root, split="val", val_fraction=0.05)
+
+
+def test_size_and_crop(tmp_path):
+    picture = np.zeros((40, 60, 3), np.uint8)
+    picture[:, 20:40] = 255
+    (tmp_path / "a").mkdir()
+    Image.fromarray(picture).save(tmp_path / "a" / "x.png")
+    assert ImageFolder(tmp_path, size=20)[0].images.shape == (1, 3, 20, 30)
+    centre = ImageFolder(tmp_path, size=40, crop="center")[0].images
+    assert centre.shape == (1, 3, 40, 40)
+    assert torch.equal(centre[0, 0], torch.from_numpy(picture[:, 10:50, 0]))
+    data = ImageFolder(tmp_path, size=40, crop="random", seed=3)
+    crops = [data[SampleKey(epoch, 0)].images for epoch in range(6)]
+    assert torch.equal(crops[2], data[SampleKey(2, 0)].images)
+    assert len({tuple(crop[0, 0, 0].tolist()) for crop in crops}) > 2
+
+
+def test_broken_pictures_are_replaced_and_counted(root):
+    (root / "ant" / "0.PNG").write_text("broken")
+    data = ImageFolder(root, size=4, crop="center", quarantine=Quarantine(limit=3))
+    names = [data[i].name for i in range(len(data))]
+    assert names[1:] == [str(path) for path in data.files[1:]]
+    assert names[0] != str(data.files[0])
+    assert list(data.quarantine.reasons) == [str(root / "ant" / "0.PNG")]
+
+
+def test_too_many_broken_pictures(root):
+    for number in range(4):
+        (root / "zebra" / f"{number}.png").write_text("broken")
+    data = ImageFolder(root, quarantine=Quarantine(limit=0.3))
+    with pytest.raises(
+        TooManyBrokenFilesError, match=r"4 of 10 files are broken, 3 are allowed: .*zebra/0.png \(not a p"
+    ):
+        [data[index] for index in range(len(data))]
+
+
+def test_nothing_usable(tmp_path):
+    with pytest.raises(NothingUsableError, match="no such folder"):
+        ImageFolder(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match="holds no pictures"):
+        ImageFolder(tmp_path)
+    (tmp_path / "a.jpg").write_text("broken")
+    with pytest.raises(NothingUsableError, match=r"holds no usable pictures; all 1 are broken: .*a.jpg: not a picture"):
+        ImageFolder(tmp_path)
+
+
+def test_the_same_in_workers(root):
+    data = ImageFolder(root, size=4, crop="random")
+    keys = [[SampleKey(1, i), SampleKey(2, i)] for i in range(4)]
+    alone, worker = (
+        list(DataLoader(data, batch_sampler=keys, collate_fn=data.collate, num_workers=workers)) for workers in (0, 1)
+    )
+    for a, b in zip(alone, worker, strict=True):
+        assert a.images.shape == (2, 1, 3, 4, 4)
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.seed, b.seed)
+        assert a.name == b.name
+
+
+def test_sample_photos(sample_data):
+    data = ImageFolder(sample_data / "images" / "imagenet", size=32, crop="center")
+    assert len(data) == 258
+    batch = data.collate([data[i] for i in range(0, 258, 9)])
+    assert batch.images.shape == (29, 1, 3, 32, 32)
+    assert data.quarantine.count == 0

@@ -1,0 +1,171 @@
+import math
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from omnistream.metrics.depth import AbsRel, DeltaAccuracy, DepthRMSE, abs_rel, align_depth, delta_accuracy, depth_rmse
+
+
+def make(batch: int = 3, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.rand(batch, 2, 6, 7, generator=generator) * 5 + 0.5
+    preds = target * (0.7 + 0.6 * torch.rand(target.shape, generator=generator))
+    return preds, target, torch.rand(target.shape, generator=generator) > 0.3
+
+
+def test_closed_forms():
+    target = torch.tensor([[1.0, 2.0, 4.0, 9.0]])
+    preds = torch.tensor([[1.2, 2.0, 3.0, 100.0]])
+    valid = torch.tensor([[True, True, True, False]])
+    assert abs_rel(preds, target, valid) == pytest.approx((0.2 + 0 + 0.25) / 3)
+    assert depth_rmse(preds, target, valid) == pytest.approx(math.sqrt((0.04 + 0 + 1) / 3))
+    assert delta_accuracy(preds, target, valid) == pytest.approx(2 / 3)
+    assert delta_accuracy(preds, target, valid, threshold=1.25**2) == 1
+
+
+def test_delta_counts_no_negative_prediction():
+    assert delta_accuracy(torch.tensor([[-1.0, 0.0]]), torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool)) == 0
+
+
+@pytest.mark.parametrize("alignment", ["median", "scale", "scale_shift"])
+def test_alignment_undoes_what_it_models(alignment):
+    preds, target, valid = make()
+    target = preds * torch.tensor([0.5, 1.0, 3.0])[:, None, None, None]
+    if alignment == "scale_shift":
+        target = target + torch.tensor([0.1, 0.0, 2.0])[:, None, None, None]
+    torch.testing.assert_close(align_depth(preds, target, valid, alignment), target)
+
+
+def test_least_squares_agrees_with_numpy():
+    preds, target, valid = make(batch=1)
+    p, t = preds[valid].double().numpy(), target[valid].double().numpy()
+    (scale, shift), *_ = np.linalg.lstsq(np.stack([p, np.ones_like(p)], 1), t, rcond=None)
+    torch.testing.assert_close(
+        align_depth(preds, target, valid, "scale_shift"), preds * scale + shift, check_dtype=False
+    )
+    (factor,), *_ = np.linalg.lstsq(p[:, None], t, rcond=None)
+    torch.testing.assert_close(align_depth(preds, target, valid, "scale"), preds * factor, check_dtype=False)
+
+
+def test_median_alignment_is_per_row_and_ignores_invalid_pixels():
+    preds = torch.tensor([[1.0, 2.0, 3.0, 50.0], [10.0, 10.0, 10.0, 10.0]])
+    target = torch.tensor([[2.0, 4.0, 6.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+    valid = torch.tensor([[True, True, True, False], [True] * 4])
+    aligned = align_depth(preds, target, valid, "median")
+    assert aligned.tolist() == [[2, 4, 6, 100], [1, 1, 1, 1]]
+
+
+@pytest.fixture
+def _no_type_checks():
+    """Lets a wrong literal reach the code's own message, as it does outside the tests."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("_no_type_checks")
+def test_unknown_choices_are_refused():
+    preds, target, valid = make()
+    with pytest.raises(ValueError, match="alignment"):
+        align_depth(preds, target, valid, "mean")
+    with pytest.raises(ValueError, match="alignment"):
+        AbsRel(alignment="mean")
+    with pytest.raises(ValueError, match="average"):
+        AbsRel(average="frame")
+    with pytest.raises(ValueError, match="threshold"):
+        DeltaAccuracy(threshold=1.0)
+
+
+METRICS = [
+    pytest.param(AbsRel, abs_rel, id="abs_rel"),
+    pytest.param(DepthRMSE, depth_rmse, id="rmse"),
+    pytest.param(DeltaAccuracy, delta_accuracy, id="delta"),
+]
+
+
+@pytest.mark.parametrize("alignment", ["none", "median", "scale", "scale_shift"])
+@pytest.mark.parametrize(("metric", "function"), METRICS)
+class TestModules:
+    def test_batchwise_is_whole_in_any_order(self, metric, function, alignment):
+        preds, target, valid = make(batch=5)
+        module = metric(alignment=alignment)
+        for rows in ([3], [4, 0], [1, 2]):
+            module.update(preds[rows], target[rows], valid[rows])
+        expected = function(preds, target, valid, alignment)
+        torch.testing.assert_close(module.compute(), expected)
+        module.reset()
+        module.update(preds[:2], target[:2], valid[:2])
+        torch.testing.assert_close(module.compute(), function(preds[:2], target[:2], valid[:2], alignment))
+
+    def test_states_of_two_processes_add_up(self, metric, function, alignment):
+        preds, target, valid = make(batch=3)
+        first, second = metric(alignment=alignment), metric(alignment=alignment)
+        first.update(preds[:1], target[:1], valid[:1])
+        second.update(preds[1:], target[1:], valid[1:])
+        first.merge_state(second)
+        torch.testing.assert_close(first.compute(), function(preds, target, valid, alignment))
+
+    def test_bad_truth_is_masked(self, metric, function, alignment):
+        preds, target, valid = make()
+        module = metric(alignment=alignment)
+        bad = target.clone()
+        bad[0, 0, 0, :4] = torch.tensor([torch.nan, torch.inf, 0.0, -1.0])
+        usable = valid.clone()
+        usable[0, 0, 0, :4] = False
+        module.update(preds, bad, torch.ones_like(valid) & (valid | (bad != target)))
+        torch.testing.assert_close(module.compute(), function(preds, target, usable, alignment))
+
+    def test_bad_prediction_is_noticed(self, metric, function, alignment):
+        preds, target, valid = make()
+        preds[valid.nonzero(as_tuple=True)[0][0], 0] = torch.nan
+        module = metric(alignment=alignment)
+        module.update(preds, target, valid)
+        if alignment != "median":
+            assert torch.isnan(module.compute())
+        assert torch.isnan(function(preds, target, valid, "none"))
+
+    def test_nothing_valid_is_nan(self, metric, function, alignment):
+        preds, target, valid = make()
+        module = metric(alignment=alignment)
+        module.update(preds, target, torch.zeros_like(valid))
+        assert torch.isnan(module.compute())
+        assert torch.isnan(function(preds, target, torch.zeros_like(valid), alignment))
+
+    def test_clip_average(self, metric, function, alignment):
+        preds, target, valid = make(batch=3)
+        valid[1] = False
+        module = metric(alignment=alignment, average="clip")
+        module.update(preds, target, valid)
+        rows = [function(preds[i : i + 1], target[i : i + 1], valid[i : i + 1], alignment) for i in (0, 2)]
+        torch.testing.assert_close(module.compute(), torch.stack(rows).mean())
+
+
+def depth_maps(folder, names, pattern):
+    maps = [np.asarray(Image.open(folder / pattern.format(name))).astype("float32") / 1000 for name in names]
+    return torch.from_numpy(np.stack(maps))
+
+
+@pytest.mark.parametrize(
+    ("folder", "pattern", "truth", "other", "count", "rel", "delta"),
+    [
+        ("tsdf_fusion_python/data", "frame-{:06d}.depth.png", (10, 20, 30), (0, 10, 20), 822129, 0.519280, 0.007911),
+        (
+            "deep_video_mvs/hololens-dataset/000/depth", "{:05d}.png", (13, 23, 33), (10, 20, 30), 383797, 0.637524,
+            0.004099,
+        ),
+    ],
+)  # fmt: skip
+def test_real_depth(sample_data, folder, pattern, truth, other, count, rel, delta):
+    """Halved depth of an earlier frame against the truth, pooled; numbers recorded when the data were checked in."""
+    folder = sample_data / "rgbd" / folder
+    target, preds = depth_maps(folder, truth, pattern), depth_maps(folder, other, pattern) * 0.5
+    valid = target <= 70
+    first, second = AbsRel(), DeltaAccuracy()
+    first.update(preds, target, valid)
+    second.update(preds, target, valid)
+    assert first.count == count
+    assert first.compute() == pytest.approx(rel, abs=5e-7)
+    assert second.compute() == pytest.approx(delta, abs=5e-7)

@@ -1,0 +1,157 @@
+"""A small but complete multi-task run, for tests that start it in other processes too.
+
+    python multitask_runs.py FOLDER STRATEGY PROCESSES STEPS
+
+prints nothing and leaves `losses.pt` in the folder.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import Dataset
+
+import omnistream.parallel  # noqa: F401  (registers the strategy fsdp2)
+from omnistream.backbone import create_model
+from omnistream.data import MultiTaskDataModule, Source
+from omnistream.data.world import WorldCaptions, WorldFrames, WorldScenes
+from omnistream.tasks import MultiTaskModule, NonFiniteConfig, OptimizerConfig
+from omnistream.tasks.captioning import CaptioningModule
+from omnistream.tasks.captioning.decoder import DecoderConfig
+from omnistream.tasks.geometry import GeometryModule
+from omnistream.tasks.ssl import SSLModule
+from omnistream.tasks.ssl.config import SSLHeadConfig, SSLLossConfig, TeacherConfig
+from omnistream.tasks.ssl.masking import ImageMaskConfig
+from omnistream.tasks.ssl.views import CropConfig, MultiCropDataset
+
+GLOBAL_BATCH = 4
+SIZE = (32, 32)
+
+
+def make_module(**options: Any) -> MultiTaskModule:
+    """All three objectives on the smallest backbone."""
+    torch.manual_seed(0)
+    # Neighbours are searched, and masks assigned, across the global batch, so that two processes can equal one.
+    losses = SSLLossConfig(koleo_across_processes=True)
+    tasks = {
+        "ssl": SSLModule(
+            heads=SSLHeadConfig(num_prototypes=16, hidden_dim=32, bottleneck_dim=16),
+            losses=losses,
+            teacher=TeacherConfig(momentum=(0.9, 1.0), temperature_warmup_steps=2),
+            head_warmup_steps=1,
+        ),
+        "geometry": GeometryModule(features=16, out_channels=(8, 8, 16, 16), hidden=8),
+        "captioning": CaptioningModule(
+            decoder=DecoderConfig(hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16),
+            max_new_tokens=8,
+            num_generations=1,
+        ),
+    }
+    backbone = create_model("vit_nano", layer_scale_init=0.5)
+    return MultiTaskModule(backbone, tasks, optimizer=OptimizerConfig(lr=1e-3, warmup_steps=2), **options)
+
+
+class FixedMasks(MultiCropDataset):
+    """Views whose masks depend on the sample alone, not on the batch it is in."""
+
+    def collate(self, samples: Any) -> Any:
+        """Draw the masks of each sample by itself, then stack."""
+        batches = [MultiCropDataset.collate(self, [sample]) for sample in samples]
+        joined = type(samples[0]).collate(samples)
+        joined.masks = torch.cat([batch.masks for batch in batches])
+        return joined
+
+
+def make_data(batch_size: int = GLOBAL_BATCH, num_workers: int = 0) -> MultiTaskDataModule:
+    """Procedural clips of two frames, 32 pixels wide."""
+    crops = CropConfig(global_size=32, local_size=16, patch_size=8)
+
+    def views(num_frames: int) -> Dataset:
+        frames = WorldFrames(12, num_frames=num_frames, size=(40, 40))
+        return FixedMasks(frames, crops, image_masking=ImageMaskConfig())
+
+    captions = WorldCaptions(12, size=SIZE, tasks=("caption", "region"))
+    return MultiTaskDataModule(
+        {
+            "ssl/image": Source(views(1), views(1), batch_size),
+            "ssl/video": Source(views(2), None, batch_size),
+            "geometry": Source(
+                WorldScenes(12, num_frames=2, size=SIZE), WorldScenes(4, "val", num_frames=2, size=SIZE), batch_size
+            ),
+            "captioning": Source(captions, WorldCaptions(4, "val", size=SIZE, tasks=("caption",)), batch_size),
+        },
+        num_workers=num_workers,
+    )
+
+
+class Recorder(Callback):
+    """Keeps every training loss and gradient norm, bit for bit."""
+
+    def __init__(self) -> None:
+        self.history: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Append this step's numbers."""
+        values = trainer.callback_metrics
+        self.history.append({k: v.item() for k, v in values.items() if k.startswith(("train/", "grad_norm/"))})
+
+
+def fit(
+    folder: Path,
+    steps: int = 4,
+    strategy: str = "auto",
+    devices: int = 1,
+    checkpoint: Path | None = None,
+    module: MultiTaskModule | None = None,
+    data: MultiTaskDataModule | None = None,
+    **options: Any,
+) -> list[dict[str, float]]:
+    """Train and return the numbers of every step."""
+    recorder = Recorder()
+    callbacks = [recorder]
+    if devices == 1:
+        callbacks.append(ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1))
+    trainer = Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        strategy=strategy,
+        devices=devices,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=devices == 1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        **{"limit_val_batches": 0, **options},
+    )
+    trainer.fit(module or make_module(), data or make_data(GLOBAL_BATCH // devices), ckpt_path=checkpoint)
+    if trainer.global_rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(recorder.history, folder / "losses.pt")
+    return recorder.history
+
+
+def poisoned(module: MultiTaskModule, bad_steps: set[int], value: float = float("nan")) -> MultiTaskModule:
+    """Make the geometry loss non-finite at some batches."""
+    task = module.objectives["geometry"]
+    compute = task.compute
+
+    def bad(backbone: Any, batch: Any, step: int) -> Any:
+        loss = compute(backbone, batch, step)
+        if int(module.batch_count) - 1 in bad_steps:
+            loss.total = loss.total * value
+            loss.terms["ray"] = loss.terms["ray"] * value
+        return loss
+
+    task.compute = bad  # type: ignore[method-assign]
+    return module
+
+
+__all__ = ["NonFiniteConfig", "fit", "make_data", "make_module", "poisoned"]
+
+if __name__ == "__main__":
+    fit(Path(sys.argv[1]), strategy=sys.argv[2], devices=int(sys.argv[3]), steps=int(sys.argv[4]))

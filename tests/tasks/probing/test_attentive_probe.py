@@ -1,0 +1,75 @@
+import math
+
+import pytest
+import torch
+
+from omnistream.tasks.probing import AttentiveProbe
+
+
+def test_forward_matches_the_released_probe():
+    # Logits and pooled vector recorded from V-JEPA 2's classifier with parameters 0.3 sin(0.7 m), in its naming order.
+    probe = AttentiveProbe(8, 3, num_layers=2, num_heads=2).double().eval()
+    block, cross = probe.blocks[0], probe.cross
+    linears = [
+        probe.classifier,
+        block.attn.proj,
+        block.attn.qkv,
+        block.mlp.fc1,
+        block.mlp.fc2,
+        block.norm1,
+        block.norm2,
+    ]
+    linears += [cross.mlp.fc1, cross.mlp.fc2, cross.norm1, cross.norm2, cross.kv, cross.q]
+    counter = 0
+    with torch.no_grad():
+        for parameter in [p for layer in linears for p in (layer.bias, layer.weight)] + [probe.query]:
+            m = torch.arange(counter, counter + parameter.numel(), dtype=torch.float64)
+            parameter.copy_((0.3 * torch.sin(0.7 * m)).view_as(parameter))
+            counter += parameter.numel()
+    assert counter == 1707 == sum(p.numel() for p in probe.parameters())
+    tokens = torch.cos(0.37 * torch.arange(80, dtype=torch.float64)).view(2, 5, 8)
+    expected = [[0.658121, 1.003698, 0.894602], [0.657523, 1.003062, 0.894214]]
+    torch.testing.assert_close(probe(tokens), torch.tensor(expected, dtype=torch.float64), atol=1e-6, rtol=0)
+    pooled = [1.480662, -0.247988, 0.510629, 0.213106, -1.061221, 0.601819, -1.591697, 1.107506]
+    torch.testing.assert_close(probe.pool(tokens)[0], torch.tensor(pooled, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "num_classes", "expected"),
+    [(4, 174, 49_514_670), (4, 400, 49_746_320), (1, 400, 11_547_648 + 1025 * 400)],
+)
+def test_number_of_parameters_is_that_of_the_released_probe(num_layers, num_classes, expected):
+    with torch.device("meta"):
+        probe = AttentiveProbe(1024, num_classes, num_layers=num_layers)
+    assert sum(p.numel() for p in probe.parameters()) == expected
+
+
+def test_initialisation_scales_residual_outputs_with_depth():
+    probe = AttentiveProbe(256, 10).requires_grad_(False)
+    for i, block in enumerate(probe.blocks, start=1):
+        assert block.attn.proj.weight.std() == pytest.approx(0.02 / math.sqrt(2 * i), rel=0.03)
+        assert block.mlp.fc2.weight.std() == pytest.approx(0.02 / math.sqrt(2 * i), rel=0.03)
+        assert block.mlp.fc1.weight.std() == pytest.approx(0.02, rel=0.03)
+    assert probe.cross.mlp.fc2.weight.std() == pytest.approx(0.02 / math.sqrt(6), rel=0.03)
+    assert probe.classifier.weight.abs().max() == pytest.approx(1 / 16, rel=0.03)
+
+
+def test_the_order_of_tokens_does_not_matter():
+    probe = AttentiveProbe(16, 3, num_layers=3, num_heads=4).double().eval()
+    tokens = torch.randn(2, 7, 16, dtype=torch.float64)
+    torch.testing.assert_close(probe(tokens[:, torch.randperm(7)]), probe(tokens))
+
+
+def test_activation_checkpointing_changes_nothing():
+    probe, tokens = AttentiveProbe(16, 3, num_layers=3, num_heads=4), torch.randn(2, 7, 16)
+    gradients = []
+    for probe.activation_checkpointing in (False, True):
+        gradients.append(torch.autograd.grad(probe(tokens).sum(), list(probe.parameters())))
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match="num_heads 16 must divide the width 24"):
+        AttentiveProbe(24, 3)
+    with pytest.raises(ValueError, match="must be positive"):
+        AttentiveProbe(16, 0)

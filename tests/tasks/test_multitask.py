@@ -1,0 +1,161 @@
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from multitask_runs import NonFiniteConfig, fit, make_data, make_module, poisoned
+
+from omnistream.backbone import create_model
+from omnistream.tasks import MultiTaskModule, NonFiniteLossError
+
+HERE = Path(__file__).parent
+TRAIN_LOSSES = ["train/ssl/image/loss", "train/ssl/video/loss", "train/geometry/loss", "train/captioning/loss"]
+
+
+def in_processes(folder: Path, strategy: str, devices: int, steps: int) -> list[dict[str, float]]:
+    """Run in a fresh interpreter, which starts the other processes, and read back the numbers of rank zero."""
+    command = [sys.executable, str(HERE / "multitask_runs.py"), str(folder), strategy, str(devices), str(steps)]
+    paths = [str(HERE.parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return torch.load(folder / "losses.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return folder, fit(folder, steps=4)
+
+
+def test_logs_every_task_term_gradient_norm_and_learning_rate(uninterrupted):
+    _, history = uninterrupted
+    assert len(history) == 4
+    for name in [
+        *TRAIN_LOSSES,
+        "train/ssl/image/dino_global",
+        "train/ssl/image/gram",
+        "train/ssl/video/ibot",
+        "train/geometry/depth",
+        "train/captioning/token",
+        "train/lr",
+        "grad_norm/backbone",
+        "grad_norm/ssl",
+        "grad_norm/geometry",
+        "grad_norm/captioning",
+        "grad_norm/total",
+    ]:
+        assert all(torch.isfinite(torch.tensor(step[name])) for step in history), name
+    assert [step["train/lr"] for step in history][:2] == [0.0, 5e-4]  # of the step just made: linear warm-up from 0
+
+
+def test_weighted_sum_of_tasks_is_what_is_optimised(tmp_path):
+    """The gradient after one pass equals that of the paper's weighted sum in one backward."""
+    module = make_module()
+    module.optimizer_config.grad_clip = None
+    module.weights = {"ssl": 0.1, "geometry": 1.0, "captioning": 1.0}
+    captured = {}
+
+    def capture(optimizer, args, kwargs):
+        captured.update({n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None})
+
+    reference = copy.deepcopy(module)
+    data = make_data()
+    module.configure_optimizers = lambda f=module.configure_optimizers: _hooked(f(), capture)
+    fit(tmp_path, steps=1, module=module, data=data)
+    batch = {
+        name: _nested_batch(data, name) for name in ("ssl", "geometry", "captioning")
+    }  # the same first batch, by the same sampler
+    reference.train()
+    torch.manual_seed(0)
+    total = torch.zeros(())
+    for name, task in reference.objectives.items():
+        task.total_steps = 1
+        for part in task.micro_batches(batch[name]).values():
+            total = total + reference.weights[name] * task.compute(reference.backbone, part, 0).total
+    total.backward()
+    expected = {n: p.grad for n, p in reference.named_parameters() if p.grad is not None}
+    assert captured.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(captured[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def _hooked(configured, capture):
+    configured["optimizer"].register_step_pre_hook(capture)
+    return configured
+
+
+def _nested_batch(data, task):
+    data.batches_seen = 0
+    loaders = {n: data._train_loader(n, s) for n, s in data.sources.items() if n.split("/")[0] == task}
+    batches = {n: next(iter(loader)) for n, loader in loaders.items()}
+    return {n.split("/")[1]: b for n, b in batches.items()} if task == "ssl" else batches[task]
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_resume_repeats_the_run_bit_for_bit(uninterrupted, tmp_path, stop):
+    folder, history = uninterrupted
+    torch.manual_seed(1234)  # global state must not matter
+    resumed = fit(tmp_path, steps=4, checkpoint=folder / f"step={stop}.ckpt", module=make_module())
+    assert resumed == history[stop:]
+
+
+def test_checkpoint_holds_teacher_and_loader_position(uninterrupted):
+    folder, _ = uninterrupted
+    state = torch.load(folder / "step=3.ckpt", weights_only=True)
+    assert state["MultiTaskDataModule"] == {"batches_seen": 3}
+    teacher = {k: v for k, v in state["state_dict"].items() if k.startswith("tasks.ssl.teacher.")}
+    assert any(k.endswith("blocks.0.attn.qkv.weight") for k in teacher)
+    student = state["state_dict"]["backbone.blocks.0.attn.qkv.weight"]
+    assert not torch.equal(teacher["tasks.ssl.teacher.backbone.blocks.0.attn.qkv.weight"], student)
+
+
+def test_worker_processes_do_not_change_the_run(uninterrupted, tmp_path):
+    _, history = uninterrupted
+    assert fit(tmp_path, steps=4, data=make_data(num_workers=1)) == history
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_equal_one(uninterrupted, tmp_path, strategy):
+    _, history = uninterrupted
+    parallel = in_processes(tmp_path, strategy, devices=2, steps=4)
+    for step, (one, two) in enumerate(zip(history, parallel, strict=True)):
+        for name in [*TRAIN_LOSSES, "grad_norm/total"]:
+            assert two[name] == pytest.approx(one[name], rel=2e-3), (step, name)
+
+
+def test_a_nonfinite_loss_stops_and_names_task_and_term(tmp_path):
+    with pytest.raises(NonFiniteLossError, match=r"step 1 .*the ray of task geometry is not finite"):
+        fit(tmp_path, steps=3, module=poisoned(make_module(), {1}))
+
+
+def test_skipped_steps_change_nothing_and_are_limited(tmp_path):
+    module = poisoned(make_module(nonfinite=NonFiniteConfig("skip", limit=1)), {1})
+    history = fit(tmp_path, steps=3, module=module)
+    assert int(module.batch_count) == 4  # one batch more than steps
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+    assert len(history) == 4
+    with pytest.raises(NonFiniteLossError, match="2 steps in a row, the limit is 1"):
+        fit(tmp_path / "b", steps=3, module=poisoned(make_module(nonfinite=NonFiniteConfig("skip", 1)), {1, 2}))
+
+
+def test_a_task_set_to_null_leaves_the_others_unchanged(uninterrupted, tmp_path):
+    _, history = uninterrupted
+    full = make_module()
+    tasks = {"ssl": None, "geometry": full.objectives["geometry"], "captioning": None}
+    torch.manual_seed(0)
+    module = MultiTaskModule(full.backbone, tasks, optimizer=full.optimizer_config)
+    first = fit(tmp_path, steps=1, module=module)[0]
+    assert "train/geometry/loss" in first
+    assert not any("ssl" in name or "captioning" in name for name in first)
+
+
+def test_clear_errors():
+    backbone = create_model("vit_nano")
+    with pytest.raises(ValueError, match="every task is null"):
+        MultiTaskModule(backbone, {"ssl": None})
+    with pytest.raises(ValueError, match="weights for tasks that do not exist"):
+        MultiTaskModule(backbone, {"geometry": make_module().objectives["geometry"]}, weights={"geo": 1.0})
