@@ -188,7 +188,7 @@ def test_activation_checkpointing_gives_the_same_gradients(build):
     torch.testing.assert_close(results[0], results[1], atol=0, rtol=0)
 
 
-def test_activation_checkpointing_recomputes_blocks_only_in_training(build):
+def test_activation_checkpointing_recomputes_blocks_only_in_training_and_when_asked(build):
     model = build(activation_checkpointing=True)
     calls = []
     model.blocks[2].register_forward_pre_hook(lambda *_: calls.append(1))
@@ -196,6 +196,9 @@ def test_activation_checkpointing_recomputes_blocks_only_in_training(build):
     assert len(calls) == 1
     loss(model.train()(clip())).backward()
     assert len(calls) == 3
+    model.activation_checkpointing = False
+    loss(model(clip())).backward()
+    assert len(calls) == 4
 
 
 def test_bfloat16_autocast_stays_close_and_trains(build):
