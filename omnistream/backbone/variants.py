@@ -49,7 +49,7 @@ VARIANTS: dict[str, Variant] = {
         description="for tests",
     ),
     "vit_tiny": Variant(
-        embed_dim=192, num_layers=6, num_heads=6, hidden_dim=768, patch_size=8, default_layers=(1, 2, 4, 5),
+        embed_dim=128, num_layers=6, num_heads=4, hidden_dim=512, patch_size=8, default_layers=(1, 2, 4, 5),
         description="for the quickstart on a CPU",
     ),
     "vit_small": Variant(
