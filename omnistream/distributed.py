@@ -1,9 +1,10 @@
 """The few collectives the losses need; all are the identity in a single process."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather as _differentiable_all_gather
 
 
 def is_distributed() -> bool:
@@ -39,6 +40,20 @@ def average_count(count: Tensor) -> Tensor:
     return (all_reduce(count.float()) / world_size()).clamp_min(1.0)
 
 
+class _AllGather(torch.autograd.Function):
+    """Concatenation over processes; the gradient of this process's rows is summed over all that used them."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        parts = [torch.empty_like(value) for _ in range(world_size())]
+        dist.all_gather(parts, value.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return all_reduce(gradient.contiguous()).chunk(world_size())[rank()]
+
+
 def all_gather(value: Tensor) -> Tensor:
     """Rows of all processes concatenated along the first axis, with gradient; equal shapes everywhere."""
-    return torch.cat(list(_differentiable_all_gather(value))) if is_distributed() else value
+    return _AllGather.apply(value) if is_distributed() else value

@@ -38,8 +38,8 @@ def backbones(module: nn.Module) -> list[OmniStream]:
 def shard_backbone(backbone: OmniStream, mesh: DeviceMesh) -> None:
     """FSDP2: one unit per block, one for the rest; streams work on the sharded model too."""
     for block in backbone.blocks:
-        fully_shard(block, mesh=mesh)
-    fully_shard(backbone, mesh=mesh)
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    fully_shard(backbone, mesh=mesh, reshard_after_forward=True)
     register_fsdp_forward_method(backbone, "encode")
 
 
@@ -47,7 +47,8 @@ def shard_units(units: Iterable[nn.Module], mesh: DeviceMesh) -> None:
     """FSDP2: every module in `units` that has parameters becomes a unit; inner ones must come first."""
     for unit in units:
         if not isinstance(unit, FSDPModule) and any(True for _ in unit.parameters()):
-            fully_shard(unit, mesh=mesh)
+            # An outermost unit would otherwise stay whole after a forward without gradient, as a teacher's heads do.
+            fully_shard(unit, mesh=mesh, reshard_after_forward=True)
 
 
 @torch.no_grad()

@@ -1,0 +1,77 @@
+import itertools
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from omnistream.data import FrameClip, MultiTaskDataModule, Source
+from omnistream.data.sampling import sample_key
+
+
+class Numbers(Dataset):
+    """Clips whose label is their index."""
+
+    collate = staticmethod(FrameClip.collate)
+
+    def __init__(self, length):
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, key):
+        epoch, index = sample_key(key)
+        images = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+        return FrameClip(images=images, label=torch.tensor(100 * epoch + index), name="", seed=torch.tensor(0))
+
+
+def make(**options):
+    sources = {
+        "ssl/image": Source(Numbers(5), None, 2),
+        "ssl/video": Source(Numbers(4), Numbers(3), 1),
+        "geometry": Source(Numbers(6), Numbers(1), 3),
+    }
+    return MultiTaskDataModule(sources | options)
+
+
+def steps(data, count):
+    batches = [batch for batch, _, _ in itertools.islice(iter(data.train_dataloader()), count)]
+    return [
+        (b["ssl"]["image"].label.tolist(), b["ssl"]["video"].label.tolist(), b["geometry"].label.tolist())
+        for b in batches
+    ]
+
+
+def test_groups_streams_by_task_and_never_ends():
+    seen = steps(make(), 20)
+    assert len(seen) == 20
+    assert max(seen[-1][1]) > 100  # the shortest set is in a later epoch
+
+
+def test_continues_from_a_saved_position():
+    whole = steps(make(), 7)
+    data = make()
+    data.load_state_dict({"batches_seen": 3})
+    assert steps(data, 4) == whole[3:]
+    assert data.state_dict() == {"batches_seen": 3}
+
+
+def test_sources_of_equal_length_are_not_in_step():
+    data = MultiTaskDataModule({"a": Source(Numbers(50), None, 50), "b": Source(Numbers(50), None, 50)})
+    batch, _, _ = next(iter(data.train_dataloader()))
+    assert batch["a"].label.tolist() != batch["b"].label.tolist()
+
+
+def test_validation_reads_every_set_once_in_order():
+    batches = [batch for batch, _, _ in iter(make().val_dataloader())]
+    assert [b["ssl"]["video"].label.tolist() for b in batches] == [[0], [1], [2]]
+    assert [None if b["geometry"] is None else b["geometry"].label.tolist() for b in batches] == [[0], None, None]
+
+
+def test_null_sources_are_left_out():
+    data = make(**{"ssl/video": None})
+    assert set(data.sources) == {"ssl/image", "geometry"}
+    with pytest.raises(ValueError, match="every data source is null"):
+        MultiTaskDataModule({"a": None})
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        Source(Numbers(1), None, 0)

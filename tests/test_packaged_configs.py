@@ -1,0 +1,66 @@
+"""Every packaged configuration parses, and builds its model and data."""
+
+import pytest
+
+from omnistream.commands.overrides import prepare
+from omnistream.commands.train import OmniStreamCLI
+from omnistream.packaged_configs import find_config, list_configs, summary
+from omnistream.tasks import MultiTaskModule
+
+# Weights and decoders of the hub cannot be fetched in a test: their place is taken by random ones of a small size.
+OFFLINE = [
+    "--model.backbone.pretrained=false",
+    "--model.backbone.variant=vit_small",
+    "--model.tasks.captioning.decoder.hidden_size=32",
+    "--trainer.strategy=auto",
+    "--trainer.accelerator=cpu",
+    "--trainer.precision=32-true",
+    "--trainer.logger=false",
+]
+ABLATIONS = sorted(name for name in list_configs() if name.startswith("ablations/"))
+
+
+def build(names, overrides):
+    arguments = [token for name in names for token in ("-c", name)]
+    return OmniStreamCLI(args=prepare([*arguments, *overrides]), run=False)
+
+
+def test_there_are_the_papers_stages_ablations_and_the_two_demos():
+    assert {"quickstart", "real_samples", "stage1", "stage2"} <= set(list_configs())
+    assert ABLATIONS == ["ablations/without_captioning", "ablations/without_geometry", "ablations/without_video"]
+    assert all(summary(find_config(name)) for name in list_configs())
+
+
+@pytest.mark.parametrize(("name", "size", "steps"), [("stage1", 224, 60_000), ("stage2", 512, 120_000)])
+def test_stages_are_the_papers(name, size, steps):
+    cli = build([name], OFFLINE)
+    model: MultiTaskModule = cli.model
+    assert model.weights == {"ssl": 0.1, "geometry": 1.0, "captioning": 1.0}
+    assert (model.optimizer_config.lr, model.optimizer_config.warmup_steps) == (1e-4, 4000)
+    assert model.optimizer_config.weight_decay == 0
+    assert cli.trainer.max_steps == steps
+    assert cli.datamodule.sources["ssl/video"].train.crops.global_size == size
+    assert cli.datamodule.sources["geometry"].train.config.num_frames == 16
+    assert cli.datamodule.sources["geometry"].train.config.size == (size, size)
+
+
+@pytest.mark.parametrize(("name", "left"), zip(ABLATIONS, ["captioning", "geometry", "video"], strict=True))
+def test_ablations_leave_one_out(name, left):
+    overrides = [o for o in OFFLINE if not (left == "captioning" and "captioning" in o)]
+    cli = build(["stage1", name], overrides)
+    if left == "video":
+        assert set(cli.model.objectives) == {"ssl", "geometry", "captioning"}
+        assert "ssl/video" not in cli.datamodule.sources
+    else:
+        assert set(cli.model.objectives) == {"ssl", "geometry", "captioning"} - {left}
+
+
+def test_quickstart_builds():
+    cli = build(["quickstart"], ["--trainer.logger=false"])
+    assert set(cli.model.objectives) == {"ssl", "geometry", "captioning"}
+    assert cli.trainer.max_steps > 0
+
+
+def test_real_samples_builds_on_real_files(sample_data):
+    cli = build(["real_samples"], [f"--data.root={sample_data}", "--trainer.logger=false"])
+    assert set(cli.datamodule.sources) == {"ssl/image", "ssl/video", "geometry", "captioning"}
