@@ -36,10 +36,8 @@ def make(**options):
 
 def steps(data, count):
     batches = [batch for batch, _, _ in itertools.islice(iter(data.train_dataloader()), count)]
-    return [
-        (b["ssl"]["image"].label.tolist(), b["ssl"]["video"].label.tolist(), b["geometry"].label.tolist())
-        for b in batches
-    ]
+    parts = [(b["ssl"]["image"], b["ssl"]["video"], b["geometry"]) for b in batches]
+    return [tuple(clip.label.tolist() for clip in clips) for clips in parts]
 
 
 def test_groups_streams_by_task_and_never_ends():
