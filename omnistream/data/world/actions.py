@@ -46,6 +46,8 @@ ACTIONS = (
 MIN_FRAMES = 4
 _RANGE = np.array([0.5, 0.5, 0.9, np.deg2rad(75)])
 """Half the way of each component: right, down, forward (metres), clockwise (radians)."""
+_USUAL_MOTION = 1.6
+"""`WorldConfig.object_motion` at which the ways are these; they grow in proportion to it."""
 _SIGN = (-1, 1, -1, 1, -1, 1, 1, -1)
 _ACTOR_SHAPES = (SHAPES.index("ball"), SHAPES.index("box"))
 _DISTANCE, _BESIDE, _HEIGHT = 3.4, 1.05, 1.35
@@ -111,7 +113,7 @@ def compose_action(rng: np.random.Generator, config: WorldConfig, label: int) ->
     side = _BESIDE * rng.choice([-1, 1]) * np.array([1, -1])
     homes = ground + _DISTANCE * forward - np.array([0, _HEIGHT, 0]) + side[:, None] * right
     axes = np.stack([right, np.array([0, 1, 0]), forward])
-    actors = homes + states.offset[..., :3] @ axes
+    actors = homes + states.offset[..., :3] * (config.object_motion / _USUAL_MOTION) @ axes
     audience = int(rng.integers(1, 4))
     shape, half = _shapes(rng, audience)
     spread = rng.permutation(np.linspace(-1, 1, 4))[:audience] * 2.2 + rng.uniform(-0.2, 0.2, audience)
