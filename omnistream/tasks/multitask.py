@@ -156,7 +156,7 @@ class MultiTaskModule(LightningModule):
                     if problem := self._nonfinite_term(path, loss):
                         return problem
                     self.manual_backward(self.weights[name] * loss.total)
-                self._log_terms("train", path, loss.terms)
+                self._log_terms("train", path, loss.terms | loss.details)
         return None
 
     @contextmanager

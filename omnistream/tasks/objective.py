@@ -17,12 +17,16 @@ class ObjectiveLoss:
 
     Attributes:
         total: Scalar with gradient: the weighted sum of the terms.
-        terms: Unweighted scalars by name, without gradient, for logs and for naming what became non-finite.
+        terms: Unweighted scalars by name, without gradient, for logs and for naming what became non-finite. The names are
+            the same on every process, because the values are averaged over processes.
+        details: Further scalars for logs that a batch may lack, such as the loss of one kind of sample; of this process
+            alone.
         aux: Anything a picture callback may want (predictions), without gradient.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
+    details: dict[str, Tensor] = field(default_factory=dict)
     aux: dict[str, Any] = field(default_factory=dict)
 
 
@@ -98,7 +102,7 @@ class Objective(LightningModule):
         for name, part in self.micro_batches(batch).items():
             loss = self.compute(self.backbone, part, self.global_step)
             prefix = f"train/{name}/" if name else "train/"
-            self.log_dict({prefix + term: value for term, value in loss.terms.items()}, batch_size=1)
+            self.log_dict({prefix + n: value for n, value in (loss.terms | loss.details).items()}, batch_size=1)
             total = total + loss.total
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=1)
         return total

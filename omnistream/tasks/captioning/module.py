@@ -150,17 +150,17 @@ class CaptioningModule(Objective):
         return self.projector(output.last)
 
     def compute(self, backbone: nn.Module, batch: CaptionClip, step: int) -> ObjectiveLoss:
-        """Mean token loss; the terms hold it as `token`, and the local mean of each kind of target that occurs."""
+        """Mean token loss; the term `token`; the details hold the local mean of each kind of target."""
         output: DecoderOutput = self.decoder(self.visual_tokens(backbone, batch), self.chats(batch))
         assert output.loss is not None
         assert output.num_tokens is not None
         total = output.loss.sum() / average_count(output.num_tokens.sum())
-        terms = {"token": total.detach()}
+        details = {}
         tasks = [target.task for target in _targets(batch)]
         for task in sorted(set(tasks)):
             chosen = torch.tensor([t == task for t in tasks], device=output.loss.device)
-            terms[task] = (output.loss * chosen).sum().detach() / (output.num_tokens * chosen).sum().clamp_min(1)
-        return ObjectiveLoss(total, terms)
+            details[task] = (output.loss * chosen).sum().detach() / (output.num_tokens * chosen).sum().clamp_min(1)
+        return ObjectiveLoss(total, {"token": total.detach()}, details)
 
     def token_loss(self, backbone: nn.Module, batch: CaptionClip, shuffle_images: bool = False) -> SummedLoss:
         """Loss of the true answers in evaluation mode, without gradient.
