@@ -17,8 +17,8 @@ class ObjectiveLoss:
 
     Attributes:
         total: Scalar with gradient: the weighted sum of the terms.
-        terms: Unweighted scalars by name, without gradient, for logs and for naming what became non-finite. The names are
-            the same on every process, because the values are averaged over processes.
+        terms: Unweighted scalars by name, without gradient, for logs and for naming what became non-finite. The names
+            are the same on every process, because the values are averaged over processes.
         details: Further scalars for logs that a batch may lack, such as the loss of one kind of sample; of this process
             alone.
         aux: Anything a picture callback may want (predictions), without gradient.
