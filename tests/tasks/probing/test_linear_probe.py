@@ -5,14 +5,14 @@ from omnistream.tasks.probing.linear import fit_linear_probe
 
 
 def moving_spot(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Four frames of five places: a spot of random strength runs left or right; noise elsewhere."""
+    """Four frames of four places: a spot of random strength runs left or right; noise elsewhere."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 2, (count,), generator=generator)
-    tokens = 0.3 * torch.randn(count, 4, 5, 16, generator=generator)
+    tokens = 0.3 * torch.randn(count, 4, 4, 16, generator=generator)
     direction = torch.randn(16, generator=torch.Generator().manual_seed(9))
     for i, label in enumerate(labels.tolist()):
         for t in range(4):
-            tokens[i, t, t if label else 4 - t] += direction * (1 + torch.rand((), generator=generator))
+            tokens[i, t, t if label else 3 - t] += direction * (1 + torch.rand((), generator=generator))
     return tokens.flatten(1, 2), labels
 
 
@@ -23,7 +23,7 @@ def test_reads_motion_that_no_frame_alone_shows():
 
 def test_order_of_frames_is_what_it_reads():
     (tokens, labels), test = moving_spot(200, 0), moving_spot(100, 1)
-    backwards = test[0].unflatten(1, (4, 5)).flip(1).flatten(1, 2)
+    backwards = test[0].unflatten(1, (4, 4)).flip(1).flatten(1, 2)
     assert fit_linear_probe(tokens, labels, backwards, test[1], num_classes=2).accuracy < 0.05
 
 
