@@ -74,8 +74,8 @@ def test_readme_code_runs() -> None:
     names: dict = {}
     for code in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL):
         exec(code, names)
-    assert names["out"].last.shape == (1, 8, 8, 8, 192)
-    assert names["out"].patches[2].shape == (1, 8, 8, 8, 192)
+    assert names["out"].last.shape == (1, 8, 8, 8, 128)
+    assert names["out"].patches[2].shape == (1, 8, 8, 8, 128)
     torch.testing.assert_close(names["now"].cls[:, 0], names["out"].cls[:, 7], atol=1e-4, rtol=0)
     assert names["clip"].depth.shape == names["clip"].images.shape[:1] + names["clip"].images.shape[2:]
 

@@ -140,11 +140,12 @@ class MultiTaskModule(LightningModule):
             optimizer.zero_grad()
             return
         self._skipped_in_a_row = 0
+        lr = optimizer.param_groups[0]["lr"]  # type: ignore[union-attr]
         optimizer.step()
         self.lr_schedulers().step()  # type: ignore[union-attr]
         for task in self.objectives.values():
             task.after_step(self.backbone, self.global_step)
-        self.log("train/lr", optimizer.param_groups[0]["lr"], batch_size=1)  # type: ignore[union-attr]
+        self.log("train/lr", lr, batch_size=1)
 
     def _accumulate(self, batch: dict[str, Any]) -> str | None:
         """Forward and backward of every task; returns what became non-finite, if anything did."""

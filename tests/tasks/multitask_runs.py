@@ -95,7 +95,8 @@ class Recorder(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Append this step's numbers."""
-        values = trainer.callback_metrics
+        # Details, which a batch may lack, stay in callback_metrics from an earlier step.
+        values = {k: v for k, v in trainer.callback_metrics.items() if k.split("/")[-1] not in ("caption", "region")}
         self.history.append({k: v.item() for k, v in values.items() if k.startswith(("train/", "grad_norm/"))})
 
 

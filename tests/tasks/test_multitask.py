@@ -49,7 +49,8 @@ def test_logs_every_task_term_gradient_norm_and_learning_rate(uninterrupted):
         "grad_norm/total",
     ]:
         assert all(torch.isfinite(torch.tensor(step[name])) for step in history), name
-    assert [step["train/lr"] for step in history][:2] == [0.0, 5e-4]  # of the step just made: linear warm-up from 0
+    # Of the step just made: linear warm-up from 0.
+    assert [step["train/lr"] for step in history][:3] == pytest.approx([0.0, 5e-4, 1e-3])
 
 
 def test_weighted_sum_of_tasks_is_what_is_optimised(tmp_path):

@@ -79,9 +79,13 @@ def test_evaluation_leaves_modes_and_weights_alone(mixed):
 
 def test_pictures_show_truth_and_answer_with_boxes(mixed):
     backbone, module = _module(max_new_tokens=4)
-    picture = module.pictures(backbone, mixed, 3)["answers"]
-    assert [item.truth for item in picture.items] == ["a red square", "HI", "the sky"]
-    assert picture.items[2].truth_boxes == ((0.0, 0.0, 1.0, 0.5),)
+    assert module.pictures(backbone, mixed, 1) == {}  # nothing was generated yet
+    module.update_metrics(backbone, mixed, module.compute(backbone, mixed, 0))
+    picture = module.pictures(backbone, mixed, 1)["answers"]
+    assert len(picture.items) == 3
+    assert picture.items[0].truth == "a red square"
+    assert "<|object_ref_start|>HI<|object_ref_end|>" in picture.items[1].truth
+    assert picture.items[2].truth_boxes == (pytest.approx((0.0, 0.0, 1.0, 0.5), abs=1e-3),)
     assert "the sky" in picture.items[2].instruction
     assert all(torch.equal(item.images, images) for item, images in zip(picture.items, mixed.images, strict=False))
 
@@ -90,7 +94,7 @@ def test_generations_of_a_validation_are_kept_until_the_next(mixed):
     backbone, module = _module(num_generations=6, max_new_tokens=2)
     for _ in range(2):
         for _ in range(2):
-            module.update_metrics(backbone, mixed)
+            module.update_metrics(backbone, mixed, module.compute(backbone, mixed, 0))
         assert len(module.samples) == 6
         assert "box_iou" in module.compute_metrics()
         assert len(module.samples) == 6

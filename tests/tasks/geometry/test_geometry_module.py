@@ -81,11 +81,11 @@ def test_what_is_kept_for_pictures(backbone, make_scene_clip):
 def test_pictures_show_prediction_beside_truth(backbone, make_scene_clip):
     module, clip = built(backbone).eval(), make_scene_clip()
     pictures = module.pictures(backbone.eval(), clip, limit=1)
-    assert set(pictures) == {"depth/0", "cameras/0", "features/0"}
+    assert set(pictures) == {"depth/0", "camera/0", "features/0"}
     torch.testing.assert_close(pictures["depth/0"].prediction, module.predict(backbone, clip.images).depth[0])
     poses = relative_to_first(clip.camera_to_world[0])
     poses[:, :3, 3] /= module.targets(clip).scale[0]
-    torch.testing.assert_close(pictures["cameras/0"].truth, poses, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(pictures["camera/0"].truth, poses, rtol=1e-4, atol=1e-5)
 
 
 def test_metrics_are_those_of_all_batches_and_start_afresh(backbone, make_scene_clip):
