@@ -80,7 +80,8 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 @torch.no_grad()
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """Euclidean norm of all gradients, of sharded and of whole parameters together; a scalar on their device."""
-    whole, sharded = [], []
+    whole: list[Tensor] = []
+    sharded: list[Tensor] = []
     for parameter in parameters:
         if parameter.grad is not None:
             (sharded if isinstance(parameter.grad, DTensor) else whole).append(local_tensor(parameter.grad))

@@ -1,5 +1,7 @@
 """`omnistream fit|validate|test|predict`: LightningCLI with packaged configurations and one-line errors."""
 
+import logging
+import warnings
 from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,19 @@ class OmniStreamCLI(LightningCLI):
         return list(self._subcommand_parsers[subcommand].get_defaults().keys())
 
 
+def quieten() -> None:
+    """Hide messages of Lightning's that are about nothing a user of ours can or should change."""
+    for message in (
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning calls torch's own renamed helper
+        r"Found \d+ module\(s\) in eval mode",  # teachers are in eval mode on purpose
+        r"Using ModelCheckpoint with manual optimization",  # the state after the step is what we resume from
+        r".*does not have many workers which may be a bottleneck",  # samples may be rendered in the main process
+    ):
+        warnings.filterwarnings("ignore", message)
+    tip = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    tip.addFilter(lambda record: "litlogger" not in record.getMessage() and "litmodels" not in record.getMessage())
+
+
 def run(subcommand: str, arguments: list[str]) -> None:
     """Run one of LightningCLI's subcommands.
 
@@ -80,6 +95,7 @@ def run(subcommand: str, arguments: list[str]) -> None:
     Raises:
         UsageError: If a key, path or value is wrong.
     """
+    quieten()
     try:
         OmniStreamCLI(
             LightningModule,
@@ -88,6 +104,7 @@ def run(subcommand: str, arguments: list[str]) -> None:
             subclass_mode_data=True,
             seed_everything_default=0,
             save_config_callback=SaveConfig,
+            trainer_defaults={"use_distributed_sampler": False},  # our data modules share the samples out themselves
             args=[subcommand, *prepare(arguments)],
         )
     except MisconfigurationException as error:

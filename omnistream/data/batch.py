@@ -27,7 +27,7 @@ class Batch:
 
     def to(self: BatchT, *args: object, **kwargs: object) -> BatchT:
         """The same batch with every tensor moved as by `Tensor.to`; the name is what Lightning looks for."""
-        return self._map(lambda value: value.to(*args, **kwargs))
+        return self._map(lambda value: value.to(*args, **kwargs))  # type: ignore[call-overload]
 
     def pin_memory(self: BatchT) -> BatchT:
         """The same batch in page-locked memory; called by the data loader."""

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from omnistream.data.captions import ImageFolderCaptions
+from omnistream.data.files import Split
 from omnistream.data.images import ImageFolder
 from omnistream.data.multitask import MultiTaskDataModule, Source
 from omnistream.data.real import find_media
@@ -53,29 +54,25 @@ class RealSamples(MultiTaskDataModule):
     ) -> None:
         media = find_media(root)
         logger.info("%s", media.report)
+        splits: tuple[Split, Split] = ("train", "val")
         sources: dict[str, Source | None] = {}
         if media.images is not None:
-            photos, path = [], media.images.path
-            for split in ("train", "val"):
-                photos.append(MultiCropDataset(ImageFolder(path, split=split, seed=seed), crops, seed))
-            sources["ssl/image"] = Source(*photos, batch_size=image_batch_size)
-            captions = [ImageFolderCaptions(path, size=size, split=split, seed=seed) for split in ("train", "val")]
-            sources["captioning"] = Source(*captions, batch_size=caption_batch_size)
+            path = media.images.path
+            photos = [MultiCropDataset(ImageFolder(path, split=split, seed=seed), crops, seed) for split in splits]
+            sources["ssl/image"] = Source(train=photos[0], val=photos[1], batch_size=image_batch_size)
+            named = [ImageFolderCaptions(path, size=size, split=split, seed=seed) for split in splits]
+            sources["captioning"] = Source(train=named[0], val=named[1], batch_size=caption_batch_size)
         if media.videos is not None:
-            films = [
-                MultiCropDataset(
-                    VideoFolder(media.videos.path, num_frames=num_frames, size=2 * size, split=split, seed=seed),
-                    crops,
-                    seed,
-                )
-                for split in ("train", "val")
+            folder = media.videos.path
+            clips = [
+                VideoFolder(folder, num_frames=num_frames, size=2 * size, split=split, seed=seed) for split in splits
             ]
-            sources["ssl/video"] = Source(*films, batch_size=video_batch_size)
+            films = [MultiCropDataset(clip, crops, seed) for clip in clips]
+            sources["ssl/video"] = Source(train=films[0], val=films[1], batch_size=video_batch_size)
         if media.scenes_root is not None:
             sampling = ClipSampling(num_frames=num_frames)
             scenes = [
-                SceneFolder(media.scenes_root, size=size, sampling=sampling, split=split, seed=seed)
-                for split in ("train", "val")
+                SceneFolder(media.scenes_root, size=size, sampling=sampling, split=split, seed=seed) for split in splits
             ]
-            sources["geometry"] = Source(*scenes, batch_size=scene_batch_size)
+            sources["geometry"] = Source(train=scenes[0], val=scenes[1], batch_size=scene_batch_size)
         super().__init__(sources, num_workers=num_workers, seed=seed, pin_memory=pin_memory)

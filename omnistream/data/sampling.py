@@ -15,7 +15,7 @@ class SampleKey(NamedTuple):
     """What a data set's `__getitem__` receives: the sample's index, and the pass over the data it belongs to."""
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # a sample's index, not tuple.index, is what this type is about
 
 
 def sample_key(key: "int | SampleKey") -> SampleKey:

@@ -210,10 +210,16 @@ class HeldOutFigures(Callback):
                 for data in (self.actions_train, self.actions_test)
             )
             linear.append(fit_linear_probe(*train, *test, num_classes=num_classes, seed=self.seed).accuracy)
-            options = {"config": self.probe, "epochs": self.probe_epochs, "position_embedding": True}
-            attentive.append(
-                fit_action_probe(*train, *test, num_classes=num_classes, seed=self.seed, **options).accuracy
+            result = fit_action_probe(
+                *train,
+                *test,
+                num_classes=num_classes,
+                config=self.probe,
+                position_embedding=True,
+                epochs=self.probe_epochs,
+                seed=self.seed,
             )
+            attentive.append(result.accuracy)
         rows = []
         for probe, (value, baseline) in {"linear": linear, "attentive": attentive}.items():
             name = f"Action accuracy, {probe} probe, {len(self.actions_test)} held-out clips"  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
@@ -65,6 +66,9 @@ class MultiTaskModule(LightningModule):
     Raises:
         ValueError: If no task is left, or a weight belongs to no task.
     """
+
+    batch_count: Tensor
+    """Training batches seen, dropped ones included; int64 scalar, saved."""
 
     def __init__(
         self,
@@ -131,6 +135,7 @@ class MultiTaskModule(LightningModule):
         if missing := sorted(set(self.tasks) - set(batch)):
             raise ValueError(f"no data for task(s) {missing}; the data module gives {sorted(batch)}")
         optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
         optimizer.zero_grad()
         torch.manual_seed((self.seed * 1_000_003 + int(self.batch_count)) % 2**63)
         self.batch_count += 1
@@ -140,7 +145,7 @@ class MultiTaskModule(LightningModule):
             optimizer.zero_grad()
             return
         self._skipped_in_a_row = 0
-        lr = optimizer.param_groups[0]["lr"]  # type: ignore[union-attr]
+        lr = optimizer.param_groups[0]["lr"]
         optimizer.step()
         self.lr_schedulers().step()  # type: ignore[union-attr]
         for task in self.objectives.values():
@@ -165,7 +170,7 @@ class MultiTaskModule(LightningModule):
         """Under DDP, keep gradients local: they are averaged once, after the last task."""
         strategy = self.trainer.strategy
         blocked = isinstance(strategy, DDPStrategy)
-        with strategy.block_backward_sync() if blocked else nullcontext():  # type: ignore[union-attr]
+        with strategy.block_backward_sync() if blocked else nullcontext():  # type: ignore[attr-defined]
             yield
 
     def _nonfinite_term(self, path: str, loss: ObjectiveLoss) -> str | None:

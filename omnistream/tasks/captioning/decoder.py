@@ -138,18 +138,19 @@ class CaptionDecoder(nn.Module):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.llm: Any = llm
+        model: Any = llm  # a transformers class, whose methods nn.Module does not have
+        self.llm: Any = model
         self.tokenizer, self.loss_chunk_size = tokenizer, loss_chunk_size
-        rows, self.embed_dim = self.llm.get_input_embeddings().weight.shape
+        rows, self.embed_dim = model.get_input_embeddings().weight.shape
         if rows < tokenizer.vocab_size:
             raise ValueError(
                 f"the decoder has {rows} embedding rows for {tokenizer.vocab_size} tokens; use its own tokenizer"
             )
-        llm.requires_grad_(trainable)
+        self.llm.requires_grad_(trainable)
         if activation_checkpointing:
             # transformers 5 renamed it and warns at the old name.
-            new_name = getattr(self.llm, "activation_checkpointing_enable", None)
-            (new_name or self.llm.gradient_checkpointing_enable)()
+            new_name = getattr(model, "activation_checkpointing_enable", None)
+            (new_name or model.gradient_checkpointing_enable)()
 
     def forward(
         self, visual: Float[Tensor, "B N E"], chats: Sequence[Chat], max_new_tokens: int | None = None

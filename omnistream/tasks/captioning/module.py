@@ -155,7 +155,7 @@ class CaptioningModule(Objective):
         assert output.loss is not None
         assert output.num_tokens is not None
         total = output.loss.sum() / average_count(output.num_tokens.sum())
-        details = {}
+        details: dict[str, Tensor] = {}
         tasks = [target.task for target in _targets(batch)]
         for task in sorted(set(tasks)):
             chosen = torch.tensor([t == task for t in tasks], device=output.loss.device)
