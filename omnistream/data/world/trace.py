@@ -13,6 +13,8 @@ SKY = -1
 BACKGROUND = 0
 
 _CORNERS = np.stack(np.meshgrid([-1, 1], [-1, 1], [-1, 1], indexing="ij"), axis=-1).reshape(8, 3).astype(np.float32)
+HORIZON = 1e5
+"""Floor farther away than this, in metres, is sky: the way of a nearly level ray to it may overflow float32."""
 
 
 @dataclass
@@ -88,7 +90,7 @@ def _trace_background(scene: Scene, rays: Rays) -> Hits:
     with np.errstate(divide="ignore", invalid="ignore"):
         if not scene.is_room:
             t = -origin[1] / direction[1]
-            t = np.where(t > NEAR, t, np.float32(np.inf)).reshape(-1)
+            t = np.where((t > NEAR) & (t < HORIZON), t, np.float32(np.inf)).reshape(-1)
             thing = np.where(np.isfinite(t), BACKGROUND, SKY).astype(np.int16)
             return Hits(t, thing, np.full(count, 3, dtype=np.int8), np.empty((3, count), dtype=np.float32))
         positive = direction > 0

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from omnistream.data.world import CLASSES, WorldConfig, render_clip, render_scene
+from omnistream.data.sampling import SampleKey
+from omnistream.data.world import CLASSES, WorldConfig, WorldScenes, render_clip, render_scene
 from omnistream.data.world.compose import compose
 from omnistream.data.world.primitives import SHAPES, intersect
 from omnistream.data.world.trace import nearest_object
@@ -218,3 +220,10 @@ def test_field_of_view_is_drawn_from_its_range():
 def test_impossible_settings_are_refused(changes, field):
     with pytest.raises(ValueError, match=field):
         WorldConfig(**changes)
+
+
+def test_a_ray_along_the_horizon_sees_the_sky():
+    """In this scene a ray is so nearly level that its way to the floor overflows float32."""
+    sample = WorldScenes(8192, num_frames=4)[SampleKey(0, 1524)]
+    assert torch.isfinite(sample.depth).all()
+    assert not sample.valid.all()
