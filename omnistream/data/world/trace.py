@@ -95,7 +95,8 @@ def _trace_background(scene: Scene, rays: Rays) -> Hits:
             return Hits(t, thing, np.full(count, 3, dtype=np.int8), np.empty((3, count), dtype=np.float32))
         positive = direction > 0
         bound = np.where(positive, scene.high[:, None, None] - origin, scene.low[:, None, None] - origin)
-        leave = (bound / direction).reshape(3, -1)
+        # The two have one sign; a ray that runs along a wall would leave through it at minus infinity.
+        leave = np.abs(bound / direction).reshape(3, -1)
     t = np.minimum(np.minimum(leave[0], leave[1]), leave[2])
     axis = np.where(t == leave[0], 0, np.where(t == leave[1], 1, 2)).astype(np.int8)
     positive = positive.reshape(3, -1)
