@@ -88,7 +88,10 @@ class MultiTaskDataModule(LightningDataModule):
             return self.sources
         wanted = {name: source for name, source in self.sources.items() if name.split("/")[0] in tasks}
         if missing := sorted(set(tasks) - {name.split("/")[0] for name in wanted}):
-            raise ValueError(f"no data source for task(s) {missing}; sources are {sorted(self.sources)}")
+            raise ValueError(
+                f"no data source for task(s) {missing}; sources are {sorted(self.sources)}. Add one, or leave the task "
+                f"out: --model.tasks.{missing[0]} null"
+            )
         return wanted
 
     def _train_loader(self, name: str, source: Source) -> DataLoader:

@@ -29,13 +29,12 @@ class HeldOutFigures(Callback):
     """Measures the trained tasks when fitting ends; one process only.
 
     - Depth: Abs Rel of the predicted depth, with no alignment, in units of the clip's mean distance. Baselines: the
-      constant depth that is best on these very clips, and the same heads trained on the same batches for the same
-      number of steps on a backbone that was never trained.
+      constant depth that is best on these very clips, and the same heads trained on as many batches of the same data
+      (in another order) on a backbone that was never trained.
     - Captions: mean token loss of the true answers. Baselines: the entropy of the answers' token frequencies (no model
       without context is better), and the same model shown the images of another sample.
     - Actions: accuracy of a linear and of an attentive probe on frozen features. Baselines: chance, and the same probe
-    on the features of
-      the untrained backbone.
+      on the features of the untrained backbone.
 
     A figure whose task the model lacks, or whose data set is null, is left out.
 
@@ -165,7 +164,7 @@ class HeldOutFigures(Callback):
                 baseline_name="trained head, untrained backbone",
                 at_most=0.95,
                 judged="ratio",
-                note="same head, batches and number of steps; its backbone keeps its random weights",
+                note="same head, training data and number of steps; its backbone keeps its random weights",
             ),
         ]
 
@@ -252,7 +251,7 @@ def train_heads(
     device: torch.device,
     seed: int,
 ) -> GeometryModule:
-    """Fresh geometry heads, trained on a frozen backbone with the optimiser and the batch order of a run.
+    """Fresh geometry heads, trained on a frozen backbone with a run's optimiser and data, in an order of its own.
 
     Args:
         task: Gives the settings of heads and losses; it is not changed.

@@ -126,6 +126,19 @@ class Objective(LightningModule):
         """Alone: log the task's metrics."""
         self.log_dict({f"val/{key}": value for key, value in self.compute_metrics().items()}, batch_size=1)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Alone: clip by the trainer's value, or else by that of `OptimizerConfig`."""
+        if gradient_clip_val is None:
+            gradient_clip_val, gradient_clip_algorithm = self.optimizer_config.grad_clip, "norm"
+        self.clip_gradients(
+            optimizer, gradient_clip_val=gradient_clip_val, gradient_clip_algorithm=gradient_clip_algorithm
+        )
+
     def configure_optimizers(self) -> Any:
         """Adam with linear warm-up and cosine decay (paper Sec. 4.2)."""
         return build_optimizer(self, self.optimizer_config, self.trainer.max_steps)

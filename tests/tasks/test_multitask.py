@@ -135,7 +135,18 @@ def test_a_nonfinite_loss_stops_and_names_task_and_term(tmp_path):
 
 def test_skipped_steps_change_nothing_and_are_limited(tmp_path):
     module = poisoned(make_module(nonfinite=NonFiniteConfig("skip", limit=1)), {1})
+    first_task, weights = module.objectives["ssl"], []
+    compute = first_task.compute
+
+    def watched(backbone, batch, step):
+        weights.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
+        return compute(backbone, batch, step)
+
+    first_task.compute = watched
     history = fit(tmp_path, steps=3, module=module)
+    before = weights[::2]  # of student and teachers before each batch, which this task sees in two parts
+    assert torch.equal(before[1], before[2])
+    assert not torch.equal(before[2], before[3])
     assert int(module.batch_count) == 4  # one batch more than steps
     assert all(torch.isfinite(p).all() for p in module.parameters())
     assert len(history) == 4

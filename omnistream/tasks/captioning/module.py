@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -28,9 +28,6 @@ from omnistream.tasks.captioning.prompts import Wording, word
 from omnistream.tasks.captioning.tokenizer import ByteTokenizer, PretrainedTokenizer, Tokenizer
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from omnistream.data.batch import SceneClip
 from omnistream.data.photometric import PhotometricConfig
 from omnistream.metrics.depth import abs_rel
 from omnistream.tasks.geometry import GeometryLossConfig, GeometryModule
-from omnistream.tasks.optimization import OptimizerConfig
+from omnistream.tasks.optimization import OptimizerConfig, build_optimizer
 
 SMALL = dict(features=16, out_channels=(8, 12, 16, 16), hidden=8)
 
@@ -199,3 +199,23 @@ def test_fitted_alone(backbone, make_scene_clip, tmp_path):
         assert torch.isfinite(trainer.callback_metrics[f"val/{name}"])
     assert 0 <= trainer.callback_metrics["val/delta1_scale"] <= 1
     assert trainer.callback_metrics["val/abs_rel_median"] > 0
+
+
+def test_alone_clips_gradients_as_its_optimiser_config_says(backbone, make_scene_clip, tmp_path):
+    module = GeometryModule(backbone, OptimizerConfig(warmup_steps=0, grad_clip=1e-3), **SMALL)
+    norms = []
+
+    def measure(optimizer, args, kwargs):
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(torch.stack([gradient.norm() for gradient in gradients]).norm().item())
+
+    configured = build_optimizer(module, module.optimizer_config, 1)
+    configured["optimizer"].register_step_post_hook(measure)  # clipped inside the step, after the backward pass
+    module.configure_optimizers = lambda: configured
+    data = Clips(make_scene_clip, 2)
+    trainer = L.Trainer(
+        max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(data, batch_size=2, collate_fn=data.collate))
+    assert norms == pytest.approx([1e-3], rel=1e-2)  # unclipped it is above 1
