@@ -5,6 +5,7 @@ facebookresearch/dinov3.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -109,7 +110,16 @@ class FSDP2Strategy(ModelParallelStrategy):
     """Lightning's `ModelParallelStrategy` with all processes sharing the data: `--trainer.strategy fsdp2`.
 
     (Its own default makes the processes of a node a tensor-parallel group, which would train on the same data.)
+    Checkpoints are single files that any number of processes, or `checkpoint=` of a backbone, can read.
+
+    Args:
+        save_distributed_checkpoint: Write a folder with a part per process instead, for models that no process can
+        hold.
+        options: Of `ModelParallelStrategy`.
     """
+
+    def __init__(self, save_distributed_checkpoint: bool = False, **options: Any) -> None:
+        super().__init__(save_distributed_checkpoint=save_distributed_checkpoint, **options)
 
     def setup_environment(self) -> None:
         """Build a mesh whose data-parallel axis holds every process."""

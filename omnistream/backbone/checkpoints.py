@@ -165,6 +165,8 @@ def read_state(path: Path | str) -> StateDict:
         ValueError: If it holds no state dict, or things whose loading could run code.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; a sharded checkpoint must be saved as one file to be read here")
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
     if path.suffix == ".safetensors":

@@ -1,12 +1,16 @@
 """All three objectives on whatever is found below one folder: RGB-D sequences, videos and photos."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+
+from torch.utils.data import Dataset
 
 from omnistream.data.captions import ImageFolderCaptions
 from omnistream.data.files import Split
 from omnistream.data.images import ImageFolder
 from omnistream.data.multitask import MultiTaskDataModule, Source
+from omnistream.data.quarantine import NothingUsableError
 from omnistream.data.real import find_media
 from omnistream.data.scenes import ClipSampling, SceneFolder
 from omnistream.data.videos import VideoFolder
@@ -54,25 +58,38 @@ class RealSamples(MultiTaskDataModule):
     ) -> None:
         media = find_media(root)
         logger.info("%s", media.report)
-        splits: tuple[Split, Split] = ("train", "val")
         sources: dict[str, Source | None] = {}
         if media.images is not None:
             path = media.images.path
-            photos = [MultiCropDataset(ImageFolder(path, split=split, seed=seed), crops, seed) for split in splits]
-            sources["ssl/image"] = Source(train=photos[0], val=photos[1], batch_size=image_batch_size)
-            named = [ImageFolderCaptions(path, size=size, split=split, seed=seed) for split in splits]
-            sources["captioning"] = Source(train=named[0], val=named[1], batch_size=caption_batch_size)
+            train, val = _splits(lambda split: ImageFolder(path, split=split, seed=seed))
+            sources["ssl/image"] = _views(train, val, crops, seed, image_batch_size)
+            train, val = _splits(lambda split: ImageFolderCaptions(path, size=size, split=split, seed=seed))
+            sources["captioning"] = Source(train, val, batch_size=caption_batch_size)
         if media.videos is not None:
             folder = media.videos.path
-            clips = [
-                VideoFolder(folder, num_frames=num_frames, size=2 * size, split=split, seed=seed) for split in splits
-            ]
-            films = [MultiCropDataset(clip, crops, seed) for clip in clips]
-            sources["ssl/video"] = Source(train=films[0], val=films[1], batch_size=video_batch_size)
+            train, val = _splits(
+                lambda split: VideoFolder(folder, num_frames=num_frames, size=2 * size, split=split, seed=seed)
+            )
+            sources["ssl/video"] = _views(train, val, crops, seed, video_batch_size)
         if media.scenes_root is not None:
-            sampling = ClipSampling(num_frames=num_frames)
-            scenes = [
-                SceneFolder(media.scenes_root, size=size, sampling=sampling, split=split, seed=seed) for split in splits
-            ]
-            sources["geometry"] = Source(train=scenes[0], val=scenes[1], batch_size=scene_batch_size)
+            root, sampling = media.scenes_root, ClipSampling(num_frames=num_frames)
+            train, val = _splits(lambda split: SceneFolder(root, size=size, sampling=sampling, split=split, seed=seed))
+            sources["geometry"] = Source(train, val, batch_size=scene_batch_size)
         super().__init__(sources, num_workers=num_workers, seed=seed, pin_memory=pin_memory)
+
+
+def _views(train: Dataset, val: Dataset | None, crops: CropConfig, seed: int, batch_size: int) -> Source:
+    return Source(
+        MultiCropDataset(train, crops, seed),
+        None if val is None else MultiCropDataset(val, crops, seed),
+        batch_size=batch_size,
+    )
+
+
+def _splits(make: Callable[[Split], Dataset]) -> tuple[Dataset, Dataset | None]:
+    """Training and validation part; no validation, and a warning, where there is too little to hold some out."""
+    try:
+        return make("train"), make("val")
+    except NothingUsableError as error:
+        logger.warning("all of it is trained on, nothing is validated: %s", error)
+        return make("all"), None

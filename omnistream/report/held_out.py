@@ -98,10 +98,10 @@ class HeldOutFigures(Callback):
         pl_module.eval()
         untrained = self._untrained(backbone)
         rows: list[FigureRow] = []
-        geometry = next((task for task in tasks.values() if isinstance(task, GeometryModule)), None)
+        name, geometry = next(((n, t) for n, t in tasks.items() if isinstance(t, GeometryModule)), ("", None))
         if self.scenes is not None and geometry is not None:
             logger.info("measuring depth on held-out scenes against a constant and an untrained backbone")
-            rows += self._depth_rows(trainer, pl_module, geometry, untrained)
+            rows += self._depth_rows(trainer, pl_module, name, geometry, untrained)
         captioning = next((task for task in tasks.values() if isinstance(task, CaptioningModule)), None)
         if self.captions is not None and captioning is not None:
             logger.info("measuring captions on held-out images")
@@ -125,12 +125,12 @@ class HeldOutFigures(Callback):
             yield batch.to(device)
 
     def _depth_rows(
-        self, trainer: Trainer, module: LightningModule, task: GeometryModule, untrained: nn.Module
+        self, trainer: Trainer, module: LightningModule, source: str, task: GeometryModule, untrained: nn.Module
     ) -> list[FigureRow]:
         baseline = train_heads(
             task,
             untrained,
-            trainer.datamodule.sources["geometry"],  # type: ignore[attr-defined]
+            trainer.datamodule.sources[source],  # type: ignore[attr-defined]
             module.optimizer_config,  # type: ignore[arg-type]
             self.baseline_steps or trainer.global_step,
             module.device,

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -62,9 +63,12 @@ class MultiTaskModule(LightningModule):
         nonfinite: What to do about NaN or infinite losses.
         compile: Compile the transformer blocks.
         seed: Of the random choices within steps.
+        init_from: Checkpoint of an earlier stage: its weights, heads and teachers are taken over, its optimiser,
+            schedules and position in the data are not. (`--ckpt_path` continues a run; this starts the next.)
 
     Raises:
-        ValueError: If no task is left, or a weight belongs to no task.
+        ValueError: If no task is left, a weight belongs to no task, or `init_from` lacks weights of this module.
+        FileNotFoundError: If there is no file `init_from`.
     """
 
     batch_count: Tensor
@@ -79,6 +83,7 @@ class MultiTaskModule(LightningModule):
         nonfinite: NonFiniteConfig | None = None,
         compile: bool = False,
         seed: int = 0,
+        init_from: Path | str | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -98,6 +103,8 @@ class MultiTaskModule(LightningModule):
         for task in active.values():
             task.build(backbone)
         self.register_buffer("batch_count", torch.zeros((), dtype=torch.int64))
+        if init_from is not None:
+            self._take_over(Path(init_from))
         self._skipped_in_a_row = 0
         self._configured = False
 
@@ -105,6 +112,19 @@ class MultiTaskModule(LightningModule):
     def objectives(self) -> dict[str, Objective]:
         """The active tasks by name."""
         return dict(self.tasks.items())  # type: ignore[arg-type]
+
+    def _take_over(self, path: Path) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"no checkpoint file at {path}")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+        state.pop("batch_count", None)
+        own = set(self.state_dict()) - {"batch_count"}
+        if missing := sorted(own - set(state)):
+            raise ValueError(f"{path} lacks {len(missing)} weights of this model, such as {missing[:3]}")
+        left = sorted({".".join(key.split(".")[:2]) for key in set(state) - own})
+        self.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
+        logger.info("took over all weights from %s; not used: %s", path, ", ".join(left) or "nothing")
 
     def configure_model(self) -> None:
         """Compile and shard, once; called by Lightning before training and before loading a checkpoint."""
@@ -126,7 +146,14 @@ class MultiTaskModule(LightningModule):
         return build_optimizer(self, self.optimizer_config, self.trainer.max_steps)
 
     def on_fit_start(self) -> None:
-        """Tell the tasks how long training is, for their schedules."""
+        """Tell the tasks how long training is, for their schedules.
+
+        Raises:
+            ValueError: If a gradient scaler is at work: clipping and the check for infinities would see scaled
+            gradients.
+        """
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            raise ValueError("gradients are not scaled here: set trainer.precision to bf16-mixed or 32-true")
         for task in self.objectives.values():
             task.total_steps = self.trainer.max_steps
 

@@ -112,9 +112,7 @@ def fit(
 ) -> list[dict[str, float]]:
     """Train and return the numbers of every step."""
     recorder = Recorder()
-    callbacks = [recorder]
-    if devices == 1:
-        callbacks.append(ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1))
+    callbacks = [recorder, ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)]
     trainer = Trainer(
         max_steps=steps,
         accelerator="cpu",
@@ -122,7 +120,6 @@ def fit(
         devices=devices,
         callbacks=callbacks,
         logger=False,
-        enable_checkpointing=devices == 1,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
