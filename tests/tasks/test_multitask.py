@@ -191,5 +191,5 @@ def test_a_next_stage_takes_over_weights_heads_and_teachers(uninterrupted, tmp_p
     with pytest.raises(FileNotFoundError, match="no checkpoint file"):
         make_module(init_from=tmp_path / "none.ckpt")
     torch.save({"state_dict": {"backbone.norm.weight": own["backbone.norm.weight"]}}, tmp_path / "part.ckpt")
-    with pytest.raises(ValueError, match="lacks .* weights of this model"):
+    with pytest.raises(ValueError, match=r"lacks .* weights of this model"):
         make_module(init_from=tmp_path / "part.ckpt")
