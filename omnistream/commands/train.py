@@ -79,10 +79,15 @@ def quieten() -> None:
         r"Found \d+ module\(s\) in eval mode",  # teachers are in eval mode on purpose
         r"Using ModelCheckpoint with manual optimization",  # the state after the step is what we resume from
         r".*does not have many workers which may be a bottleneck",  # samples may be rendered in the main process
+        r"FSDP2-wrapped module \(.*\) returned a view tensor",  # it warns of changing that in place, which nothing does
     ):
         warnings.filterwarnings("ignore", message)
-    tip = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    tip.addFilter(lambda record: "litlogger" not in record.getMessage() and "litmodels" not in record.getMessage())
+    # A logger keeps one copy of a filter it is given twice.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return not any(product in record.getMessage() for product in ("litlogger", "litmodels"))
 
 
 def run(subcommand: str, arguments: list[str]) -> None:

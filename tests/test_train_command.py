@@ -1,0 +1,144 @@
+"""`omnistream fit` on the real module: defaults of the trainer, its messages, and sharding over two processes."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from omnistream.cli import main
+from omnistream.commands import train
+from omnistream.commands.train import OmniStreamCLI
+from omnistream.data.world import WorldScenes
+
+CONFIG = f"""\
+model:
+  class_path: omnistream.tasks.MultiTaskModule
+  init_args:
+    backbone: {{class_path: omnistream.backbone.OmniStream, init_args: {{variant: vit_nano}}}}
+    tasks:
+      ssl:
+        class_path: omnistream.tasks.ssl.SSLModule
+        init_args: {{heads: {{num_prototypes: 4, hidden_dim: 16, bottleneck_dim: 8}}}}
+      geometry:
+        class_path: omnistream.tasks.geometry.GeometryModule
+        init_args: {{features: 8, out_channels: [8, 8, 8, 8], hidden: 8}}
+    optimizer: {{warmup_steps: 1}}
+data:
+  class_path: omnistream.data.MultiTaskDataModule
+  init_args:
+    sources:
+      ssl/image:
+        train:
+          class_path: omnistream.tasks.ssl.views.MultiCropDataset
+          init_args:
+            base:
+              class_path: omnistream.data.world.WorldFrames
+              init_args: {{num_samples: 4, num_frames: 1, size: [32, 32]}}
+            crops: {{global_size: 32, local_size: 16, patch_size: 8}}
+      geometry:
+        train: {{class_path: {__name__}.TalkativeScenes, init_args: {{num_samples: 4, num_frames: 2, size: [32, 32]}}}}
+trainer:
+  accelerator: cpu
+  max_steps: 2
+  limit_val_batches: 0
+  log_every_n_steps: 1
+  enable_progress_bar: false
+  enable_model_summary: false
+  logger: {{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {{save_dir: ., name: run, version: only}}}}
+  callbacks:
+    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+      init_args: {{every_n_train_steps: 1}}
+"""
+LIGHTNINGS_TALK = (
+    "in eval mode",
+    "ModelCheckpoint with manual optimization",
+    "does not have many workers",
+    "litlogger",
+)
+
+
+class TalkativeScenes(WorldScenes):
+    """Stands for a part of ours with something to say."""
+
+    def __getitem__(self, key):
+        warnings.warn("a warning of ours", stacklevel=1)
+        return super().__getitem__(key)
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """The configuration as a file, with the run confined to a temporary folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["omnistream"])
+    path = tmp_path / "run.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def messages_of_a_run(config, caplog) -> str:
+    """Everything that was warned of or logged."""
+    with warnings.catch_warnings(record=True) as caught, caplog.at_level("INFO", "lightning.pytorch"):
+        warnings.simplefilter("default")
+        main(["fit", "-c", str(config)])
+    return "\n".join([*(str(warning.message) for warning in caught), *caplog.messages])
+
+
+def test_only_lightnings_idle_talk_is_hidden(config, caplog):
+    messages = messages_of_a_run(config, caplog)
+    assert "a warning of ours" in messages
+    assert "max_steps=2` reached" in messages
+    assert [talk for talk in LIGHTNINGS_TALK if talk in messages] == []
+
+
+def test_the_hidden_messages_exist(config, caplog, monkeypatch):
+    """Otherwise the test above would pass without hiding anything."""
+    monkeypatch.setattr(train, "quieten", lambda: None)
+    monkeypatch.setattr(train.logging.getLogger("lightning.pytorch.utilities.rank_zero"), "filters", [])
+    messages = messages_of_a_run(config, caplog)
+    # The tip comes when no LitLogger is installed, the hint about workers on machines with many cores.
+    assert all(talk in messages for talk in LIGHTNINGS_TALK[:2])
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [([], False), (["--trainer.use_distributed_sampler=true"], True)])
+def test_samples_are_shared_out_by_our_data_modules_unless_told(config, monkeypatch, arguments, expected):
+    built = []
+    monkeypatch.setattr(OmniStreamCLI, "_run_subcommand", lambda self, name: built.append(self.trainer))
+    main(["fit", "-c", str(config), *arguments])
+    assert built[0]._accelerator_connector.use_distributed_sampler is expected
+
+
+@pytest.mark.slow
+def test_fsdp2_over_two_processes(config, tmp_path):
+    command = [sys.executable, "-m", "omnistream", "fit", "-c", str(config)]
+    options = ["--trainer.strategy", "fsdp2", "--trainer.devices", "2"]
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    # A session of their own, so that no process outlives the test.
+    run = subprocess.Popen(
+        command + options,
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = run.communicate(timeout=200)
+    except subprocess.TimeoutExpired:
+        os.killpg(run.pid, signal.SIGKILL)
+        raise
+    assert run.returncode == 0, output[-3000:]
+    assert "MEMBER: 2/2" in output
+    assert "view tensor" not in output
+    with (tmp_path / "run" / "only" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/geometry/loss"]]
+    assert [row["step"] for row in rows] == ["0", "1"]
+    assert all(float(row[name]) > 0 for row in rows for name in ("train/ssl/image/loss", "grad_norm/total"))
+    assert list((tmp_path / "run" / "only" / "checkpoints").iterdir())
