@@ -8,7 +8,7 @@ own, alternating, best of the repeats; time is that of the process over all thre
     python benchmarks/multitask.py --variant vit_small --size 224 --frames 16 --batch 1
     python benchmarks/multitask.py --device cuda --dtype bfloat16 --variant vit_large --size 224 --frames 16 --batch 1
 
-Results: benchmarks/results/multitask.md.
+No result is recorded yet: not run to the end.
 """
 
 import argparse
