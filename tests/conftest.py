@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# The tensors of the tests are small: more threads are slower, and very much so beside another program.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def _seeded():

@@ -1,14 +1,12 @@
 """`omnistream fit` on the real module: defaults of the trainer, its messages, and sharding over two processes."""
 
 import csv
-import os
-import signal
-import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
+from processes import run_python
 
 from omnistream.cli import main
 from omnistream.commands import train
@@ -114,27 +112,9 @@ def test_samples_are_shared_out_by_our_data_modules_unless_told(config, monkeypa
 
 @pytest.mark.slow
 def test_fsdp2_over_two_processes(config, tmp_path):
-    command = [sys.executable, "-m", "omnistream", "fit", "-c", str(config)]
     options = ["--trainer.strategy", "fsdp2", "--trainer.devices", "2"]
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    # A session of their own, so that no process outlives the test.
-    run = subprocess.Popen(
-        command + options,
-        cwd=tmp_path,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = run.communicate(timeout=200)
-    except subprocess.TimeoutExpired:
-        os.killpg(run.pid, signal.SIGKILL)
-        raise
-    assert run.returncode == 0, output[-3000:]
+    command = ["-m", "omnistream", "fit", "-c", str(config), *options]
+    output = run_python(command, cwd=tmp_path, import_from=[Path(__file__).parent])
     assert "MEMBER: 2/2" in output
     assert "view tensor" not in output
     with (tmp_path / "run" / "only" / "metrics.csv").open() as file:

@@ -1,12 +1,10 @@
 import copy
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from multitask_runs import NonFiniteConfig, fit, make_data, make_module, poisoned
+from processes import run_python
 
 from omnistream.backbone import create_model
 from omnistream.tasks import MultiTaskModule, NonFiniteLossError
@@ -19,11 +17,7 @@ TRAIN_LOSSES = ["train/ssl/image/loss", "train/ssl/video/loss", "train/geometry/
 
 def in_processes(folder: Path, strategy: str, devices: int, steps: int) -> list[dict[str, float]]:
     """Run in a fresh interpreter, which starts the other processes, and read back the numbers of rank zero."""
-    command = [sys.executable, str(HERE / "multitask_runs.py"), str(folder), strategy, str(devices), str(steps)]
-    paths = [str(HERE.parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_python([str(HERE / "multitask_runs.py"), str(folder), strategy, str(devices), str(steps)], cwd=HERE)
     return torch.load(folder / "losses.pt", weights_only=True)
 
 
