@@ -79,7 +79,7 @@ def quieten() -> None:
         r"Found \d+ module\(s\) in eval mode",  # teachers are in eval mode on purpose
         r"Using ModelCheckpoint with manual optimization",  # the state after the step is what we resume from
         r".*does not have many workers which may be a bottleneck",  # samples may be rendered in the main process
-        r"FSDP2-wrapped module \(.*\) returned a view tensor",  # it warns of changing that in place, which nothing does
+        r"FSDP2-wrapped module \(.*\) returned a view tensor",  # of in-place changes; tests show none matter
     ):
         warnings.filterwarnings("ignore", message)
     # A logger keeps one copy of a filter it is given twice.
