@@ -203,9 +203,15 @@ class DualDPT(nn.Module):
                 f"features must be a multiple of 8 and out_channels of 4 (position embedding), got {features}, "
                 f"{out_channels}"
             )
-        if ray_down_ratio < 1 or frames_per_chunk < 1:
+        numbers = {
+            "features": features,
+            "hidden": hidden,
+            "ray_down_ratio": ray_down_ratio,
+            "frames_per_chunk": frames_per_chunk,
+        }
+        if small := {name: number for name, number in numbers.items() if number < 1}:
             raise ValueError(
-                f"ray_down_ratio and frames_per_chunk must be at least 1, got {ray_down_ratio}, {frames_per_chunk}"
+                f"{' and '.join(small)} of the dense head must be at least 1, got {', '.join(map(str, small.values()))}"
             )
         self.patch_size, self.ray_down_ratio, self.frames_per_chunk = patch_size, ray_down_ratio, frames_per_chunk
         self.activation_checkpointing, self.max_confidence_logit = activation_checkpointing, max_confidence_logit

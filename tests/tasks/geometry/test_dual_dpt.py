@@ -123,6 +123,8 @@ def test_confidence_is_bounded():
         (dict(features=12), "multiple of 8"),
         (dict(out_channels=(8, 12, 16, 18)), "multiple of 8 and out_channels of 4"),
         (dict(frames_per_chunk=0), "at least 1"),
+        (dict(hidden=0), "hidden of the dense head must be at least 1, got 0"),
+        (dict(features=0), "features of the dense head must be at least 1, got 0"),
     ],
 )
 def test_bad_sizes_are_refused(arguments, message):
