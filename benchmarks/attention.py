@@ -17,38 +17,15 @@ Recorded (one thread of an x86_64 CPU shared with other work, torch 2.14.1, floa
 
 import argparse
 import json
-import platform
-import resource
-import subprocess
-import sys
-import time
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from baselines import DenseContext
+from common import PeakMemory, add_step_arguments, compare_kinds, timed_steps
 
 import omnistream.backbone.model as model_module
 from omnistream.backbone import create_model
 
-
-class DenseContext:
-    """The baseline: every layer attends under one mask over all tokens of the clip."""
-
-    def __init__(self, num_frames, window=None, sink=1):
-        self.num_frames = num_frames
-        self.mask = None
-
-    def attend(self, layer, query, key, value):
-        if self.mask is None:
-            frames = torch.arange(self.num_frames, device=query.device)
-            frames = frames.repeat_interleave(query.shape[2] // self.num_frames)
-            self.mask = frames[:, None] >= frames
-        return scaled_dot_product_attention(query, key, value, attn_mask=self.mask)
-
-
-def peak_bytes(device):
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+KINDS = ("prefix", "dense")
 
 
 def measure(args):
@@ -58,54 +35,28 @@ def measure(args):
     torch.manual_seed(0)
     model = create_model(args.variant, layer_scale_init=1.0, rope_rescale=None).to(args.device).train()
     clips = torch.randn(args.batch, args.frames, 3, args.size, args.size, device=args.device)
-    before = peak_bytes(args.device)
-    clock = time.process_time if args.device == "cpu" else time.perf_counter
-    seconds = []
-    for _ in range(args.steps + 1):
-        start = clock()
-        with torch.autocast(args.device, dtype=torch.bfloat16, enabled=args.dtype == "bfloat16"):
-            output = model(clips)
+    peak = PeakMemory(args.device)
+
+    def step():
+        output = model(clips)
         loss = output.last.float().square().mean() + output.cls.float().sin().mean()
         loss.backward()
-        if args.device == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(clock() - start)
         model.zero_grad(set_to_none=True)
-    return {"seconds": min(seconds[1:]), "bytes": peak_bytes(args.device) - before, "loss": loss.item()}
+        return loss.item()
+
+    seconds, loss = timed_steps(step, args.steps, args)
+    return {"seconds": min(seconds), "bytes": peak.added(), "loss": loss}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variant", default="vit_tiny")
-    parser.add_argument("--size", type=int, default=64, help="image side in pixels")
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=3, help="timed steps per process, after one to warm up")
-    parser.add_argument("--repeats", type=int, default=2, help="processes per kind")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--kind", choices=["prefix", "dense"], help="measure one kind in this process and print it")
+    add_step_arguments(parser, KINDS, frames=8, batch=4, size=64, repeats=2)
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     if args.kind:
         print(json.dumps(measure(args)))
         return
-    results = {"prefix": [], "dense": []}
-    for _ in range(args.repeats):
-        for kind, runs in results.items():
-            command = [sys.executable, __file__, *sys.argv[1:], "--kind", kind]
-            runs.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    losses = [run["loss"] for runs in results.values() for run in runs]
-    if max(losses) - min(losses) > (1e-4 if args.dtype == "float32" else 1e-2):
-        raise SystemExit(f"the two kinds disagree: losses {losses}")
-    best = {kind: {k: min(run[k] for run in runs) for k in ("seconds", "bytes")} for kind, runs in results.items()}
-    device = torch.cuda.get_device_name() if args.device == "cuda" else f"{platform.machine()} CPU"
-    print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.dtype}")
-    print(f"{args.variant}, {args.size} px, T={args.frames}, batch {args.batch}")
-    for kind, numbers in best.items():
-        print(f"{kind:>7}: {numbers['seconds']:.3f} s, {numbers['bytes'] / 2**20:.0f} MiB added at the peak")
-    dense, prefix = best["dense"], best["prefix"]
-    time_ratio, memory_ratio = dense["seconds"] / prefix["seconds"], dense["bytes"] / prefix["bytes"]
-    print(f"dense / prefix: time {time_ratio:.2f}, memory {memory_ratio:.2f}")
+    compare_kinds(__file__, args, KINDS, 1e-4 if args.dtype == "float32" else 1e-2)
 
 
 if __name__ == "__main__":

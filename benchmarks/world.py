@@ -6,13 +6,12 @@ count, and per second of wall time.
 """
 
 import argparse
-import platform
 import time
 from pathlib import Path
 
 import numpy as np
 import skimage
-import torch
+from common import header, markdown_table, write
 
 from omnistream.data.world import WorldActions, WorldCaptions, WorldConfig, WorldScenes, render_clip
 
@@ -54,36 +53,18 @@ def table(clips):
     return rows
 
 
-def machine():
-    """Processor and versions."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        name = next((line.split(":")[1].strip() for line in cpuinfo.open() if line.startswith("model name")), name)
-    versions = f"Python {platform.python_version()}, numpy {np.__version__}, torch {torch.__version__}"
-    return f"{name}, one thread; {versions}, scikit-image {skimage.__version__}"
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=int, default=80, help="clips per row at 64 px; an eighth of it at 224 px")
     parser.add_argument("--write", action="store_true", help="record the results")
     arguments = parser.parse_args()
-    lines = [
-        "# Procedural world: speed",
-        "",
-        machine(),
-        "",
-        "Command: `OMP_NUM_THREADS=1 python benchmarks/world.py --write`",
-        "",
-    ]
-    lines += ["| what | unit | per second of processor time | per second of wall time |", "|---|---|---|---|"]
-    lines += [f"| {what} | {unit} | {cpu:.0f} | {wall:.0f} |" for what, unit, cpu, wall in table(arguments.clips)]
+    command = "OMP_NUM_THREADS=1 python benchmarks/world.py --write"
+    lines = header("Procedural world: speed", "cpu", modules=(np, skimage), command=command)
+    rows = [(what, unit, f"{cpu:.0f}", f"{wall:.0f}") for what, unit, cpu, wall in table(arguments.clips)]
+    lines += markdown_table(["what", "unit", "per second of processor time", "per second of wall time"], rows)
     constant = best_constant(100)
     lines += ["", f"Abs Rel of the best constant depth, each clip's mean divided out, 100 clips: {constant:.3f}"]
-    print("\n".join(lines))
-    if arguments.write:
-        (Path(__file__).parent / "results" / "world.md").write_text("\n".join(lines) + "\n")
+    write(lines, Path(__file__).parent / "results" / "world.md" if arguments.write else None)
 
 
 if __name__ == "__main__":
