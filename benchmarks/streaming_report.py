@@ -1,0 +1,199 @@
+"""The streaming benchmark as Markdown: a table per image size, ratios, and each bound with met, missed or not run."""
+
+import statistics
+
+from common import header, markdown_table
+from floor import Rates
+from streaming_rows import row_cost
+
+NOTES = """Time and peak memory of the T-th frame of one stream (batch 1), random weights.
+
+- Time: median of calls that take turns with the other rows of the same T in one process, after one to warm up. The
+  state before the frame is filled directly with random numbers (streaming_rows.py): no kernel depends on the values.
+- Memory: peak of weights, state and one frame, from a process of its own; on a CPU resident memory above that of the
+  imports, on a GPU the allocator's peak.
+- Concatenating cache: the release's method in our own minimal version (baselines.py). It shares our blocks and rotary
+  tables and does not keep the outputs of all blocks, so it is faster than the release itself.
+- Attention and matrix products alone: those of our step on preallocated tensors, nothing between them.
+- Floor: the larger of bytes of weights and cache over measured copy bandwidth, and FLOPs over measured matmul rate.
+- A ratio is the median over rounds of neighbouring calls. What was skipped or not run says so and is never estimated.
+- OpenMP threads sleep while they wait (OMP_WAIT_POLICY=passive) unless the environment says otherwise.
+"""
+
+
+class Results:
+    """Everything measured in one run.
+
+    Args:
+        device: cpu or cuda.
+        variant: Name of the size.
+        rows: Rows in order.
+    """
+
+    def __init__(self, device, variant, rows):
+        self.device, self.variant, self.rows = device, variant, rows
+        self.cells = {}
+        """(size, T, row name): {"seconds": [...], "memory": {"bytes": ...}} or {"note": ...}."""
+        self.flatness = {}
+        """(size, row name): {"seconds": {"100": [...], "900": [...]}} or {"note": ...}."""
+        self.rates, self.groups, self.command = {}, {}, None
+
+    def add_rates(self, dtype, rates):
+        """Keep the best rates seen, those least disturbed."""
+        old = self.rates.get(dtype, rates)
+        best = [max(getattr(old, f), getattr(rates, f)) for f in ("copy_bytes", "matmul_flops", "attention_flops")]
+        self.rates[dtype] = Rates(*best)
+
+    def times(self, size, num_frames, name):
+        """All times of a cell, or None."""
+        return self.cells.get((size, num_frames, name), {}).get("seconds")
+
+    def seconds(self, size, num_frames, name):
+        """Median time of a cell, or None."""
+        times = self.times(size, num_frames, name)
+        return statistics.median(times) if times else None
+
+    def bytes(self, size, num_frames, name):
+        """Peak memory of a cell, or None."""
+        return self.cells.get((size, num_frames, name), {}).get("memory", {}).get("bytes")
+
+    def ratio(self, size, num_frames, slow, fast):
+        """How many times longer `slow` takes than `fast`; None without both."""
+        a, b = self.times(size, num_frames, slow), self.times(size, num_frames, fast)
+        if not a or not b:
+            return None
+        if min(len(a), len(b)) < 3:
+            return statistics.median(a) / statistics.median(b)
+        return statistics.median(x / y for x, y in zip(a, b, strict=False))
+
+    def floor(self, size, num_frames, name):
+        """Floor of a cell in seconds and what sets it; None where the row was not asked for."""
+        row = next((row for row in self.rows if row.name == name), None)
+        if row is None or row.dtype not in self.rates:
+            return None
+        cost, rates = row_cost(row, self.variant, size, num_frames), self.rates[row.dtype]
+        bound = "bytes" if cost.bytes / rates.copy_bytes > cost.flops / rates.matmul_flops else "FLOPs"
+        return rates.floor(cost), bound
+
+    def over_floor(self, size, num_frames, name):
+        """Time over floor, or None."""
+        seconds, floor = self.seconds(size, num_frames, name), self.floor(size, num_frames, name)
+        return None if seconds is None or floor is None else seconds / floor[0]
+
+    def drift(self, size, name):
+        """Time of frames 900-999 over that of frames 100-199, or None."""
+        seconds = self.flatness.get((size, name), {}).get("seconds")
+        return None if seconds is None else statistics.median(seconds["900"]) / statistics.median(seconds["100"])
+
+
+def cell_text(cell):
+    """One cell: time and memory, or why not."""
+    if "seconds" not in cell:
+        return cell["note"]
+    text = f"{1000 * statistics.median(cell['seconds']):.1f} ms"
+    if "bytes" in cell.get("memory", {}):
+        return f"{text}, {cell['memory']['bytes'] / 2**20:.0f} MiB"
+    return text
+
+
+def factor(value):
+    """A ratio as text."""
+    return "not run" if value is None else f"{value:.2f}"
+
+
+def ratio_rows(results, size, lengths):
+    """Rows that compare ours with the floor, with the products alone and with the baselines."""
+    names = [row.name for row in results.rows]
+    rows = []
+    for name in [name for name in names if name.startswith("growing")]:
+        floors = [results.floor(size, T, name) for T in lengths]
+        rows.append([f"floor of {name}", *(f"{1000 * f[0]:.1f} ms ({f[1]})" if f else "not run" for f in floors)])
+        rows.append([f"{name} / floor", *(factor(results.over_floor(size, T, name)) for T in lengths)])
+        pairs = [(name, other) for other in names if other == name.replace("growing", "alone")]
+        pairs += [(other, name) for other in names if other.startswith(("recompute", "concat"))]
+        for slow, fast in pairs:
+            rows.append([f"{slow} / {fast}", *(factor(results.ratio(size, T, slow, fast)) for T in lengths)])
+    return rows
+
+
+def flatness_lines(results, size):
+    """A line per ring: whether late frames take longer than early ones."""
+    lines = []
+    for name in [row.name for row in results.rows if (size, row.name) in results.flatness]:
+        found = results.flatness[size, name]
+        if "note" in found:
+            lines.append(f"- {name}: {found['note']}")
+            continue
+        early, late = (1000 * statistics.median(found["seconds"][start]) for start in ("100", "900"))
+        text = f"- {name}: {early:.1f} ms from frame 100 on, {late:.1f} ms from frame 900 on"
+        count = len(found["seconds"]["100"])
+        lines.append(f"{text}, ratio {results.drift(size, name):.3f} ({count} frames each, the streams take turns)")
+    return lines
+
+
+def size_table(results, size, lengths):
+    """The table of one image size."""
+    rows = [[row.label, *(cell_text(results.cells[size, T, row.name]) for T in lengths)] for row in results.rows]
+    rows += ratio_rows(results, size, lengths)
+    lines = [f"## {results.variant}, {size} px", "", *markdown_table(["", *(f"T = {T}" for T in lengths)], rows)]
+    if several := [str(T) for T in lengths if results.groups.get((size, T), 1) > 1]:
+        lines += ["", f"At T = {', '.join(several)} not all rows fit into memory together: they took turns in groups."]
+    flatness = flatness_lines(results, size)
+    return [*lines, "", *flatness] if flatness else lines
+
+
+def bounds(results):
+    """(what, bound, measured, verdict) of every bound that the project set itself; GPU ones where there was a GPU."""
+    cpu = results.device == "cpu" and results.variant == "vit_small"
+    gpu = results.device == "cuda" and results.variant == "vit_large"
+
+    def at_least(what, limit, value, applies):
+        verdict = "not run" if not applies or value is None else "met" if value >= limit else "missed"
+        return [what, f"at least {limit}", factor(value if applies else None), verdict]
+
+    def at_most(what, limit, value, applies, unit=""):
+        verdict = "not run" if not applies or value is None else "met" if value <= limit else "missed"
+        shown = "not run" if verdict == "not run" else f"{value:.2f}{unit}"
+        return [what, f"at most {limit}{unit}", shown, verdict]
+
+    def ratio(slow, fast):
+        return results.ratio(224, 64, slow, fast)
+
+    where = "CPU, vit_small, 224 px, T = 64"
+    rows = [
+        at_least(f"{where}: concat-fp32 / growing-fp32", 1.7, ratio("concat-fp32", "growing-fp32"), cpu),
+        at_least(f"{where}: recompute-fp32 / growing-fp32", 30, ratio("recompute-fp32", "growing-fp32"), cpu),
+        at_least(f"{where}: concat-fp32 / growing-bf16", 4, ratio("concat-fp32", "growing-bf16"), cpu),
+        at_most(f"{where}: growing-fp32 / products alone", 1.3, ratio("growing-fp32", "alone-fp32"), cpu),
+        at_most(f"{where}: growing-bf16 / products alone", 1.3, ratio("growing-bf16", "alone-bf16"), cpu),
+    ]
+    for window in (16, 64):
+        name = f"ring{window}-fp32"
+        drift = results.drift(224, name)
+        off = None if drift is None else abs(drift - 1)
+        rows.append(at_most(f"CPU, vit_small, 224 px: {name}, frames 900-999 off 100-199", 0.1, off, cpu))
+    for num_frames, limit in ((16, 2.5), (64, 3), (512, 8)):
+        seconds = results.seconds(224, num_frames, "growing-bf16")
+        value = None if seconds is None else 1000 * seconds
+        rows.append(at_most(f"GPU, vit_large, 224 px, T = {num_frames}: growing-bf16", limit, value, gpu, " ms"))
+    for name, limit in (("growing-bf16", 12), ("int8-bf16", 7)):
+        peak = results.bytes(224, 512, name)
+        value = None if peak is None else peak / 1e9
+        rows.append(at_most(f"GPU, vit_large, 224 px, T = 512: {name}", limit, value, gpu, " GB"))
+    over = results.over_floor(224, 512, "growing-bf16")
+    return [*rows, at_most("GPU, vit_large, 224 px, T = 512: growing-bf16 / floor", 2, over, gpu)]
+
+
+def report(results, args):
+    """Lines of the whole record."""
+    lines = header("Streaming: time and memory of the T-th frame", args.device, args.threads)
+    lines += NOTES.splitlines()
+    for dtype, rates in results.rates.items():
+        products, attention = rates.matmul_flops / 1e9, rates.attention_flops / 1e9
+        lines.append(f"- Measured, {dtype}: copy {rates.copy_bytes / 1e9:.1f} GB/s (read and write), matrix products")
+        lines.append(f"  {products:.0f} GFLOP/s, attention {attention:.0f} GFLOP/s.")
+    for size in args.sizes:
+        lines += ["", *size_table(results, size, args.lengths)]
+    if results.command is not None:
+        lines += ["", "## The whole `omnistream stream` command", "", results.command]
+    return [*lines, "", "## Bounds", "", *markdown_table(["what", "bound", "measured", ""], bounds(results))]
