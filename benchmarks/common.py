@@ -167,7 +167,6 @@ def child(script, arguments, threads=None, timeout=None):
         RuntimeError: If it fails or takes longer than `timeout` seconds, with the last line it wrote.
     """
     environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
-    environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
     command = [sys.executable, str(script), *map(str, arguments)]

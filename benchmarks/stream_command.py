@@ -9,7 +9,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-from common import REPOSITORY
 
 FRAMES_PER_SECOND = 30
 WINDOW = 16
@@ -31,7 +30,6 @@ def write_video(path, num_frames, size):
 def command_speed(variant, size, num_frames, device, threads, timeout):
     """One line: frames per second that the command reports in summary.json, or why there are none."""
     environment = {"OMP_WAIT_POLICY": "passive", **os.environ, "OMP_NUM_THREADS": str(threads)}
-    environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     if device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
     with tempfile.TemporaryDirectory() as folder:
