@@ -84,6 +84,11 @@ def markdown_table(columns, rows):
     return lines
 
 
+def factor(value):
+    """A ratio as text."""
+    return "not run" if value is None else f"{value:.2f}"
+
+
 def write(lines, path=None):
     """Print the lines, and record them if a path is given."""
     print("\n".join(lines))

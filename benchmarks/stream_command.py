@@ -45,5 +45,5 @@ def command_speed(variant, size, num_frames, device, threads, timeout):
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             return f"`{shown}`: not run, the command ended with {done.returncode}: {last}"
-        summary = json.loads((out / "summary.json").read_text())
-    return f"`{shown}`, {num_frames} frames of a {size} px video, all outputs written: {summary['fps']:.2f} frames/s"
+        speed = json.loads((out / "summary.json").read_text())["frames_per_second"]
+    return f"`{shown}`, {num_frames} frames of a {size} px video, all outputs written: {speed:.2f} frames/s"

@@ -37,7 +37,7 @@ from omnistream.backbone import get_variant
 
 FLATNESS_STARTS = (100, 900)
 FLATNESS_FRAMES = 100
-UNAVAILABLE = (ValueError, RuntimeError, NotImplementedError, TypeError)
+UNAVAILABLE = (ImportError, ValueError, RuntimeError, TypeError)
 
 
 def free_bytes(device):
@@ -171,7 +171,7 @@ def measure(args):
                     cell["memory"] = run_child(args, "memory", size, num_frames, [row])
                 results.cells[size, num_frames, row.name] = cell
         for row in args.rows:
-            if row.method == "ring":
+            if row.window is not None:
                 print(f"{size} px: frames 100 and 900 of {row.name}", file=sys.stderr, flush=True)
                 results.flatness[size, row.name] = run_child(args, "flatness", size, FLATNESS_STARTS[0], [row])
     if args.command_frames:
@@ -208,7 +208,7 @@ def parse_arguments():
     try:
         get_variant(args.variant)
         args.rows = [parse_row(name) for name in args.rows.split(",")] if args.rows else None
-        args.rows = args.rows or default_rows(args.dtypes.split(","))
+        args.rows = args.rows or default_rows(args.dtypes.split(","), args.device)
     except ValueError as error:
         parser.error(str(error))
     return args

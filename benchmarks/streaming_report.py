@@ -1,9 +1,10 @@
-"""The streaming benchmark as Markdown: a table per image size, ratios, and each bound with met, missed or not run."""
+"""The streaming benchmark as Markdown: a table per image size with ratios, and the bounds."""
 
 import statistics
 
-from common import header, markdown_table
+from common import factor, header, markdown_table
 from floor import Rates
+from streaming_bounds import bounds
 from streaming_rows import row_cost
 
 NOTES = """Time and peak memory of the T-th frame of one stream (batch 1), random weights.
@@ -96,11 +97,6 @@ def cell_text(cell):
     return text
 
 
-def factor(value):
-    """A ratio as text."""
-    return "not run" if value is None else f"{value:.2f}"
-
-
 def ratio_rows(results, size, lengths):
     """Rows that compare ours with the floor, with the products alone and with the baselines."""
     names = [row.name for row in results.rows]
@@ -140,48 +136,6 @@ def size_table(results, size, lengths):
         lines += ["", f"At T = {', '.join(several)} not all rows fit into memory together: they took turns in groups."]
     flatness = flatness_lines(results, size)
     return [*lines, "", *flatness] if flatness else lines
-
-
-def bounds(results):
-    """(what, bound, measured, verdict) of every bound that the project set itself; GPU ones where there was a GPU."""
-    cpu = results.device == "cpu" and results.variant == "vit_small"
-    gpu = results.device == "cuda" and results.variant == "vit_large"
-
-    def at_least(what, limit, value, applies):
-        verdict = "not run" if not applies or value is None else "met" if value >= limit else "missed"
-        return [what, f"at least {limit}", factor(value if applies else None), verdict]
-
-    def at_most(what, limit, value, applies, unit=""):
-        verdict = "not run" if not applies or value is None else "met" if value <= limit else "missed"
-        shown = "not run" if verdict == "not run" else f"{value:.2f}{unit}"
-        return [what, f"at most {limit}{unit}", shown, verdict]
-
-    def ratio(slow, fast):
-        return results.ratio(224, 64, slow, fast)
-
-    where = "CPU, vit_small, 224 px, T = 64"
-    rows = [
-        at_least(f"{where}: concat-fp32 / growing-fp32", 1.7, ratio("concat-fp32", "growing-fp32"), cpu),
-        at_least(f"{where}: recompute-fp32 / growing-fp32", 30, ratio("recompute-fp32", "growing-fp32"), cpu),
-        at_least(f"{where}: concat-fp32 / growing-bf16", 4, ratio("concat-fp32", "growing-bf16"), cpu),
-        at_most(f"{where}: growing-fp32 / products alone", 1.3, ratio("growing-fp32", "alone-fp32"), cpu),
-        at_most(f"{where}: growing-bf16 / products alone", 1.3, ratio("growing-bf16", "alone-bf16"), cpu),
-    ]
-    for window in (16, 64):
-        name = f"ring{window}-fp32"
-        drift = results.drift(224, name)
-        off = None if drift is None else abs(drift - 1)
-        rows.append(at_most(f"CPU, vit_small, 224 px: {name}, frames 900-999 off 100-199", 0.1, off, cpu))
-    for num_frames, limit in ((16, 2.5), (64, 3), (512, 8)):
-        seconds = results.seconds(224, num_frames, "growing-bf16")
-        value = None if seconds is None else 1000 * seconds
-        rows.append(at_most(f"GPU, vit_large, 224 px, T = {num_frames}: growing-bf16", limit, value, gpu, " ms"))
-    for name, limit in (("growing-bf16", 12), ("int8-bf16", 7)):
-        peak = results.bytes(224, 512, name)
-        value = None if peak is None else peak / 1e9
-        rows.append(at_most(f"GPU, vit_large, 224 px, T = 512: {name}", limit, value, gpu, " GB"))
-    over = results.over_floor(224, 512, "growing-bf16")
-    return [*rows, at_most("GPU, vit_large, 224 px, T = 512: growing-bf16 / floor", 2, over, gpu)]
 
 
 def report(results, args):

@@ -22,6 +22,7 @@ METHODS = {
     "growing": "ours, growing",
     "int8": "ours, growing, 8-bit cache",
     "ring": "ours, ring",
+    "compiled": "ours, compiled session",
     "alone": "attention and matrix products alone",
 }
 
@@ -42,7 +43,7 @@ class Row:
     @property
     def label(self):
         """What the table calls it."""
-        window = f" of {self.window}" if self.window else ""
+        window = f" of {self.window}" if self.method == "ring" else f", ring of {self.window}" if self.window else ""
         return f"{METHODS[self.method]}{window}, {self.dtype}"
 
     def num_visible(self, num_frames):
@@ -56,19 +57,25 @@ def parse_row(name):
     Raises:
         ValueError: If there is no such row.
     """
-    match = re.fullmatch(r"(ring(?P<window>\d+)|recompute|concat|growing|int8|alone)-(?P<dtype>fp32|bf16|fp16)", name)
+    windowed, whole = (
+        r"(?P<ring>ring|compiled)(?P<window>\d+)",
+        r"(?P<method>recompute|concat|growing|int8|compiled|alone)",
+    )
+    match = re.fullmatch(rf"({windowed}|{whole})-(?P<dtype>{'|'.join(DTYPES)})", name)
     if match is None:
-        methods = "recompute, concat, growing, int8, ring<W>, alone"
+        methods = "recompute, concat, growing, int8, ring<W>, compiled, compiled<W>, alone"
         raise ValueError(f"a row is one of {methods}, then - and one of {', '.join(DTYPES)}; got {name!r}")
-    window = match["window"]
-    return Row("ring" if window else match[1], match["dtype"], int(window) if window else None)
+    window = None if match["window"] is None else int(match["window"])
+    return Row(match["method"] or match["ring"], match["dtype"], window)
 
 
-def default_rows(dtypes):
-    """Baselines as the release runs them, in float32; ours in each dtype."""
+def default_rows(dtypes, device="cpu"):
+    """Baselines as the release runs them, in float32; ours in each dtype, on a GPU compiled too."""
     names = ["recompute-fp32", "concat-fp32"]
     for dtype in dtypes:
         names += [f"growing-{dtype}", f"ring16-{dtype}", f"ring64-{dtype}", f"alone-{dtype}"]
+    if device == "cuda":
+        names += [f"{method}-{dtypes[-1]}" for method in ("compiled", "compiled16", "compiled64")]
     return [parse_row(name) for name in [*names, f"int8-{dtypes[-1]}"]]
 
 
@@ -155,6 +162,39 @@ class OursCall:
         self.set_frame(index)
 
 
+class CompiledCall:
+    """The T-th frame of a compiled session, again and again."""
+
+    def __init__(self, backbone, row, size, num_frames, backend="inductor"):
+        from omnistream.backbone.compiled import CompiledSession
+
+        device, dtype = backbone.cls_token.device, backbone.cls_token.dtype
+        self.session = CompiledSession(backbone, window=row.window, backend=backend)
+        self.frame = torch.randn(1, 1, 3, size, size, device=device).to(dtype)
+        self.session.step(self.frame)
+        # It grows by doubling only: stop at each size on the way.
+        index = 1
+        while index <= num_frames - 1:
+            self.set_frame(index)
+            self.session.step(self.frame)
+            index *= 2
+        for part in self.session.static.cache():
+            for tensor in part:
+                tensor.uniform_(-1, 1)
+        self.set_frame(num_frames - 1)
+
+    def set_frame(self, index):
+        """Index of the next frame."""
+        self.session.frame_indices.fill_(index)
+        self.session.static.frame.fill_(index)
+
+    def __call__(self):
+        """Encode it; the session then stands where it stood."""
+        index = int(self.session.frame_indices[0])
+        self.session.step(self.frame)
+        self.set_frame(index)
+
+
 class ConcatenatingCall:
     """The T-th frame with the release's method."""
 
@@ -198,4 +238,4 @@ def make_call(row, backbone, size, num_frames):
         return RecomputeCall(backbone, size, num_frames)
     if row.method == "concat":
         return ConcatenatingCall(backbone, size, num_frames)
-    return OursCall(backbone, row, size, num_frames)
+    return (CompiledCall if row.method == "compiled" else OursCall)(backbone, row, size, num_frames)

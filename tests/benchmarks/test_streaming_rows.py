@@ -3,7 +3,9 @@
 import pytest
 import torch
 from streaming_rows import (
+    CompiledCall,
     OursCall,
+    Row,
     default_rows,
     held_tensors,
     make_backbone,
@@ -43,6 +45,18 @@ def test_the_frame_is_encoded_again_and_again_at_the_same_place():
     assert again.last.isfinite().all()
 
 
+@pytest.mark.parametrize("name", ["compiled-fp32", "compiled4-fp32"])
+def test_compiled_session_stands_at_the_frame_with_a_full_cache(name):
+    pytest.importorskip("omnistream.backbone.compiled")
+    row = parse_row(name)
+    call = CompiledCall(make_backbone("vit_nano", row.dtype, "cpu"), row, SIZE, 12, backend="eager")
+    call()
+    call()
+    assert call.session.frame_indices.tolist() == call.session.static.frame.tolist() == [11]
+    assert call.session.static.num_slots == (16 if row.window is None else 5)
+    assert all((tensor == 0).float().mean() < 0.05 for part in call.session.static.cache() for tensor in part)
+
+
 @pytest.mark.parametrize("name", ["recompute-fp32", "concat-fp32", "alone-bf16", "concat-bf16"])
 def test_other_rows_run(name):
     row = parse_row(name)
@@ -58,7 +72,9 @@ def test_names_of_rows():
     assert parse_row("ring16-bf16").num_visible(512) == 17
     assert parse_row("ring16-bf16").num_visible(10) == 10
     assert parse_row("growing-fp32").num_visible(512) == 512
-    for row in default_rows(["fp32", "bf16"]):
+    assert parse_row("compiled16-bf16") == Row("compiled", "bf16", 16)
+    assert parse_row("compiled-bf16").window is None
+    for row in default_rows(["fp32", "bf16"], "cuda"):
         assert parse_row(row.name) == row
     with pytest.raises(ValueError, match=r"ring<W>.*got 'rings-fp32'"):
         parse_row("rings-fp32")
