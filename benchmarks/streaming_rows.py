@@ -165,11 +165,11 @@ class OursCall:
 class CompiledCall:
     """The T-th frame of a compiled session, again and again."""
 
-    def __init__(self, backbone, row, size, num_frames, backend="inductor"):
+    def __init__(self, backbone, row, size, num_frames):
         from omnistream.backbone.compiled import CompiledSession
 
         device, dtype = backbone.cls_token.device, backbone.cls_token.dtype
-        self.session = CompiledSession(backbone, window=row.window, backend=backend)
+        self.session = CompiledSession(backbone, window=row.window)
         self.frame = torch.randn(1, 1, 3, size, size, device=device).to(dtype)
         self.session.step(self.frame)
         # It grows by doubling only: stop at each size on the way.
