@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -28,16 +29,19 @@ def processor():
 
 
 def bf16_instructions():
-    """Which instructions for bfloat16 the processor has, as far as the system tells."""
+    """Which instructions for bfloat16 the processor has."""
     cpuinfo = Path("/proc/cpuinfo")
-    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
-    return ", ".join(flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags) or "none known"
+    if not cpuinfo.exists():
+        return "unknown"
+    flags = set(cpuinfo.read_text().split())
+    return " and ".join(flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags) or "none"
 
 
 def machine(device, threads=None):
     """One line: device, threads."""
     threads = threads or torch.get_num_threads()
-    cpu = f"{processor()}, {os.cpu_count()} cores, {threads} thread{'s' if threads > 1 else ''}"
+    cpu = f"{processor()} ({os.cpu_count()} cores, bfloat16 instructions: {bf16_instructions()})"
+    cpu += f", {threads} thread{'s' if threads > 1 else ''}"
     if device == "cuda":
         return (
             f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB; {cpu}"
@@ -51,9 +55,15 @@ def versions(*modules):
     names += [f"{module.__name__} {module.__version__}" for module in modules]
     if torch.cuda.is_available():
         names.append(f"CUDA {torch.version.cuda}")
+    return ", ".join([*names, f"commit {commit()}"])
+
+
+def commit():
+    """Commit of this repository, with -dirty if files differ from it; unknown outside one."""
+    if shutil.which("git") is None:
+        return "unknown"
     command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=8", "--exclude=*"]
-    commit = subprocess.run(command, capture_output=True, text=True)
-    return ", ".join([*names, f"commit {commit.stdout.strip() or 'unknown'}"])
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 def header(title, device, threads=None, modules=(), command=None):

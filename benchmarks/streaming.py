@@ -196,7 +196,7 @@ def parse_arguments():
     parser.add_argument("--dtypes", default="fp32,bf16", help="dtypes of our rows")
     parser.add_argument("--rows", help="e.g. concat-fp32,growing-bf16,int8-bf16,ring16-fp32; default: all")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=9, help="timed calls per cell")
+    parser.add_argument("--repeats", type=int, default=7, help="timed calls per cell")
     parser.add_argument("--budget", type=float, default=120, help="seconds a cell may take")
     parser.add_argument("--no-memory", action="store_true", help="latency only")
     parser.add_argument("--command-frames", type=int, default=200, help="frames for the stream command; 0 for none")
@@ -205,6 +205,8 @@ def parse_arguments():
     args = parser.parse_args()
     if args.device == "auto":
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda needs a GPU that torch can use; there is none")
     try:
         get_variant(args.variant)
         args.rows = [parse_row(name) for name in args.rows.split(",")] if args.rows else None

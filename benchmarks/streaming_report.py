@@ -92,9 +92,10 @@ def cell_text(cell):
     if "seconds" not in cell:
         return cell["note"]
     text = f"{1000 * statistics.median(cell['seconds']):.1f} ms"
-    if "bytes" in cell.get("memory", {}):
-        return f"{text}, {cell['memory']['bytes'] / 2**20:.0f} MiB"
-    return text
+    memory = cell.get("memory", {})
+    if "note" in memory:
+        return f"{text}, memory {memory['note']}"
+    return f"{text}, {memory['bytes'] / 2**20:.0f} MiB" if "bytes" in memory else text
 
 
 def ratio_rows(results, size, lengths):

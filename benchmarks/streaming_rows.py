@@ -93,7 +93,10 @@ def row_bytes(row, variant, size, num_frames):
     cost, arch = row_cost(row, variant, size, num_frames), get_variant(variant)
     tokens = tokens_per_frame(arch, size) * (num_frames if row.method == "recompute" else 1)
     activations = tokens * (8 * arch.embed_dim + 2 * arch.hidden_dim) * DTYPES[row.dtype].itemsize
-    held = {"recompute": 0, "concat": 2, "ring": 1.1}.get(row.method, 1)
+    slots = num_frames if row.window is None else row.window + 1
+    if row.method in ("growing", "int8", "compiled") and row.window is None:
+        slots = 1 << (num_frames - 1).bit_length()  # capacity doubles
+    held = {"recompute": 0, "concat": 2}.get(row.method, slots / row.num_visible(num_frames))
     return cost.weight_bytes + held * cost.cache_bytes + activations
 
 

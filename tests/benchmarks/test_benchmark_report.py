@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import pytest
 import torch
-from common import PeakMemory, interleaved, markdown_table
+from common import PeakMemory, child, interleaved, markdown_table
 from floor import Rates
 from stream_command import write_video
 from streaming import groups_that_fit, plan
@@ -41,6 +41,19 @@ def test_peak_memory_sees_what_was_freed():
     assert 60 * 2**20 < peak.added() < 80 * 2**20
     peak.restart()
     assert peak.added() < 16 * 2**20
+
+
+def test_a_child_that_fails_says_why(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    script = tmp_path / "script.py"
+    script.write_text("import json, os, sys\nassert len(sys.argv) == 2, 'two'\nprint(json.dumps(dict(os.environ)))\n")
+    environment = child(script, ["one"], threads=3)
+    assert (environment["OMP_NUM_THREADS"], environment["OMP_WAIT_POLICY"]) == ("3", "passive")
+    with pytest.raises(RuntimeError, match="ended with 1: AssertionError: two"):
+        child(script, ["one", "two"])
+    script.write_text("import time\ntime.sleep(30)\n")
+    with pytest.raises(RuntimeError, match="took longer than 1 s"):
+        child(script, [], timeout=1)
 
 
 @pytest.fixture
@@ -82,6 +95,8 @@ def test_record(results):
     # 56.6 GFLOP over 100 GFLOP/s: reference sizes of ViT-S, 64 frames of 201 tokens.
     flops = 2 * 201 * 12 * 12 * 384**2 + 2 * 196 * 768 * 384 + 4 * 201 * 64 * 201 * 384 * 12
     assert f"| floor of growing-fp32 | {flops / 1e8:.1f} ms (FLOPs) |" in table
+    results.cells[224, 64, "alone-fp32"]["memory"] = {"note": "failed: ended with -9: no message"}
+    assert "200.0 ms, memory failed: ended with -9: no message |" in "\n".join(size_table(results, 224, [64]))
     args = Namespace(device="cpu", threads=2, sizes=[224], lengths=[64])
     text = "\n".join(report(results, args))
     assert text.startswith("# Streaming")

@@ -89,3 +89,7 @@ def test_memory_estimates():
     )
     assert concat / growing == pytest.approx(2, rel=0.05)
     assert growing / eight_bit == pytest.approx(4 / (1 + 1 / 32), rel=0.05)
+    # A ring has its slots from the start, and a growing cache a power of two of them.
+    ring = [row_bytes(parse_row("ring64-fp32"), "vit_small", 224, T) for T in (2, 512)]
+    assert ring[0] == pytest.approx(ring[1])
+    assert row_bytes(parse_row("growing-fp32"), "vit_small", 224, 300) == pytest.approx(growing)
