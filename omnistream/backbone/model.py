@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from einops import rearrange
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from omnistream.backbone.attention import ClipContext, Context
+from omnistream.backbone.hub import HubMixin
 from omnistream.backbone.layers import NORM_EPS, Block, LayerScale
 from omnistream.backbone.rope import RopeLayout, check_layout, draw_scale, rope_tables
 from omnistream.backbone.variants import get_variant
@@ -41,7 +42,7 @@ class BackboneOutput:
     camera: Tensor | None
 
 
-class OmniStream(nn.Module):
+class OmniStream(HubMixin):
     """Streaming ViT backbone.
 
     In train mode the RoPE coordinates are rescaled by random factors, one draw per forward for time and one for space.
@@ -54,8 +55,9 @@ class OmniStream(nn.Module):
         window: Frames remembered in whole-clip forwards and, by default, in streams; None for all.
         sink: First frames never forgotten when there is a window.
         activation_checkpointing: Recompute every block in the backward pass to save memory.
-        checkpoint: Weights to start from: a local file in a known layout (timm, Meta, Hugging Face, the release, ours).
-        pretrained: Download timm's DINOv3 weights of this size instead.
+        checkpoint: Weights to start from: a file, folder or hub id in a known layout (timm, Meta, Hugging Face, the
+            release, ours). Options stored with them are not taken over; `from_pretrained` does that.
+        pretrained: Download timm's DINOv3 weights of this size instead; `sat493m` for those of satellite images.
 
     Raises:
         ValueError: For an unknown variant or layout, a window that cannot hold its sink, or weights that do not fit.
@@ -77,7 +79,7 @@ class OmniStream(nn.Module):
         sink: int = 1,
         activation_checkpointing: bool = False,
         checkpoint: Path | str | None = None,
-        pretrained: bool = False,
+        pretrained: bool | Literal["lvd1689m", "sat493m"] = False,
     ) -> None:
         super().__init__()
         arch = get_variant(variant)
@@ -107,11 +109,11 @@ class OmniStream(nn.Module):
         if self.patch_embed.weight.device.type != "meta":
             self.reset_parameters()
         if checkpoint is not None and pretrained:
-            raise ValueError("give either checkpoint or pretrained=True, not both")
+            raise ValueError("give either checkpoint or pretrained, not both")
         if checkpoint is not None or pretrained:
             from omnistream.backbone.checkpoints import load_pretrained
 
-            load_pretrained(self, checkpoint)
+            load_pretrained(self, checkpoint, pretrained if isinstance(pretrained, str) else None)
 
     def reset_parameters(self) -> None:
         """Draw all parameters afresh and set the buffers; needed after construction on the meta device.
@@ -284,12 +286,15 @@ class OmniStream(nn.Module):
         return draw_scale(self.rope_rescale), draw_scale(self.rope_rescale)
 
 
-def create_model(variant: str, *, pretrained: bool = False, **options: object) -> OmniStream:
+def create_model(
+    variant: str, *, pretrained: bool | Literal["lvd1689m", "sat493m"] = False, **options: object
+) -> OmniStream:
     """Build a backbone by name.
 
     Args:
         variant: See `list_models()`.
-        pretrained: Start from timm's DINOv3 weights of this size, downloaded from the hub.
+        pretrained: Start from timm's DINOv3 weights of this size, downloaded from the hub; `sat493m` for those of
+            satellite images.
         options: Further arguments of `OmniStream`.
 
     Example:
