@@ -177,10 +177,12 @@ def _finish(
     report = _load_converted(model, converted)
     report.dropped += source.left_out
     numbers = _statistics(source, converted.layout, is_satellite)
-    if numbers is None and converted.layout != "ours":
-        report.statistics = "not stored with the weights, ImageNet's assumed"
-    elif numbers is not None:
+    if numbers is not None:
         report.statistics = numbers[2]
+    elif "lvd1689m" in source.name.lower():
+        report.statistics = "DINOv3's for web images (LVD-1689M), which are ImageNet's"
+    elif converted.layout != "ours":
+        report.statistics = "not stored with the weights, ImageNet's assumed"
     if mean is not None or std is not None:
         report.statistics = "as given"
     for buffer, given, found in ((model.mean, mean, numbers and numbers[0]), (model.std, std, numbers and numbers[1])):

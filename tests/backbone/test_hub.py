@@ -140,7 +140,7 @@ class TestForeign:
         torch.testing.assert_close(all_tokens(model, images), theirs.forward_features(images), atol=1e-5, rtol=0)
         assert len(caplog.records) == 1
         assert f"{path}: loaded short_swiglu from DINOv3 (Meta); filled in: attn.qkv.bias" in caplog.text
-        assert "ImageNet's assumed" in caplog.text
+        assert "mean and std: DINOv3's for web images (LVD-1689M)" in caplog.text
         assert "rope_layout='spatial'" not in caplog.text
         assert OmniStream.from_pretrained(path).rope_layout == "rotation"
         assert "for DINOv3's own features of images use rope_layout='spatial'" in caplog.text
@@ -164,6 +164,7 @@ class TestForeign:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "vfm", "num_attention_heads": 2}))
         model = OmniStream.from_pretrained(tmp_path)
         assert (model.variant, model.rope_layout) == ("vit_nano", "official")
+        assert "not stored with the weights, ImageNet's assumed" in caplog.text
         assert torch.equal(model.camera_token, official_state()["patch_embed.camera_token"])
         model.save_pretrained(tmp_path / "ours")
         again, images = OmniStream.from_pretrained(tmp_path / "ours"), torch.randn(1, 2, 3, 16, 16)
