@@ -182,7 +182,9 @@ def _finish(
     elif "lvd1689m" in source.name.lower():
         report.statistics = "DINOv3's for web images (LVD-1689M), which are ImageNet's"
     elif converted.layout != "ours":
-        report.statistics = "not stored with the weights, ImageNet's assumed"
+        report.statistics = "ImageNet's"
+        if mean is None or std is None:
+            report.hints.append("the source does not tell mean and std, which are assumed to be ImageNet's")
     if mean is not None or std is not None:
         report.statistics = "as given"
     for buffer, given, found in ((model.mean, mean, numbers and numbers[0]), (model.std, std, numbers and numbers[1])):

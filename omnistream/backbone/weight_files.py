@@ -90,6 +90,12 @@ def _read_state(path: Path) -> tuple[StateDict, list[str]]:
 
 def _weight_files(folder: Path) -> list[Path]:
     """The file, or the shards of the safetensors index, that hold a folder's weights."""
+    if (folder / ".metadata").is_file():
+        raise ValueError(
+            f"{folder} is a distributed checkpoint, whose reader can run code; train with "
+            "save_distributed_checkpoint: false, or turn your own into a file with "
+            "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch`"
+        )
     if (folder / INDEX_NAME).is_file():
         index = _read_json(folder / INDEX_NAME).get("weight_map")
         names = sorted(set(index.values())) if isinstance(index, dict) else []

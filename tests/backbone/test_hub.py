@@ -164,7 +164,11 @@ class TestForeign:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "vfm", "num_attention_heads": 2}))
         model = OmniStream.from_pretrained(tmp_path)
         assert (model.variant, model.rope_layout) == ("vit_nano", "official")
-        assert "not stored with the weights, ImageNet's assumed" in caplog.text
+        assert "mean and std, which are assumed to be ImageNet's" in caplog.text
+        caplog.clear()
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": SAT_MEAN, "image_std": SAT_STD}))
+        assert statistics(OmniStream.from_pretrained(tmp_path)) == [*SAT_MEAN, *SAT_STD]
+        assert not caplog.records  # nothing to warn of
         assert torch.equal(model.camera_token, official_state()["patch_embed.camera_token"])
         model.save_pretrained(tmp_path / "ours")
         again, images = OmniStream.from_pretrained(tmp_path / "ours"), torch.randn(1, 2, 3, 16, 16)

@@ -7,6 +7,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+import torch.distributed.checkpoint
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 

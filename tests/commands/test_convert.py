@@ -37,10 +37,11 @@ def error_of(capsys, *arguments):
 def test_release(release, tmp_path, capsys):
     rows = converted(capsys, release, tmp_path / "out")
     assert rows["found"].strip() == "OmniStream (the authors' release), vit_nano, rope_layout official"
-    assert "0.485, 0.456, 0.406 and 0.229, 0.224, 0.225; not stored with the weights" in rows["mean and std"]
+    assert "0.485, 0.456, 0.406 and 0.229, 0.224, 0.225; ImageNet's" in rows["mean and std"]
     assert rows["load with"].strip() == f'OmniStream.from_pretrained("{tmp_path / "out"}")'
     assert "16 frames" in rows["parity"]
-    assert rows.keys().isdisjoint({"filled in", "as initialised", "not taken over", "note"})
+    assert rows.keys().isdisjoint({"filled in", "as initialised", "not taken over"})
+    assert rows["note"].strip() == "the source does not tell mean and std, which are assumed to be ImageNet's"
     model = OmniStream.from_pretrained(tmp_path / "out")
     assert model.rope_layout == "official"
     assert torch.equal(model.norm.weight, official_state()["patch_embed.post_layernorm.weight"])
