@@ -136,7 +136,10 @@ def build(
         stored["rope_layout"] = "official"
     options = stored | options
     variant = options.pop("variant", None) or infer_variant(converted.state)
-    return _finish(cls(variant, **options), source, converted, mean, std)
+    model, report = _finish(cls(variant, **options), source, converted, mean, std)
+    if converted.layout == "ours" and not source.config:
+        report.hints.append("no settings lie beside the weights: rope_layout, window and the like are the defaults")
+    return model, report
 
 
 def load_pretrained(model: OmniStream, checkpoint: Path | str | None = None, tag: str | None = None) -> LoadReport:

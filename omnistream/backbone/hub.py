@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import omnistream.backbone.model
 
 # Arguments that say where weights come from, how they are first drawn or how they are trained, not what the model is.
-_NOT_STORED = {"self", "variant", "checkpoint", "pretrained", "layer_scale_init", "activation_checkpointing"}
+NOT_STORED = {"self", "variant", "checkpoint", "pretrained", "layer_scale_init", "activation_checkpointing"}
 
 _CARD = """\
 ---
@@ -132,7 +132,7 @@ class HubMixin(nn.Module):
 
     def _config(self) -> dict[str, Any]:
         """What `from_pretrained` needs beside the weights."""
-        names = [name for name in inspect.signature(type(self).__init__).parameters if name not in _NOT_STORED]
+        names = [name for name in inspect.signature(type(self).__init__).parameters if name not in NOT_STORED]
         architecture = asdict(self.arch)
         for name in ("timm_name", "mean", "std", "description", "default_layers"):
             del architecture[name]  # mean and std are the model's own, below

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from omnistream.backbone.hub import NOT_STORED
 from omnistream.backbone.layouts import StateDict
 from omnistream.errors import one_line
 
@@ -29,7 +30,7 @@ class WeightSource:
     state: StateDict
     """Tensors, unwrapped."""
     config: dict[str, Any] = field(default_factory=dict)
-    """The folder's config.json; empty if there is none."""
+    """The folder's config.json, or the like from a training run's config.yaml; empty if there is none."""
     processor: dict[str, Any] = field(default_factory=dict)
     """The folder's preprocessor_config.json (Hugging Face); empty if there is none."""
     left_out: list[str] = field(default_factory=list)
@@ -58,6 +59,8 @@ def read_source(source: Path | str, *, revision: str | None = None, token: str |
         path = _download(hub_id, revision, token)
     state, left_out = _read_state(path)
     folder = path if path.is_dir() else path.parent
+    if path.suffix == ".ckpt":
+        return WeightSource(name, state, _run_config(path), left_out=left_out)
     if not path.is_dir() and not re.fullmatch(r"model.*\.safetensors", path.name):
         return WeightSource(name, state, left_out=left_out)
     config, processor = (_read_json(folder / f"{kind}.json") for kind in ("config", "preprocessor_config"))
@@ -166,6 +169,26 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} should hold one JSON object, got a {type(content).__name__}")
     return content
+
+
+def _run_config(checkpoint: Path) -> dict[str, Any]:
+    """Variant and options of the backbone in the config.yaml of the run that wrote a checkpoint."""
+    path = checkpoint.parent.parent / "config.yaml"
+    if checkpoint.parent.name != "checkpoints" or not path.is_file():
+        return {}
+    import yaml
+
+    try:
+        section = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {one_line(error, 200)}") from error
+    for key in ("model", "backbone"):
+        section = section.get(key) if isinstance(section, dict) else None
+        section = section.get("init_args", section) if isinstance(section, dict) else None
+    if not isinstance(section, dict) or "variant" not in section:
+        return {}
+    options = {key: value for key, value in section.items() if key not in NOT_STORED}
+    return {"variant": section["variant"], "options": options}
 
 
 def _download(hub_id: str, revision: str | None, token: str | None) -> Path:

@@ -7,6 +7,7 @@ import huggingface_hub
 import pytest
 import timm
 import torch
+import yaml
 from foreign_weights import SHAPES, all_tokens, meta_state, official_state, short_hf, short_timm
 from safetensors.torch import save_file
 
@@ -55,6 +56,28 @@ class TestSaved:
         assert statistics(loaded) == [*SAT_MEAN, *SAT_STD]
         assert OmniStream("vit_nano", checkpoint=tmp_path).window is None
         assert "saved with rope_layout='official', this model has 'rotation'" in caplog.text
+
+    @pytest.mark.parametrize("nested", [True, False])
+    def test_training_checkpoint_takes_options_from_its_run(self, nested, build, tmp_path, caplog):
+        state = {f"backbone.{key}": value for key, value in build(**self.OPTIONS).state_dict().items()}
+        path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+        path.parent.mkdir(parents=True)
+        torch.save({"state_dict": state}, path)
+        assert OmniStream.from_pretrained(path).window is None
+        assert "no settings lie beside the weights: rope_layout, window and the like are the defaults" in caplog.text
+        arguments = {"variant": "vit_nano", "checkpoint": "x.pth", "pretrained": False, "layer_scale_init": 1.0}
+        backbone = arguments | self.OPTIONS
+        if nested:
+            backbone = {"class_path": "omnistream.backbone.OmniStream", "init_args": backbone}
+        config = {"model": {"class_path": "omnistream.tasks.MultiTaskModule", "init_args": {"backbone": backbone}}}
+        (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+        loaded = OmniStream.from_pretrained(path)
+        assert {name: getattr(loaded, name) for name in self.OPTIONS} == self.OPTIONS
+        (tmp_path / "run" / "config.yaml").write_text("model: null")
+        assert OmniStream.from_pretrained(path).window is None
+        (tmp_path / "run" / "config.yaml").write_text("model: {")
+        with pytest.raises(ValueError, match="config.yaml is not YAML: "):
+            OmniStream.from_pretrained(path)
 
     def test_shards(self, build, tmp_path):
         model = build()
