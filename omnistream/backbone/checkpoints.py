@@ -136,7 +136,11 @@ def build(
         stored["rope_layout"] = "official"
     options = stored | options
     variant = options.pop("variant", None) or infer_variant(converted.state)
-    model, report = _finish(cls(variant, **options), source, converted, mean, std)
+    with torch.device("meta"):  # drawing weights that are overwritten takes longer than loading
+        model = cls(variant, **options)
+    model.to_empty(device="cpu")
+    model.reset_parameters(only=model.state_dict().keys() - converted.state.keys())
+    _, report = _finish(model, source, converted, mean, std)
     if converted.layout == "ours" and not source.config:
         report.hints.append("no settings lie beside the weights: rope_layout, window and the like are the defaults")
     return model, report

@@ -16,8 +16,16 @@ from omnistream.backbone.variants import Variant
 if TYPE_CHECKING:
     import omnistream.backbone.model
 
-# Arguments that say where weights come from, how they are first drawn or how they are trained, not what the model is.
-NOT_STORED = {"self", "variant", "checkpoint", "pretrained", "layer_scale_init", "activation_checkpointing"}
+# Arguments that say where weights come from, how they are drawn, or how the model runs and trains; not what it is.
+NOT_STORED = {
+    "self",
+    "variant",
+    "checkpoint",
+    "pretrained",
+    "layer_scale_init",
+    "attention",
+    "activation_checkpointing",
+}
 
 _CARD = """\
 ---

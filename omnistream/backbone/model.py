@@ -1,6 +1,6 @@
 """The streaming visual backbone: a DINOv3 ViT with frame-causal attention and 3D-RoPE (paper Sec. 3.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -115,27 +115,35 @@ class OmniStream(HubMixin):
 
             load_pretrained(self, checkpoint, pretrained if isinstance(pretrained, str) else None)
 
-    def reset_parameters(self) -> None:
+    def reset_parameters(self, only: Collection[str] | None = None) -> None:
         """Draw all parameters afresh and set the buffers; needed after construction on the meta device.
 
         Linear weights get DINOv3's standard deviation of 0.02 at ViT-L's width of 1024 and as much signal at every
         other: at width 128 a fixed 0.02 leaves blocks that do next to nothing, and hundreds of steps until they start.
+
+        Args:
+            only: Names of the parameters to draw, with others of the same layer; None for all.
         """
         std = 0.02 * (1024 / self.embed_dim) ** 0.5
-        for module in self.modules():
+        for prefix, module in self.named_modules():
+            if only is not None and not any(name.rpartition(".")[0] == prefix for name in only):
+                continue
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm | LayerScale | nn.Conv2d):
                 module.reset_parameters()
-        for token in (self.cls_token, self.register_token, self.camera_token):
-            nn.init.normal_(token, std=0.02)
+        for name in ("cls_token", "register_token", "camera_token"):
+            if only is None or name in only:
+                nn.init.normal_(getattr(self, name), std=0.02)
         with torch.no_grad():
-            self.register_token[:, 1] = self.register_token[:, 0]
+            if only is None or "register_token" in only:
+                self.register_token[:, 1] = self.register_token[:, 0]
             self.mean.copy_(torch.tensor(self.arch.mean).view(3, 1, 1))
             self.std.copy_(torch.tensor(self.arch.std).view(3, 1, 1))
-        nn.init.zeros_(self.mask_token)
+        if only is None or "mask_token" in only:
+            nn.init.zeros_(self.mask_token)
 
     def set_rope_layout(self, layout: RopeLayout) -> None:
         """Change the RoPE layout in place; a gram teacher uses this to stay a true DINOv3.

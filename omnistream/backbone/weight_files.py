@@ -173,8 +173,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _run_config(checkpoint: Path) -> dict[str, Any]:
     """Variant and options of the backbone in the config.yaml of the run that wrote a checkpoint."""
-    path = checkpoint.parent.parent / "config.yaml"
-    if checkpoint.parent.name != "checkpoints" or not path.is_file():
+    found = [folder / "config.yaml" for folder in (checkpoint.parent, checkpoint.absolute().parent.parent)]
+    path = next((path for path in found if path.is_file()), None)
+    if path is None:
         return {}
     import yaml
 

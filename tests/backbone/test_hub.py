@@ -76,7 +76,7 @@ class TestSaved:
         (tmp_path / "run" / "config.yaml").write_text("model: null")
         assert OmniStream.from_pretrained(path).window is None
         (tmp_path / "run" / "config.yaml").write_text("model: {")
-        with pytest.raises(ValueError, match="config.yaml is not YAML: "):
+        with pytest.raises(ValueError, match=r"config.yaml is not YAML: "):
             OmniStream.from_pretrained(path)
 
     def test_shards(self, build, tmp_path):
@@ -180,6 +180,15 @@ class TestForeign:
         assert statistics(large) == [*SAT_MEAN, *SAT_STD]
         large.save_pretrained(tmp_path / "ours")
         assert statistics(OmniStream.from_pretrained(tmp_path / "ours")) == [*SAT_MEAN, *SAT_STD]
+
+    def test_what_no_source_gives_is_drawn_as_ever(self, randomize, tmp_path):
+        torch.save(short_timm("short_mlp", randomize).state_dict(), tmp_path / "timm.pth")
+        model, whole = OmniStream.from_pretrained(tmp_path / "timm.pth"), OmniStream("short_mlp")
+        for name in ("camera_token", "aspect_embed.weight"):
+            drawn, usual = model.get_parameter(name), whole.get_parameter(name)
+            assert (drawn.std() / usual.std()).item() == pytest.approx(1, abs=0.3)
+        assert not model.mask_token.any()
+        assert not model.aspect_embed.bias.any()
 
     @torch.no_grad()
     def test_release_folder(self, tmp_path, caplog):
