@@ -186,7 +186,7 @@ class TestForeign:
         model, whole = OmniStream.from_pretrained(tmp_path / "timm.pth"), OmniStream("short_mlp")
         for name in ("camera_token", "aspect_embed.weight"):
             drawn, usual = model.get_parameter(name), whole.get_parameter(name)
-            assert (drawn.std() / usual.std()).item() == pytest.approx(1, abs=0.3)
+            assert 0.5 < drawn.std() / usual.std() < 2  # 64 or 128 numbers each
         assert not model.mask_token.any()
         assert not model.aspect_embed.bias.any()
 
