@@ -224,7 +224,10 @@ def _stored_options(source: WeightSource, cls: type[OmniStream]) -> dict[str, An
         raise ValueError(
             f"the config.json of {source.name} has options {unknown} of version {writer}, unknown to {__version__}"
         )
-    return options | ({"variant": source.config["variant"]} if "variant" in source.config else {})
+    variant = source.config.get("variant")
+    if not isinstance(variant, str | None):
+        raise ValueError(f"variant in the config.json of {source.name} should be a name, got {variant!r}")
+    return options if variant is None else options | {"variant": variant}
 
 
 def _contradictions(arch: Variant, source: WeightSource, layout: str) -> list[str]:

@@ -98,6 +98,7 @@ class TestSaved:
             ({"options": {"spin": 1}, "library_version": "9.9"}, r"options \['spin'\] of version 9.9, unknown to"),
             ({"architecture": {"num_heads": 4}}, "config.json has num_heads=4, the model 2"),
             ({"options": [1]}, r"options in config.json should be an object, got \[1\]"),
+            ({"variant": ["vit_nano"]}, r"variant in the config.json of .* should be a name, got \['vit_nano'\]"),
             ({"variant": "vit_none"}, "unknown backbone variant 'vit_none'"),
             (
                 {"variant": "vit_tiny"},
