@@ -43,7 +43,10 @@ COMMANDS = {
     "test": _lightning("evaluate on the test split"),
     "predict": _lightning("write predictions"),
     "configs": Command("list the packaged configurations", "omnistream.commands.catalogue", "configs"),
-    "models": Command("list the backbone variants", "omnistream.commands.catalogue", "models"),
+    "models": Command("list the backbone variants and public weights", "omnistream.commands.catalogue", "models"),
+    "convert": Command(
+        "convert weights from Meta, timm, Hugging Face or the release", "omnistream.commands.convert", "run"
+    ),
 }
 
 _HELP = """\

@@ -1,243 +1,288 @@
-"""Weights from elsewhere: recognise a layout by a telltale key, rename, and load without losing anything.
+"""Load weights from anywhere into a backbone, without losing anything, and say what was done."""
 
-Our parameter names are Meta's, with `register_token` [1, 2, 4, D] for the first and the later frames.
-Sources: facebookresearch/dinov3 (.pth), timm (`eva.py`), Hugging Face `DINOv3ViTModel`, Go2Heart/OmniStream.
-"""
-
+import inspect
 import logging
-import pickle
-import re
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from omnistream import __version__
+from omnistream.backbone.layouts import OPTIONAL_KEYS, Converted, StateDict, convert, detect_layout, infer_variant
 from omnistream.backbone.model import OmniStream
+from omnistream.backbone.public_weights import timm_id
+from omnistream.backbone.variants import SAT493M_MEAN, SAT493M_STD, Variant
+from omnistream.backbone.weight_files import WeightSource, read_source, read_state
+
+__all__ = ["LoadReport", "build", "detect_layout", "load_pretrained", "load_state", "read_source", "read_state"]
 
 logger = logging.getLogger(__name__)
 
-StateDict = dict[str, Tensor]
-
-# What a layout may lack: a DINOv3 has no camera token, timm drops the mask token, and only we store mean and std.
-_DINOV3_LACKS = {"camera_token", "aspect_embed.weight", "aspect_embed.bias", "mask_token", "mean", "std"}
-OPTIONAL_KEYS: dict[str, set[str]] = {
-    "ours": set(),
-    "official": {"mean", "std"},
-    "meta": _DINOV3_LACKS,
-    "timm": _DINOV3_LACKS,
-    "hf": _DINOV3_LACKS,
+LAYOUT_NAMES = {
+    "ours": "OmniStream (this library)",
+    "official": "OmniStream (the authors' release)",
+    "meta": "DINOv3 (Meta)",
+    "timm": "DINOv3 (timm)",
+    "hf": "DINOv3 (Hugging Face)",
 }
 
 
-def detect_layout(state: StateDict) -> str:
-    """Name of the layout of a state dict: `ours`, `official`, `meta`, `timm` or `hf`.
+@dataclass
+class LoadReport:
+    """What loading did."""
 
-    Raises:
-        ValueError: If it is none of them; shows some keys.
-    """
-    telltales = {
-        "patch_embed.camera_token": "official",
-        "aspect_embed.weight": "ours",
-        "storage_tokens": "meta",
-        "reg_token": "timm",
-        "embeddings.cls_token": "hf",
-    }
-    for key, layout in telltales.items():
-        if key in state:
-            return layout
-    raise ValueError(
-        "the weights are in no known layout (ours, the OmniStream release, Meta, timm, Hugging Face); "
-        f"first keys: {sorted(state)[:5]}"
-    )
+    layout: str
+    """`ours`, `official`, `meta`, `timm` or `hf`."""
+    variant: str
+    """Size of the model."""
+    initialized: list[str]
+    """Our parameters that the source does not have; they keep their initial values."""
+    filled: list[str] = field(default_factory=list)
+    """Parameters set from something else than a tensor of the same meaning, and how."""
+    dropped: list[str] = field(default_factory=list)
+    """What the source holds and the model does not, and why."""
+    statistics: str = "as in the weights"
+    """Where mean and standard deviation of the input come from."""
+    hints: list[str] = field(default_factory=list)
+    """What to know when using the model."""
 
-
-def _rename(state: StateDict, rules: list[tuple[str, str]]) -> StateDict:
-    renamed = {}
-    for key, value in state.items():
-        for pattern, replacement in rules:
-            key = re.sub(pattern, replacement, key)
-        renamed[key] = value
-    return renamed
-
-
-def _both_rows(registers: Tensor) -> Tensor:
-    """[1, 4, D] to [1, 2, 4, D]: any frame keeps DINOv3's registers."""
-    return torch.stack([registers, registers], dim=1)
+    def __str__(self) -> str:
+        parts = [f"{self.variant} from {LAYOUT_NAMES[self.layout]}"]
+        for title, items in (
+            ("filled in", self.filled),
+            ("left as initialised", self.initialized),
+            ("not taken over", self.dropped),
+        ):
+            if items:
+                parts.append(f"{title}: {', '.join(items)}")
+        parts.append(f"mean and std: {self.statistics}")
+        return "; ".join([*parts, *self.hints])
 
 
-def from_meta(state: StateDict) -> StateDict:
-    """Meta's DINOv3: fold the bias mask, drop what is recomputed or used for local crops in training only.
-
-    Raises:
-        ValueError: If a bias mask is not a number, as in a model that was built but never initialised.
-    """
-    state = dict(state)
-    for key in [k for k in state if k.endswith("qkv.bias_mask")]:
-        mask = state.pop(key)
-        if mask.isnan().any():
-            raise ValueError(f"{key} is not a number: these weights were saved before they were initialised")
-        bias = key.removesuffix("_mask")
-        state[bias] = torch.where(mask > 0, state[bias], torch.zeros_like(state[bias]))
-    state["register_token"] = _both_rows(state.pop("storage_tokens"))
-    kept = {k: v for k, v in state.items() if k != "rope_embed.periods" and not k.startswith("local_cls_norm.")}
-    return _rename(kept, [(r"^patch_embed\.proj\.", "patch_embed.")])
-
-
-def from_timm(state: StateDict) -> StateDict:
-    """Weights of timm's `_qkvb` and plain models: join q and v bias (and a zero k bias), rename."""
-    state = {k: v for k, v in state.items() if not k.startswith(("rope.", "head."))}
-    for key in [k for k in state if k.endswith("attn.q_bias")]:
-        stem = key.removesuffix("q_bias")
-        q, v = state.pop(key), state.pop(stem + "v_bias")
-        k = state.pop(stem + "k_bias", torch.zeros_like(q))
-        state[stem + "qkv.bias"] = torch.cat([q, k, v])
-    state["register_token"] = _both_rows(state.pop("reg_token"))
-    rules = [
-        (r"^patch_embed\.proj\.", "patch_embed."),
-        (r"\.gamma_([12])$", r".ls\1.gamma"),
-        (r"\.mlp\.fc1_g\.", ".mlp.w1."),
-        (r"\.mlp\.fc1_x\.", ".mlp.w2."),
-    ]
-    if any(".fc1_g." in key for key in state):
-        rules.append((r"\.mlp\.fc2\.", ".mlp.w3."))
-    return _rename(state, rules)
-
-
-def from_hf(state: StateDict) -> StateDict:
-    """Hugging Face's DINOv3ViTModel, as saved by transformers 4.56 and later."""
-    state = _rename(state, [(r"^model\.layer\.", "layer.")])
-    for key in [k for k in state if k.endswith("attention.q_proj.weight")]:
-        stem = key.removesuffix("q_proj.weight")
-        state[stem + "qkv.weight"] = torch.cat([state.pop(f"{stem}{n}_proj.weight") for n in "qkv"])
-        if f"{stem}q_proj.bias" in state:
-            q, v = state.pop(f"{stem}q_proj.bias"), state.pop(f"{stem}v_proj.bias")
-            state[stem + "qkv.bias"] = torch.cat([q, state.pop(f"{stem}k_proj.bias", torch.zeros_like(q)), v])
-    state["register_token"] = _both_rows(state.pop("embeddings.register_tokens"))
-    if "embeddings.mask_token" in state:
-        state["mask_token"] = state.pop("embeddings.mask_token")[0]
-    return _rename(
-        {k: v for k, v in state.items() if "rope_embeddings" not in k},
-        [
-            (r"^embeddings\.cls_token$", "cls_token"),
-            (r"^embeddings\.patch_embeddings\.", "patch_embed."),
-            (r"^layer\.", "blocks."),
-            (r"\.attention\.qkv\.", ".attn.qkv."),
-            (r"\.attention\.o_proj\.", ".attn.proj."),
-            (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
-            (r"\.mlp\.gate_proj\.", ".mlp.w1."),
-            *(
-                [(r"\.mlp\.up_proj\.", ".mlp.w2."), (r"\.mlp\.down_proj\.", ".mlp.w3.")]
-                if any("gate_proj" in k for k in state)
-                else [(r"\.mlp\.up_proj\.", ".mlp.fc1."), (r"\.mlp\.down_proj\.", ".mlp.fc2.")]
-            ),
-        ],
-    )
-
-
-def from_official(state: StateDict) -> StateDict:
-    """The authors' release: strip its prefix; the final norm and the aspect-ratio layer have other names."""
-    state = {k.removeprefix("patch_embed."): v for k, v in state.items()}
-    return _rename(
-        state,
-        [
-            (r"^patch_embed\.proj\.", "patch_embed."),
-            (r"^post_layernorm\.", "norm."),
-            (r"^ar_embedder\.", "aspect_embed."),
-        ],
-    )
-
-
-CONVERTERS: dict[str, Callable[[StateDict], StateDict]] = {
-    "ours": dict,
-    "official": from_official,
-    "meta": from_meta,
-    "timm": from_timm,
-    "hf": from_hf,
-}
-
-
-def read_state(path: Path | str) -> StateDict:
-    """Tensors of a .safetensors, .pth, .pt or .ckpt file, unwrapped; nothing in the file is executed.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds no state dict, or things whose loading could run code.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; a sharded checkpoint must be saved as one file to be read here")
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than tensors and plain values, or is no weights file; not loaded"
-        ) from error
-    for wrapper in ("state_dict", "model", "teacher"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"{path} holds no dictionary of tensors")
-    for prefix in ("module.", "backbone."):
-        if any(k.startswith(prefix) for k in state):
-            state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    return state
-
-
-def load_state(model: OmniStream, state: StateDict) -> list[str]:
-    """Load weights in any known layout; returns the parameters they did not cover.
+def load_state(model: OmniStream, state: StateDict) -> LoadReport:
+    """Load weights in any known layout.
 
     Raises:
         ValueError: If keys are left over or missing, a shape differs, a non-zero bias has nowhere to go, or the model
-            is on the meta device.
+            is on the meta device; nothing is loaded then.
     """
+    return _load_converted(model, convert(state))
+
+
+def _load_converted(model: OmniStream, converted: Converted) -> LoadReport:
     if model.cls_token.is_meta:
         raise ValueError("weights cannot be loaded into a model on the meta device; materialise it with to_empty first")
-    layout = detect_layout(state)
-    converted = CONVERTERS[layout](state)
-    own = model.state_dict()
-    if layout in ("timm", "hf") and model.arch.qkv_bias and not any(k.endswith("qkv.bias") for k in converted):
+    own, state, layout = model.state_dict(), converted.state, converted.layout
+    if layout in ("timm", "hf") and model.arch.qkv_bias and not any(k.endswith("qkv.bias") for k in state):
         for i in range(model.num_layers):  # a model without these biases is one with zero biases
-            converted[f"blocks.{i}.attn.qkv.bias"] = torch.zeros(3 * model.embed_dim)
-    unexpected = [k for k in converted if k not in own]
-    if lossless := [k for k in unexpected if k.endswith("qkv.bias") and not converted[k].any()]:
-        unexpected = [k for k in unexpected if k not in lossless]
-    missing = [k for k in own if k not in converted and k not in OPTIONAL_KEYS[layout]]
-    wrong = [
-        f"{k}: {tuple(converted[k].shape)} for {tuple(own[k].shape)}"
-        for k in own
-        if k in converted and converted[k].shape != own[k].shape
-    ]
-    if unexpected or missing or wrong:
-        raise ValueError(
-            f"{layout} weights do not fit {model.variant}: missing {missing[:5]}, unexpected {unexpected[:5]}, "
-            f"wrong shape {wrong[:5]}"
-        )
-    model.load_state_dict({k: v for k, v in converted.items() if k in own}, strict=False)
-    return [k for k in own if k not in converted]
+            state[f"blocks.{i}.attn.qkv.bias"] = torch.zeros(3 * model.embed_dim)
+        converted.filled.append("attn.qkv.bias (zero; the source has none)")
+    unexpected = [k for k in state if k not in own]
+    biases = [k for k in unexpected if k.endswith("qkv.bias")]
+    if zero := [k for k in biases if not state[k].any()]:
+        unexpected = [k for k in unexpected if k not in zero]
+        converted.dropped.append("attn.qkv.bias (all zero, and the model has none)")
+    lossy = [k for k in biases if k not in zero]
+    unexpected = [k for k in unexpected if k not in lossy]
+    problems = list(converted.problems)
+    for title, found in (
+        ("missing", [k for k in own if k not in state and k not in OPTIONAL_KEYS[layout]]),
+        ("unexpected", unexpected),
+        ("non-zero biases the model has no place for", lossy),
+        ("wrong shape", [_shapes(k, state[k], own[k]) for k in own if k in state and state[k].shape != own[k].shape]),
+        ("not floating point", [k for k in own if k in state and not state[k].is_floating_point()]),
+    ):
+        if found:
+            problems.append(f"{title} {found[:5]}" + (f" and {len(found) - 5} more" if len(found) > 5 else ""))
+    if problems:
+        raise ValueError(f"{layout} weights do not fit {model.variant}: {', '.join(problems)}")
+    model.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
+    initialized = [k for k in own if k not in state and k not in ("mean", "std")]
+    return LoadReport(layout, model.variant, initialized, converted.filled, converted.dropped)
 
 
-def load_pretrained(model: OmniStream, checkpoint: Path | str | None = None) -> None:
-    """Load a local file, or timm's DINOv3 of the model's size from the hub; logs what stays as initialised.
+def _shapes(key: str, given: Tensor, expected: Tensor) -> str:
+    return f"{key}: {tuple(given.shape)} for {tuple(expected.shape)}"
+
+
+def build(
+    cls: type[OmniStream],
+    source: WeightSource,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **options: Any,
+) -> tuple[OmniStream, LoadReport]:
+    """A model for the weights of `source`, with the settings stored beside them unless `options` says otherwise.
+
+    Args:
+        cls: Class to build.
+        source: See `read_source`.
+        mean: Channel means of the input instead of the source's.
+        std: Channel standard deviations instead of the source's.
+        options: Arguments of `cls`.
+
+    Raises:
+        ValueError: If the weights are unknown, do not fit, or were made with settings this version does not have.
+    """
+    if given := {"checkpoint", "pretrained"} & options.keys():
+        raise ValueError(f"{' and '.join(sorted(given))} cannot be given beside the source {source.name}")
+    converted = convert(source.state)
+    stored = _stored_options(source, cls) if converted.layout == "ours" else {}
+    if converted.layout == "official":
+        stored["rope_layout"] = "official"
+    options = stored | options
+    variant = options.pop("variant", None) or infer_variant(converted.state)
+    with torch.device("meta"):  # drawing weights that are overwritten takes longer than loading
+        model = cls(variant, **options)
+    model.to_empty(device="cpu")
+    model.reset_parameters(only=model.state_dict().keys() - converted.state.keys())
+    _, report = _finish(model, source, converted, mean, std)
+    if converted.layout == "ours" and not source.config:
+        report.hints.append("no settings lie beside the weights: rope_layout, window and the like are the defaults")
+    return model, report
+
+
+def load_pretrained(model: OmniStream, checkpoint: Path | str | None = None, tag: str | None = None) -> LoadReport:
+    """Load a file, folder or hub id, or timm's DINOv3 of the model's size from the hub; logs what was done.
+
+    Args:
+        model: Model to fill.
+        checkpoint: As `read_source` takes it; None for timm's DINOv3.
+        tag: Data the DINOv3 was trained on, `lvd1689m` (default) or `sat493m`.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If the weights do not fit, or no pre-trained weights exist for this size.
     """
-    if checkpoint is not None:
-        state, source = read_state(checkpoint), str(checkpoint)
-    else:
-        if model.arch.timm_name is None:
-            raise ValueError(f"there are no pretrained weights for {model.variant}; give checkpoint=<file> instead")
-        import timm
+    if checkpoint is None:
+        checkpoint = timm_id(model.variant, tag or "lvd1689m")
+    source = read_source(checkpoint)
+    _, report = _finish(model, source, convert(source.state), None, None)
+    log(report, source)
+    return report
 
-        source = f"timm/{model.arch.timm_name}"
-        state = timm.create_model(model.arch.timm_name, pretrained=True).state_dict()
-    remaining = load_state(model, state)
-    logger.info("loaded %s from %s; kept as initialised: %s", model.variant, source, remaining or "nothing")
+
+def log(report: LoadReport, source: WeightSource) -> None:
+    """One line; a warning if anything was filled in, left out or needs to be known."""
+    exact = not (report.filled or report.dropped or report.initialized or report.hints)
+    logger.log(logging.INFO if exact else logging.WARNING, "%s: loaded %s", source.name, report)
+
+
+def _finish(
+    model: OmniStream,
+    source: WeightSource,
+    converted: Converted,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> tuple[OmniStream, LoadReport]:
+    converted.problems += _contradictions(model.arch, source, converted.layout)
+    is_satellite = _is_satellite(model, source, converted)
+    report = _load_converted(model, converted)
+    report.dropped += source.left_out
+    numbers = _statistics(source, converted.layout, is_satellite)
+    if numbers is not None:
+        report.statistics = numbers[2]
+    elif "lvd1689m" in source.name.lower():
+        report.statistics = "DINOv3's for web images (LVD-1689M), which are ImageNet's"
+    elif converted.layout != "ours":
+        report.statistics = "ImageNet's"
+        if mean is None or std is None:
+            report.hints.append("the source does not tell mean and std, which are assumed to be ImageNet's")
+    if mean is not None or std is not None:
+        report.statistics = "as given"
+    for buffer, given, found in ((model.mean, mean, numbers and numbers[0]), (model.std, std, numbers and numbers[1])):
+        values = found if given is None else given
+        if values is not None:
+            buffer.copy_(_three_numbers(values).view(3, 1, 1))
+    if not bool((model.std > 0).all()):
+        raise ValueError(f"the standard deviations of the input must be positive, got {model.std.flatten().tolist()}")
+    report.hints += _hints(model, source, converted.layout)
+    return model, report
+
+
+def _hints(model: OmniStream, source: WeightSource, layout: str) -> list[str]:
+    chosen = model.rope_layout
+    if layout == "official" and chosen != "official":
+        return [f"the release was trained with rope_layout='official', this model has {chosen!r}"]
+    if layout in ("meta", "timm", "hf") and chosen != "spatial":
+        return [f"rope_layout is {chosen!r}; for DINOv3's own features of images use rope_layout='spatial'"]
+    stored = _section(source.config, "options").get("rope_layout", chosen) if layout == "ours" else chosen
+    if stored != chosen:
+        return [f"the weights were saved with rope_layout={stored!r}, this model has {chosen!r}"]
+    return []
+
+
+def _stored_options(source: WeightSource, cls: type[OmniStream]) -> dict[str, Any]:
+    """Constructor arguments in our config.json."""
+    options = _section(source.config, "options")
+    if unknown := sorted(options.keys() - inspect.signature(cls).parameters.keys()):
+        writer = source.config.get("library_version", "unknown")
+        raise ValueError(
+            f"the config.json of {source.name} has options {unknown} of version {writer}, unknown to {__version__}"
+        )
+    variant = source.config.get("variant")
+    if not isinstance(variant, str | None):
+        raise ValueError(f"variant in the config.json of {source.name} should be a name, got {variant!r}")
+    return options if variant is None else options | {"variant": variant}
+
+
+def _contradictions(arch: Variant, source: WeightSource, layout: str) -> list[str]:
+    """Settings of the source's config.json that the model would not follow; shapes are compared elsewhere."""
+    config, expected = source.config, {}
+    if layout == "hf":
+        act = "silu" if arch.ffn == "swiglu" else "gelu"
+        expected = {
+            "rope_theta": 100.0,
+            "layer_norm_eps": 1e-5,
+            "num_attention_heads": arch.num_heads,
+            "hidden_act": act,
+        }
+    elif layout == "official":
+        expected = {"num_attention_heads": arch.num_heads}
+    elif layout == "ours":
+        config, expected = _section(config, "architecture"), {"num_heads": arch.num_heads}
+    return [
+        f"config.json has {key}={config[key]}, the model {value}"
+        for key, value in expected.items()
+        if key in config and config[key] != value
+    ]
+
+
+def _is_satellite(model: OmniStream, source: WeightSource, converted: Converted) -> bool:
+    """Of Meta's files only the satellite ViT-L and both 7B models have a norm for local crops."""
+    local_norm = any(line.startswith("local_cls_norm.") for line in converted.dropped)
+    return "sat493m" in source.name.lower() or (local_norm and model.variant == "vit_large")
+
+
+def _statistics(
+    source: WeightSource, layout: str, is_satellite: bool
+) -> tuple[Sequence[float], Sequence[float], str] | None:
+    """Mean, standard deviation and where they are from; None if they come with the weights or are not known."""
+    if layout == "ours":
+        return None
+    timm = _section(source.config, "pretrained_cfg")
+    for mean, std, place in (
+        (timm.get("mean"), timm.get("std"), "config.json"),
+        (source.processor.get("image_mean"), source.processor.get("image_std"), "preprocessor_config.json"),
+    ):
+        if mean is not None and std is not None:
+            return mean, std, f"of the source's {place}"
+    return (SAT493M_MEAN, SAT493M_STD, "DINOv3's for satellite images (SAT-493M)") if is_satellite else None
+
+
+def _three_numbers(values: Sequence[float]) -> Tensor:
+    numbers = torch.tensor([float(value) for value in values])
+    if numbers.shape != (3,) or not numbers.isfinite().all():
+        raise ValueError(f"mean and std of the input have three numbers, one per channel, got {list(values)}")
+    return numbers
+
+
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    section = config.get(name, {})
+    if not isinstance(section, dict):
+        raise ValueError(f"{name} in config.json should be an object, got {section!r}")
+    return section

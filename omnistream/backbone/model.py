@@ -1,9 +1,9 @@
 """The streaming visual backbone: a DINOv3 ViT with frame-causal attention and 3D-RoPE (paper Sec. 3.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from einops import rearrange
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from omnistream.backbone.attention import ClipContext, Context
+from omnistream.backbone.hub import HubMixin
 from omnistream.backbone.layers import NORM_EPS, Block, LayerScale
 from omnistream.backbone.rope import RopeLayout, check_layout, draw_scale, rope_tables
 from omnistream.backbone.variants import get_variant
@@ -41,7 +42,7 @@ class BackboneOutput:
     camera: Tensor | None
 
 
-class OmniStream(nn.Module):
+class OmniStream(HubMixin):
     """Streaming ViT backbone.
 
     In train mode the RoPE coordinates are rescaled by random factors, one draw per forward for time and one for space.
@@ -54,8 +55,9 @@ class OmniStream(nn.Module):
         window: Frames remembered in whole-clip forwards and, by default, in streams; None for all.
         sink: First frames never forgotten when there is a window.
         activation_checkpointing: Recompute every block in the backward pass to save memory.
-        checkpoint: Weights to start from: a local file in a known layout (timm, Meta, Hugging Face, the release, ours).
-        pretrained: Download timm's DINOv3 weights of this size instead.
+        checkpoint: Weights to start from: a file, folder or hub id in a known layout (timm, Meta, Hugging Face, the
+            release, ours). Options stored with them are not taken over; `from_pretrained` does that.
+        pretrained: Download timm's DINOv3 weights of this size instead; `sat493m` for those of satellite images.
 
     Raises:
         ValueError: For an unknown variant or layout, a window that cannot hold its sink, or weights that do not fit.
@@ -77,7 +79,7 @@ class OmniStream(nn.Module):
         sink: int = 1,
         activation_checkpointing: bool = False,
         checkpoint: Path | str | None = None,
-        pretrained: bool = False,
+        pretrained: bool | Literal["lvd1689m", "sat493m"] = False,
     ) -> None:
         super().__init__()
         arch = get_variant(variant)
@@ -107,33 +109,41 @@ class OmniStream(nn.Module):
         if self.patch_embed.weight.device.type != "meta":
             self.reset_parameters()
         if checkpoint is not None and pretrained:
-            raise ValueError("give either checkpoint or pretrained=True, not both")
+            raise ValueError("give either checkpoint or pretrained, not both")
         if checkpoint is not None or pretrained:
             from omnistream.backbone.checkpoints import load_pretrained
 
-            load_pretrained(self, checkpoint)
+            load_pretrained(self, checkpoint, pretrained if isinstance(pretrained, str) else None)
 
-    def reset_parameters(self) -> None:
+    def reset_parameters(self, only: Collection[str] | None = None) -> None:
         """Draw all parameters afresh and set the buffers; needed after construction on the meta device.
 
         Linear weights get DINOv3's standard deviation of 0.02 at ViT-L's width of 1024 and as much signal at every
         other: at width 128 a fixed 0.02 leaves blocks that do next to nothing, and hundreds of steps until they start.
+
+        Args:
+            only: Names of the parameters to draw, with others of the same layer; None for all.
         """
         std = 0.02 * (1024 / self.embed_dim) ** 0.5
-        for module in self.modules():
+        for prefix, module in self.named_modules():
+            if only is not None and not any(name.rpartition(".")[0] == prefix for name in only):
+                continue
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm | LayerScale | nn.Conv2d):
                 module.reset_parameters()
-        for token in (self.cls_token, self.register_token, self.camera_token):
-            nn.init.normal_(token, std=0.02)
+        for name in ("cls_token", "register_token", "camera_token"):
+            if only is None or name in only:
+                nn.init.normal_(getattr(self, name), std=0.02)
         with torch.no_grad():
-            self.register_token[:, 1] = self.register_token[:, 0]
+            if only is None or "register_token" in only:
+                self.register_token[:, 1] = self.register_token[:, 0]
             self.mean.copy_(torch.tensor(self.arch.mean).view(3, 1, 1))
             self.std.copy_(torch.tensor(self.arch.std).view(3, 1, 1))
-        nn.init.zeros_(self.mask_token)
+        if only is None or "mask_token" in only:
+            nn.init.zeros_(self.mask_token)
 
     def set_rope_layout(self, layout: RopeLayout) -> None:
         """Change the RoPE layout in place; a gram teacher uses this to stay a true DINOv3.
@@ -284,12 +294,15 @@ class OmniStream(nn.Module):
         return draw_scale(self.rope_rescale), draw_scale(self.rope_rescale)
 
 
-def create_model(variant: str, *, pretrained: bool = False, **options: object) -> OmniStream:
+def create_model(
+    variant: str, *, pretrained: bool | Literal["lvd1689m", "sat493m"] = False, **options: object
+) -> OmniStream:
     """Build a backbone by name.
 
     Args:
         variant: See `list_models()`.
-        pretrained: Start from timm's DINOv3 weights of this size, downloaded from the hub.
+        pretrained: Start from timm's DINOv3 weights of this size, downloaded from the hub; `sat493m` for those of
+            satellite images.
         options: Further arguments of `OmniStream`.
 
     Example:

@@ -5,6 +5,9 @@ from typing import Literal
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# DINOv3's for its models trained on satellite images; facebookresearch/dinov3: README.md.
+SAT493M_MEAN = (0.430, 0.411, 0.296)
+SAT493M_STD = (0.213, 0.156, 0.143)
 
 
 @dataclass(frozen=True, kw_only=True)

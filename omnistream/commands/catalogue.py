@@ -13,17 +13,28 @@ def configs(arguments: list[str]) -> None:
 
 
 def models(arguments: list[str]) -> None:
-    """Print size and description of every backbone variant."""
+    """Print size and description of every backbone variant, then the public weights."""
     _take_no_arguments("models", arguments)
     # The backbone imports torch; `omnistream configs` does without.
-    from omnistream.backbone import get_variant, list_models
+    import torch
 
-    rows: list[tuple[str, ...]] = [("name", "width", "layers", "heads", "patch", "")]
+    from omnistream.backbone import OmniStream, get_variant, list_models
+    from omnistream.backbone.public_weights import list_public_weights
+
+    rows: list[tuple[str, ...]] = [("variant", "parameters", "width", "layers", "heads", "patch", "")]
     for name in list_models():
         variant = get_variant(name)
+        with torch.device("meta"):
+            count = sum(parameter.numel() for parameter in OmniStream(name).parameters())
         sizes = (variant.embed_dim, variant.num_layers, variant.num_heads, variant.patch_size)
-        rows.append((name, *map(str, sizes), variant.description))
+        rows.append((name, f"{count / 1e6:,.1f} M", *map(str, sizes), variant.description))
     _print_table(rows)
+    print()
+    weights = [(found.hub_id, found.variant, found.description) for found in list_public_weights()]
+    _print_table([("public weights", "variant", ""), *weights])
+    print(
+        '\nLoad with OmniStream.from_pretrained("...") or `omnistream convert ... FOLDER`; files and folders work too.'
+    )
 
 
 def _take_no_arguments(command: str, arguments: list[str]) -> None:

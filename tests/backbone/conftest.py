@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from foreign_weights import SHAPES
 from torch import Tensor, nn
 
-from omnistream.backbone import OmniStream
+from omnistream.backbone import VARIANTS, OmniStream
 
 
 def _randomize(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -40,6 +41,13 @@ def build() -> Callable[..., OmniStream]:
         return _randomize(OmniStream(variant, **options), seed).eval()
 
     return build
+
+
+@pytest.fixture
+def short_variants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small variants in the sizes of the small foreign models."""
+    for name, variant in SHAPES.items():
+        monkeypatch.setitem(VARIANTS, name, variant)
 
 
 def _turn(x: Tensor, t: Tensor, y: Tensor, xs: Tensor, layout: str) -> Tensor:

@@ -268,3 +268,12 @@ def test_layout_can_change_in_place(build):
     model, images = build(rope_layout="rotation"), clip()
     model.set_rope_layout("spatial")
     assert torch.equal(model(images).last, build(rope_layout="spatial")(images).last)
+
+
+def test_some_parameters_are_drawn_and_the_others_left_alone(build):
+    model = build()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    chosen = {"camera_token", "blocks.1.mlp.fc1.weight", "blocks.1.norm2.bias", "mask_token"}
+    model.reset_parameters(only=chosen)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == chosen | {"blocks.1.mlp.fc1.bias", "blocks.1.norm2.weight"}

@@ -1,0 +1,108 @@
+"""`omnistream convert`: weights in any known layout become a folder of this library."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from omnistream.errors import UsageError, one_line
+
+_DESCRIPTION = """\
+Write weights from elsewhere as a folder that OmniStream.from_pretrained and every --checkpoint option read:
+model.safetensors (in shards if large) and config.json, with mean and std of the input.
+
+SOURCE is a file (.safetensors, .pth, .pt, .ckpt), a folder or a hub id. Its layout is found out: this library's (also
+a training checkpoint), the authors' release, or DINOv3 as published by Meta, timm or Hugging Face. Files are read
+without running code. There is no way back: other libraries have no place for the camera token, the registers of later
+frames and time.
+"""
+_EXAMPLES = """\
+examples:
+  omnistream convert dinov3_vitl16_pretrain_lvd1689m-8aa4cbdd.pth dinov3_large --rope_layout spatial
+  omnistream convert timm/vit_small_patch16_dinov3_qkvb.lvd1689m dinov3_small
+  omnistream convert StreamFormer/OmniStream released
+  omnistream convert runs/stage1/version_0/checkpoints/last.ckpt my_backbone
+
+`omnistream models` lists hub ids.
+"""
+_PARITY = {
+    "dinov3": "with rope_layout='spatial' a single frame gives the source's features to 1e-5 (float32)",
+    "official": "with rope_layout='official' clips of up to 16 frames give the authors' features to 1e-5 (float32)",
+    "ours": "the same tensors, bit for bit",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{one_line(message)}; see `omnistream convert --help`")
+
+
+def run(arguments: list[str]) -> None:
+    """Convert, and print what was found, filled in and left out."""
+    options = _parser().parse_args(arguments)
+    folder = Path(options.out)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; OUT is a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not options.overwrite:
+        raise UsageError(f"{folder} is not empty; choose another folder or add --overwrite")
+    from omnistream.backbone import OmniStream
+    from omnistream.backbone.checkpoints import LAYOUT_NAMES, build, read_source
+
+    chosen = {name: getattr(options, name) for name in ("variant", "rope_layout") if getattr(options, name)}
+    source = read_source(options.source, revision=options.revision)
+    model, report = build(OmniStream, source, mean=options.mean, std=options.std, **chosen)
+    model.save_pretrained(folder)
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    parity = _PARITY.get(report.layout, _PARITY["dinov3"])
+    rows = [
+        ("found", f"{LAYOUT_NAMES[report.layout]}, {report.variant}, rope_layout {model.rope_layout}"),
+        ("filled in", _listed(report.filled)),
+        ("as initialised", _listed(report.initialized)),
+        ("not taken over", _listed(report.dropped)),
+        ("mean and std", f"{_numbers(model.mean)} and {_numbers(model.std)}; {report.statistics}"),
+        ("wrote", f"{folder} ({size / 1e6:.1f} MB)"),
+        ("load with", f'OmniStream.from_pretrained("{folder}")'),
+        ("parity", parity),
+        ("note", _listed(report.hints)),
+    ]
+    for title, text in rows:
+        if text:
+            print(f"{title + ':':<16}{text}")
+
+
+def _listed(items: Sequence[str]) -> str:
+    return "; ".join(items)
+
+
+def _numbers(values: object) -> str:
+    return ", ".join(f"{value:.3f}" for value in values.flatten().tolist())  # type: ignore[attr-defined]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="omnistream convert",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", metavar="SOURCE", help="file, folder or hub id")
+    parser.add_argument("out", metavar="OUT", help="folder to write")
+    parser.add_argument("--variant", help="size, if it cannot be told from the weights (see `omnistream models`)")
+    parser.add_argument(
+        "--rope_layout",
+        choices=("rotation", "official", "spatial"),
+        help="positions to store in config.json; default: the source's, official for the release, rotation for a "
+        "DINOv3 (spatial keeps a DINOv3's own features)",
+    )
+    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    for name, text in (("mean", "channel means"), ("std", "channel standard deviations")):
+        parser.add_argument(
+            f"--{name}",
+            nargs=3,
+            type=float,
+            metavar=("R", "G", "B"),
+            help=f"{text} of the input instead of the source's",
+        )
+    parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
+    return parser
