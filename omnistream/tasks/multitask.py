@@ -172,12 +172,13 @@ class MultiTaskModule(LightningModule):
             optimizer.zero_grad()
             return
         self._skipped_in_a_row = 0
-        lr = optimizer.param_groups[0]["lr"]
+        lrs = [group["lr"] for group in optimizer.param_groups]
         optimizer.step()
         self.lr_schedulers().step()  # type: ignore[union-attr]
         for task in self.objectives.values():
             task.after_step(self.backbone, self.global_step)
-        self.log("train/lr", lr, batch_size=1)
+        for name, lr in zip(("train/lr", "train/lr_backbone"), lrs, strict=False):
+            self.log(name, lr, batch_size=1)
 
     def _accumulate(self, batch: dict[str, Any]) -> str | None:
         """Forward and backward of every task; returns what became non-finite, if anything did."""

@@ -14,6 +14,8 @@ class OptimizerConfig:
 
     lr: float = 1e-4
     """Peak learning rate."""
+    backbone_lr: float | None = None
+    """Peak learning rate of the backbone's parameters; None for `lr`, as in the paper."""
     warmup_steps: int = 4000
     """Steps of linear warm-up from 0 to `lr`."""
     final_lr: float = 0.0
@@ -28,10 +30,11 @@ class OptimizerConfig:
     """Largest gradient norm, over all parameters; None for no clipping. Not stated in the paper; 1.0 is VGGT's."""
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.warmup_steps < 0 or self.weight_decay < 0:
+        rates = [self.lr] if self.backbone_lr is None else [self.lr, self.backbone_lr]
+        if min(rates) <= 0 or self.warmup_steps < 0 or self.weight_decay < 0:
             raise ValueError(
-                f"lr must be positive, warmup_steps and weight_decay not negative; got {self.lr}, "
-                f"{self.warmup_steps}, {self.weight_decay}"
+                "lr and backbone_lr must be positive, warmup_steps and weight_decay not negative; "
+                f"got {self.lr}, {self.backbone_lr}, {self.warmup_steps}, {self.weight_decay}"
             )
 
 
@@ -50,14 +53,16 @@ def warmup_cosine(step: int, peak: float, final: float, warmup: int, total: int)
 def build_optimizer(module: nn.Module, config: OptimizerConfig, total_steps: int) -> dict[str, Any]:
     """Adam and its per-step schedule in the form Lightning's `configure_optimizers` returns.
 
+    With `backbone_lr` the parameters of `module.backbone`, where there is one, are a second group; both groups follow
+    the same schedule.
+
     Raises:
         ValueError: If the number of steps is not known.
     """
     if total_steps < 1:
         raise ValueError("the cosine schedule needs trainer.max_steps; set it to the number of optimiser steps")
-    parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
+        _groups(module, config), lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
     )
     warmup = min(config.warmup_steps, total_steps - 1)
     final = config.final_lr / config.lr
@@ -65,3 +70,15 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig, total_steps: int
         optimizer, lambda step: warmup_cosine(step, 1.0, final, warmup, total_steps)
     )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _groups(module: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    if config.backbone_lr is None:
+        return [{"params": list(trained.values())}]
+    slow = {name for name in trained if name.startswith("backbone.")}
+    groups = [
+        {"params": [p for name, p in trained.items() if name not in slow]},
+        {"params": [trained[name] for name in trained if name in slow], "lr": config.backbone_lr},
+    ]
+    return [group for group in groups if group["params"]]

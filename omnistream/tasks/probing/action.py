@@ -31,12 +31,16 @@ class ProbeConfig:
     """Learning rates (Table 11: these for K400, 3e-4 for SSv2), decayed to 0 by a cosine without warm-up."""
     weight_decays: tuple[float, ...] = (0.01,)
     """Weight decays, on all parameters; the paper gives none, 0.01 is V-JEPA's."""
+    query_std: float = 0.02
+    """Initial spread of the probe's query; see `AttentiveProbe`."""
     activation_checkpointing: bool = False
     """Recompute the self-attention blocks in the backward pass."""
 
     def __post_init__(self) -> None:
         if not self.lrs or not self.weight_decays or min(self.lrs) <= 0 or min(self.weight_decays) < 0:
             raise ValueError(f"lrs must be positive and weight_decays not negative, at least one each; got {self}")
+        if self.query_std <= 0:
+            raise ValueError(f"query_std must be positive, got {self.query_std}")
 
     @property
     def settings(self) -> list[tuple[float, float]]:
@@ -53,6 +57,7 @@ class ProbeConfig:
                 num_heads=self.num_heads,
                 activation_checkpointing=self.activation_checkpointing,
                 num_positions=num_positions,
+                query_std=self.query_std,
             )
             for _ in self.settings
         )

@@ -91,6 +91,8 @@ class AttentiveProbe(nn.Module):
         activation_checkpointing: Recompute the self-attention blocks in the backward pass.
         num_positions: Number of tokens, for a learned position embedding, which tells the probe their order; None as
             published.
+        query_std: Initial spread of the query. The published 0.02 looks at all tokens alike and needs thousands of
+            steps to look closer; 1 starts with distinct looks, for short fits.
 
     Raises:
         ValueError: If the heads do not divide the width, or a count is not positive.
@@ -108,6 +110,7 @@ class AttentiveProbe(nn.Module):
         mlp_ratio: float = 4.0,
         activation_checkpointing: bool = False,
         num_positions: int | None = None,
+        query_std: float = 0.02,
     ) -> None:
         super().__init__()
         if min(num_classes, num_layers, num_heads) < 1:
@@ -116,7 +119,7 @@ class AttentiveProbe(nn.Module):
             )
         if embed_dim % num_heads:
             raise ValueError(f"num_heads {num_heads} must divide the width {embed_dim} of the features")
-        self.activation_checkpointing = activation_checkpointing
+        self.activation_checkpointing, self.query_std = activation_checkpointing, query_std
         self.query = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.positions = None if num_positions is None else nn.Parameter(torch.empty(num_positions, embed_dim))
         self.blocks = nn.ModuleList(SelfBlock(embed_dim, num_heads, mlp_ratio) for _ in range(num_layers - 1))
@@ -126,13 +129,17 @@ class AttentiveProbe(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Weights of std 0.02, residual outputs scaled down with depth; the classifier keeps torch's initialisation."""
-        nn.init.trunc_normal_(self.query, std=0.02)
+        """Residual outputs scaled down with depth; the classifier keeps torch's initialisation.
+
+        Weights get the published standard deviation of 0.02 at ViT-L's width of 1024 and as much signal at every other.
+        """
+        std = 0.02 * (1024 / self.query.shape[-1]) ** 0.5
+        nn.init.normal_(self.query, std=self.query_std)
         if self.positions is not None:
             nn.init.normal_(self.positions)  # the scale of normalised tokens: smaller ones are hardly learned from
         for module in [*self.blocks.modules(), *self.cross.modules()]:
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=std)
                 nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
