@@ -17,8 +17,8 @@ from omnistream.report.curves import draw_curves, panels, read_scalars
 from omnistream.report.draw import EXPLANATIONS, draw
 from omnistream.report.figures import FigureRow
 from omnistream.report.page import ReportPage, encode_png
-from omnistream.report.protocol import Picture
 from omnistream.report.run_info import run_info
+from omnistream.tasks.pictures import Picture
 
 logger = logging.getLogger(__name__)
 
