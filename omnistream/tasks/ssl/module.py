@@ -120,7 +120,7 @@ class SSLModule(Objective):
         """Loss of one batch of images or of clips.
 
         Raises:
-            ValueError: If the batch has no masks; `MultiCropDataset.collate` draws them.
+            ValueError: If the batch has no masks; `MultiCropDataset` draws them.
         """
         views = device_views(batch, self.patch_size, self.distortions)
         dino_targets, ibot_targets = self._teacher_targets(views, self.teacher_temperature(step))
