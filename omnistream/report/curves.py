@@ -203,5 +203,13 @@ def _draw_panel(axes: Axes, title: str, lines: list[Line]) -> None:
     if axes.get_yscale() == "linear":
         axes.ticklabel_format(axis="y", scilimits=(-3, 4))
     if len(labels) > 1:
-        below = {"loc": "upper left", "bbox_to_anchor": (-0.08, -0.15), "borderaxespad": 0.0}
-        axes.legend(fontsize=7, frameon=False, ncols=LEGEND_COLUMNS, columnspacing=1.0, handlelength=1.5, **below)
+        axes.legend(
+            loc="upper left",
+            bbox_to_anchor=(-0.08, -0.15),
+            borderaxespad=0.0,
+            ncols=LEGEND_COLUMNS,
+            fontsize=7,
+            frameon=False,
+            columnspacing=1.0,
+            handlelength=1.5,
+        )
