@@ -13,7 +13,7 @@ PROGRAM = Path(__file__).with_name("prototypes_memory.py")
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_chunks_bound_the_memory_of_the_objective(tmp_path):
     (chunked, loss), (whole, whole_loss) = (
-        map(float, run_python([str(PROGRAM), size], cwd=tmp_path).split()[-2:]) for size in ("64", "4096")
+        map(float, run_python([str(PROGRAM), size], cwd=tmp_path, timeout=600).split()[-2:]) for size in ("64", "4096")
     )
     assert loss == pytest.approx(whole_loss, rel=1e-5)
     # Logits of all 1,600 masked patches take 400 MiB, and a step would hold five such arrays. Measured: 388 and 2,115;
