@@ -2,7 +2,7 @@
 
 A report is a tree by indentation: `Parser key "x":` and `Problem with given class_path 'C':` lead down to the reason,
 and every alternative of a union adds its own complaint ("Expected a <class 'NoneType'>"). The first alternative that is
-not such noise is the one the user meant.
+not such noise is the one the user meant. `entry_paths` adds the keys that the report leaves out.
 """
 
 import importlib
@@ -11,10 +11,12 @@ from collections.abc import Iterable
 
 from jsonargparse import ArgumentParser
 
+from omnistream.commands.entry_paths import entry_path, key_of_value
 from omnistream.errors import did_you_mean, one_line
 
+_UNION = "Does not validate against any of the Union"
+_ROOTS = {".LightningModule'>": "model", ".LightningDataModule'>": "data"}
 _NOISE = (
-    "Does not validate against any of the Union",
     "Subtypes: [",
     "Errors:",
     "Given value",
@@ -34,29 +36,58 @@ def shorten(message: str, known_keys: Iterable[str] = ()) -> str:
         known_keys: Dotted keys of the subcommand, to suggest from where no class is involved.
     """
     path: list[str] = []
+    unions: list[int] = []  # how long the path was at each value with alternatives
     class_path: str | None = None
     for line in message.splitlines():
         text = line.strip().removeprefix("- ").strip()
+        if text.startswith(_UNION):
+            unions.append(len(path))
+            continue
         # A complaint without the value is about an alternative of another kind.
         if not text or text.startswith(_NOISE) or re.fullmatch(r"Expected a <class '[^']+'>", text):
             continue
         if found := re.fullmatch(r'Parser key "([^"]+)":', text):
-            path.append(found[1])
+            path += found[1].split(".")
         elif found := re.fullmatch(r"Problem with given class_path '([^']+)':", text):
             class_path = found[1]
         else:
-            where = ".".join(path) + ": " if path else ""
-            return one_line(where + _reason(text, class_path, known_keys))
+            where = ".".join(_where(message, path, unions, text))
+            return one_line((where + ": " if where else "") + _reason(text, class_path, known_keys))
     return one_line(message)
+
+
+def _where(message: str, path: list[str], unions: list[int], complaint: str) -> list[str]:
+    """The path with the keys that the report leaves out, which lie between the first and the last alternatives."""
+    if not unions:
+        return path
+    first, last = unions[0], unions[-1]
+    option = _option(complaint)
+    entry = entry_path(message, known=path[first:last], tail=path[last:] + (option.split(".") if option else []))
+    whole = path[:first] + entry + path[last:]
+    if not path[last:] and (found := re.match(r"Expected a .+?\. Got value: (.*)", complaint)):
+        whole += key_of_value(message, found[1])
+    # A constructor's complaint comes without any key; about the model as a whole it says enough.
+    return [_root(message), *whole] if whole and not path else whole
+
+
+def _root(message: str) -> str:
+    subtypes = next(line for line in message.splitlines() if "Subtypes: [" in line)
+    return next((key for name, key in _ROOTS.items() if name in subtypes), "trainer")
+
+
+def _option(text: str) -> str | None:
+    """The name of an option that is not accepted, with that of its group."""
+    if found := re.search(r"(?:Option|option) '([^']+)'(?: is not accepted)?$", text):
+        group = re.search(r"Group '([^']+)'", text)
+        return f"{group[1]}.{found[1]}" if group else found[1]
+    found = re.match(r"unrecognized arguments: --([^=\s]+)", text)
+    return found[1] if found else None
 
 
 def _reason(text: str, class_path: str | None, known_keys: Iterable[str]) -> str:
     """The innermost complaint in plain words."""
-    if found := re.search(r"(?:Option|option) '([^']+)'(?: is not accepted)?$", text):
-        group = re.search(r"Group '([^']+)'", text)
-        return _unknown_key(f"{group[1]}.{found[1]}" if group else found[1], class_path, known_keys)
-    if found := re.match(r"unrecognized arguments: --([^=\s]+)", text):
-        return _unknown_key(found[1], class_path, known_keys)
+    if option := _option(text):
+        return _unknown_key(option, class_path, known_keys)
     if found := re.match(r"unrecognized arguments: (\S+)", text):
         return f"unexpected argument {found[1]!r}; options are written --key value"
     if found := re.match(r"Expected a (.+?)\. Got value: (.*)", text):

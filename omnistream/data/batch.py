@@ -103,13 +103,12 @@ class SceneClip(Batch):
 
 @dataclass(kw_only=True)
 class ViewBatch(Batch):
-    """Crops of images (T=1) or clips for self-supervision; also the sample, without the B axis and `masks`.
+    """Crops of images (T=1) or clips for self-supervision; also the sample, without the B axis.
 
     Attributes:
         global_crops: uint8 [B, G, T, 3, S, S]; not yet distorted.
         local_crops: uint8 [B, L, T, 3, s, s].
-        masks: bool [B, G, T, h, w], True where the student sees the mask token; drawn per batch by the collate
-            function, None in a sample.
+        masks: bool [B, G, T, h, w], True where the student sees the mask token.
         seed: int64 [B].
         name: Where the samples came from.
     """

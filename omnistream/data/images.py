@@ -7,19 +7,19 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from omnistream.data.batch import FrameClip
 from omnistream.data.files import IMAGE_SUFFIXES, Split, existing_folder, find_files, require_usable, split_items
 from omnistream.data.media.image import read_image
 from omnistream.data.media.resize import Crop, crop_square, resize_images, short_side_size
-from omnistream.data.quarantine import NothingUsableError, Quarantine, read_or_resample
+from omnistream.data.quarantine import NothingUsableError, Quarantine
+from omnistream.data.resampling import ResamplingDataset
 from omnistream.data.sampling import SampleKey, sample_rng, sample_seed
 
 _CROP_SALT = 1
 
 
-class ImageFolder(Dataset[FrameClip]):
+class ImageFolder(ResamplingDataset[FrameClip]):
     """Pictures of one folder per class, as clips of one frame.
 
     Layout: `<root>/<class>/**/<name>.JPEG`; pictures that lie in `root` itself have no class (label -1). Classes are
@@ -57,9 +57,9 @@ class ImageFolder(Dataset[FrameClip]):
         seed: int = 0,
         quarantine: Quarantine | None = None,
     ) -> None:
+        super().__init__(seed, quarantine)
         self.root = existing_folder(root)
-        self.size, self.crop, self.seed = size, crop, seed
-        self.quarantine = Quarantine() if quarantine is None else quarantine
+        self.size, self.crop = size, crop
         files = find_files(self.root, IMAGE_SUFFIXES)
         self.classes = list(classes) if classes is not None else sorted({n for f in files if (n := self._class(f))})
         self._label = {name: label for label, name in enumerate(self.classes)}
@@ -78,21 +78,10 @@ class ImageFolder(Dataset[FrameClip]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, key: int | SampleKey) -> FrameClip:
-        """The picture of this key, or a replacement if its file is broken.
-
-        Raises:
-            IndexError: If the index is outside the data set.
-            TooManyBrokenFilesError: If more files are broken than the quarantine allows.
-        """
-        return read_or_resample(
-            self._read,
-            key,
-            num_samples=len(self),
-            num_files=len(self.files),
-            seed=self.seed,
-            quarantine=self.quarantine,
-        )
+    @property
+    def num_files(self) -> int:
+        """One file per sample."""
+        return len(self.files)
 
     def _read(self, key: SampleKey) -> FrameClip:
         path = self.files[key.index]

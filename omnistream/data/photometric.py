@@ -122,13 +122,15 @@ def photometric(
     """
     draws = _draw(seeds, salt)
     out = images.float() / 255
-    _jitter(out, draws[:, :9], config)
-    _apply_where(out, draws[:, 9] < config.grayscale_probability, lambda x, _: grayscale(x).expand_as(x))
     low, high = config.blur_sigma
     sigma = low + (high - low) * draws[:, 11]
     blur = lambda x, s: gaussian_blur(x, s, config.blur_kernel)  # noqa: E731
-    _apply_where(out, draws[:, 10] < config.blur_probability, blur, sigma)
-    _apply_where(out, draws[:, 12] < config.solarize_probability, lambda x, _: solarize(x))
+    # Mixed precision would blur in bfloat16, whose steps are those of 8-bit pixels and more.
+    with torch.autocast(out.device.type, enabled=False):
+        _jitter(out, draws[:, :9], config)
+        _apply_where(out, draws[:, 9] < config.grayscale_probability, lambda x, _: grayscale(x).expand_as(x))
+        _apply_where(out, draws[:, 10] < config.blur_probability, blur, sigma)
+        _apply_where(out, draws[:, 12] < config.solarize_probability, lambda x, _: solarize(x))
     return out
 
 

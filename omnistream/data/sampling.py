@@ -10,12 +10,54 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+_NEIGHBOURS = 256
+
 
 class SampleKey(NamedTuple):
     """What a data set's `__getitem__` receives: the sample's index, and the pass over the data it belongs to."""
 
     epoch: int
     index: int  # type: ignore[assignment]  # a sample's index, not tuple.index, is what this type is about
+
+
+class BatchPlace(NamedTuple):
+    """Where a sample lies in the batch of all processes together."""
+
+    batch: int
+    """Number of the global batch."""
+    position: int
+    """Of the sample in it."""
+    size: int
+    """Samples in it."""
+
+
+class PlacedKey(SampleKey):
+    """A key that also knows its place in the global batch; equal to, and unpacked like, the key without.
+
+    For choices that are spread over a batch. They are then the same whatever the number of processes.
+    """
+
+    place: BatchPlace
+
+    def __new__(cls, epoch: int, index: int, place: BatchPlace) -> "PlacedKey":
+        """A key with its place."""
+        key = super().__new__(cls, epoch, index)
+        key.place = place
+        return key
+
+    def __getnewargs__(self) -> tuple[int, int, BatchPlace]:  # type: ignore[override]
+        """What pickle hands to `__new__`: keys travel to worker processes."""
+        return self.epoch, self.index, self.place
+
+
+def batch_place(key: "int | SampleKey", num_samples: int) -> BatchPlace:
+    """The place of a key; one without, in a data set of `num_samples`, is in a batch with its neighbours there."""
+    if isinstance(key, PlacedKey):
+        return key.place
+    epoch, index = sample_key(key)
+    position = index % _NEIGHBOURS
+    first = index - position
+    return BatchPlace(epoch * num_samples + first, position, min(_NEIGHBOURS, num_samples - first))
 
 
 def sample_key(key: "int | SampleKey") -> SampleKey:
@@ -39,6 +81,7 @@ class EndlessBatchSampler(Sampler[list[SampleKey]]):
 
     The stream is cut into global batches of `batch_size * num_replicas` keys; this rank takes its share of each. Its
     position is the number of batches consumed, so a run resumes at `start_batch` whatever the number of workers was.
+    Keys know their place in the global batch.
 
     Args:
         num_samples: Length of the data set.
@@ -71,19 +114,23 @@ class EndlessBatchSampler(Sampler[list[SampleKey]]):
         self.rank, self.num_replicas, self.start_batch = rank, num_replicas, start_batch
         self._order: tuple[int, np.ndarray] | None = None
 
-    def _key(self, position: int) -> SampleKey:
-        epoch, offset = divmod(position, self.num_samples)
+    def _key(self, batch: int, position: int) -> PlacedKey:
+        size = self.batch_size * self.num_replicas
+        epoch, offset = divmod(batch * size + position, self.num_samples)
+        return PlacedKey(epoch, self._index(epoch, offset), BatchPlace(batch, position, size))
+
+    def _index(self, epoch: int, offset: int) -> int:
         if not self.shuffle:
-            return SampleKey(epoch, offset)
+            return offset
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng([self.seed, epoch]).permutation(self.num_samples))
-        return SampleKey(epoch, int(self._order[1][offset]))
+        return int(self._order[1][offset])
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         batch = self.start_batch
         while True:
-            first = (batch * self.num_replicas + self.rank) * self.batch_size
-            yield [self._key(first + i) for i in range(self.batch_size)]
+            first = self.rank * self.batch_size
+            yield [self._key(batch, first + i) for i in range(self.batch_size)]
             batch += 1
 
 

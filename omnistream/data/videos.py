@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from omnistream.data.batch import FrameClip
 from omnistream.data.files import VIDEO_SUFFIXES, Split, existing_folder, find_files, require_usable, split_items
@@ -12,7 +11,8 @@ from omnistream.data.media.errors import VideoReadError
 from omnistream.data.media.resize import Crop, crop_square
 from omnistream.data.media.video import read_frames, verify_video
 from omnistream.data.media.video_probe import VideoInfo, probe_video
-from omnistream.data.quarantine import NothingUsableError, Quarantine, read_or_resample
+from omnistream.data.quarantine import NothingUsableError, Quarantine
+from omnistream.data.resampling import ResamplingDataset
 from omnistream.data.sampling import SampleKey, sample_rng, sample_seed
 
 _CLIP_SALT = 2
@@ -30,7 +30,7 @@ def clip_positions(total: int, num_frames: int, stride: int, rng: np.random.Gene
     return np.minimum(start + fitting * np.arange(num_frames), total - 1)
 
 
-class VideoFolder(Dataset[FrameClip]):
+class VideoFolder(ResamplingDataset[FrameClip]):
     """Clips of the videos at any depth below a folder, one per video and epoch.
 
     Files are found by suffix and read by content. Frame count and rate come from our own look at the packets, never
@@ -76,10 +76,10 @@ class VideoFolder(Dataset[FrameClip]):
     ) -> None:
         if num_frames < 1 or stride < 1:
             raise ValueError(f"expected num_frames and stride from 1, got {num_frames} and {stride}")
+        super().__init__(seed, quarantine)
         self.root = existing_folder(root)
-        self.num_frames, self.stride, self.size, self.crop, self.seed = num_frames, stride, size, crop, seed
+        self.num_frames, self.stride, self.size, self.crop = num_frames, stride, size, crop
         self.random_start, self.max_seconds, self.verify_seconds = random_start, max_seconds, verify_seconds
-        self.quarantine = Quarantine() if quarantine is None else quarantine
         self._verified: set[str] = set()
         files = find_files(self.root, VIDEO_SUFFIXES)
         self.files = split_items(files, split, val_fraction)
@@ -90,21 +90,10 @@ class VideoFolder(Dataset[FrameClip]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, key: int | SampleKey) -> FrameClip:
-        """A clip of the video of this key, or of a replacement if its file is broken.
-
-        Raises:
-            IndexError: If the index is outside the data set.
-            TooManyBrokenFilesError: If more files are broken than the quarantine allows.
-        """
-        return read_or_resample(
-            self._read,
-            key,
-            num_samples=len(self),
-            num_files=len(self.files),
-            seed=self.seed,
-            quarantine=self.quarantine,
-        )
+    @property
+    def num_files(self) -> int:
+        """One file per sample."""
+        return len(self.files)
 
     def _check(self, info: VideoInfo) -> None:
         if self.max_seconds is not None and info.num_frames > self.max_seconds * info.fps:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image
 
@@ -17,8 +17,8 @@ from omnistream.report.curves import draw_curves, panels, read_scalars
 from omnistream.report.draw import EXPLANATIONS, draw
 from omnistream.report.figures import FigureRow
 from omnistream.report.page import ReportPage, encode_png
-from omnistream.report.protocol import Picture
 from omnistream.report.run_info import run_info
+from omnistream.tasks.pictures import Picture
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class ValidationPictures(Callback):
 
 
 class FinalReport(Callback):
-    """Writes `report.html` and `report.json` into the log folder when fitting ends.
+    """Writes `report.html` and `report.json` into the log folder when fitting ends, and says where they are.
 
     The page holds the run's facts, the figures of every module, task or callback with a `figures` method, the last
     validation numbers, the newest picture of each name in `<log_dir>/pictures`, the curves, and the configuration
@@ -129,7 +129,7 @@ class FinalReport(Callback):
             flush_logs(trainer)
             page = self.build(trainer, pl_module, folder)
             path = page.write(folder / "report.html")
-            logger.info("report written to %s", path)
+            rank_zero_info(f"The page of this run: {path.resolve()}")
 
     def build(self, trainer: Trainer, pl_module: LightningModule, folder: Path) -> ReportPage:
         """The page of a run whose logs are in `folder`."""

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt8
 
-from omnistream.report.protocol import Box, CaptionItem, CaptionPicture
 from omnistream.report.sheet import (
     MUTED_COLOR,
     PREDICTION_COLOR,
@@ -16,6 +15,7 @@ from omnistream.report.sheet import (
     to_frames,
     wrap,
 )
+from omnistream.tasks.pictures import Box, CaptionItem, CaptionPicture
 
 TEXT_WIDTH, TOP, GAP = 470, 56, 12
 LINE_HEIGHT = 18

@@ -6,8 +6,8 @@ from typing import Any
 from lightning import LightningModule
 from torch import nn
 
-from omnistream.report.figures import FigureRow
-from omnistream.report.protocol import Draws, Measures, Picture
+from omnistream.report.figures import FigureRow, Measures
+from omnistream.tasks.pictures import Draws, Picture
 
 
 def tasks_of(module: nn.Module) -> dict[str, nn.Module]:

@@ -20,6 +20,7 @@ PALETTE = (
 )
 RATES = ("learning rate", "frames per second", "gradient norm")
 PANEL_WIDTH, PANEL_HEIGHT, TOP = 390, 290, 40
+LEGEND_COLUMNS, LEGEND_LINE = 3, 15
 
 
 @dataclass(frozen=True)
@@ -156,18 +157,25 @@ def draw_curves(scalars: Mapping[str, Series], *, columns: int = 3) -> UInt8[np.
         raise ValueError(f"no curve to draw: none of {len(scalars)} scalars is named train/..., val/... or lr...")
     columns = min(columns, len(groups))
     rows = math.ceil(len(groups) / columns)
-    sheet = Sheet(columns * PANEL_WIDTH, TOP + rows * PANEL_HEIGHT)
+    # Legends lie below their panels: inside they would cover curves.
+    most = max(len(_labels(lines)) for lines in groups.values())
+    height = PANEL_HEIGHT + (LEGEND_LINE * (1 + math.ceil(most / LEGEND_COLUMNS)) if most > 1 else 0)
+    sheet = Sheet(columns * PANEL_WIDTH, TOP + rows * height)
     sheet.write("Curves: training solid (smoothed), validation dashed", 8, 10, size=11, bold=True)
     for index, (title, lines) in enumerate(groups.items()):
         row, column = divmod(index, columns)
-        x, y = column * PANEL_WIDTH, TOP + row * PANEL_HEIGHT
+        x, y = column * PANEL_WIDTH, TOP + row * height
         axes = sheet.axes(x=x + 56, y=y + 26, width=PANEL_WIDTH - 72, height=PANEL_HEIGHT - 68)
         _draw_panel(axes, title, lines)
     return sheet.pixels()
 
 
+def _labels(lines: list[Line]) -> list[str]:
+    return list(dict.fromkeys(line.label for line in lines))
+
+
 def _draw_panel(axes: Axes, title: str, lines: list[Line]) -> None:
-    labels = list(dict.fromkeys(line.label for line in lines))
+    labels = _labels(lines)
     for line in lines:
         color = PALETTE[labels.index(line.label) % len(PALETTE)]
         steps, values = np.array(line.series.steps), np.array(line.series.values)
@@ -195,4 +203,13 @@ def _draw_panel(axes: Axes, title: str, lines: list[Line]) -> None:
     if axes.get_yscale() == "linear":
         axes.ticklabel_format(axis="y", scilimits=(-3, 4))
     if len(labels) > 1:
-        axes.legend(fontsize=7, framealpha=0.7, edgecolor="none", ncols=2 if len(labels) > 4 else 1)
+        axes.legend(
+            loc="upper left",
+            bbox_to_anchor=(-0.08, -0.15),
+            borderaxespad=0.0,
+            ncols=LEGEND_COLUMNS,
+            fontsize=7,
+            frameon=False,
+            columnspacing=1.0,
+            handlelength=1.5,
+        )

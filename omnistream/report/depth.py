@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from omnistream.report.protocol import DepthPicture
 from omnistream.report.sheet import MUTED_COLOR, Scale, Sheet, fit, robust_scale, spread, text_width, to_frames
+from omnistream.tasks.pictures import DepthPicture
 
 ERROR_SCALE = Scale(0.0, 0.5, "magma")
 """Relative error; fixed, so that pictures of different steps can be compared."""

@@ -7,7 +7,8 @@ from omnistream.report.captions import draw_captions
 from omnistream.report.depth import draw_depth
 from omnistream.report.features import draw_features
 from omnistream.report.paths import draw_paths
-from omnistream.report.protocol import (
+from omnistream.report.views import draw_views
+from omnistream.tasks.pictures import (
     CameraPicture,
     CaptionPicture,
     DepthPicture,
@@ -15,7 +16,6 @@ from omnistream.report.protocol import (
     Picture,
     ViewsPicture,
 )
-from omnistream.report.views import draw_views
 
 EXPLANATIONS = {
     ViewsPicture: "What self-supervision sees: the student's global crops with masked patches tinted, and local crops.",
@@ -31,7 +31,7 @@ def draw(picture: Picture) -> UInt8[np.ndarray, "H W 3"]:
     """The picture as an image.
 
     Raises:
-        TypeError: If it is none of the kinds in `protocol`.
+        TypeError: If it is none of the kinds in `tasks.pictures`.
     """
     match picture:
         case ViewsPicture():
@@ -44,4 +44,4 @@ def draw(picture: Picture) -> UInt8[np.ndarray, "H W 3"]:
             return draw_paths(picture)
         case CaptionPicture():
             return draw_captions(picture)
-    raise TypeError(f"draw: expected a picture of omnistream.report.protocol, got {type(picture).__name__}")
+    raise TypeError(f"draw: expected a picture of omnistream.tasks.pictures, got {type(picture).__name__}")

@@ -6,8 +6,8 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from omnistream.report.protocol import FeaturesPicture
 from omnistream.report.sheet import MUTED_COLOR, Sheet, fit, spread, text_width, to_frames
+from omnistream.tasks.pictures import FeaturesPicture
 
 
 def pca_colors(features: Float[Tensor, "T h w D"]) -> tuple[Float[Tensor, "T h w 3"], float]:

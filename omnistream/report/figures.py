@@ -1,8 +1,8 @@
-"""Figures of a run: a number, its baseline and the bound it has to meet."""
+"""Figures of a run: a number, its baseline and the bound it has to meet; and who has some."""
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,15 @@ class FigureRow:
             "verdict": self.verdict,
             "note": self.note,
         }
+
+
+@runtime_checkable
+class Measures(Protocol):
+    """A module or callback that has figures for the final report, typically against a baseline it measured itself."""
+
+    def figures(self) -> list[FigureRow]:
+        """Rows of the table of figures; called on rank zero after training."""
+        ...
 
 
 def _plain(number: float | None) -> float | str | None:

@@ -20,6 +20,8 @@ from omnistream.report.figures import FigureRow
 
 COLUMNS = ("name", "value", "baseline", "ratio", "required", "result")
 NUMERIC = ("value", "baseline", "ratio")
+PHONE_WIDTH = 500
+"""Pixels; wider pictures are scrolled on a narrow screen, where they would be too small to read."""
 
 
 class ReportPage:
@@ -69,7 +71,8 @@ class ReportPage:
         width, height = struct.unpack(">II", png[16:24])  # of the header chunk, which comes first in every PNG
         size = f'width="{width}" height="{height}" style="--natural: {width}px"'
         data = base64.b64encode(png).decode()
-        picture = f'<div class="wide"><img alt="{escape(title)}" {size} src="data:image/png;base64,{data}"></div>'
+        hint = '<p class="hint">Scroll sideways to see all of it.</p>' if width > PHONE_WIDTH else ""
+        picture = f'{hint}<div class="wide"><img alt="{escape(title)}" {size} src="data:image/png;base64,{data}"></div>'
         text = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
         self._sections.append(f'<figure class="card"><h3>{escape(title)}</h3>{picture}{text}</figure>')
         return self

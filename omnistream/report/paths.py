@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from omnistream.cameras import align_similarity, apply_similarity
-from omnistream.report.protocol import CameraPicture
 from omnistream.report.sheet import MUTED_COLOR, PREDICTION_COLOR, TRUTH_COLOR, Sheet
+from omnistream.tasks.pictures import CameraPicture
 
 PANEL, TOP, MARGIN = 340, 78, 68
 STRAIGHT = 0.02

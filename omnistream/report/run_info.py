@@ -38,9 +38,17 @@ def run_info(trainer: Trainer, module: LightningModule, seconds: float) -> dict[
             f"omnistream {omnistream.__version__}, torch {torch.__version__}, lightning {lightning.__version__}, "
             f"Python {platform.python_version()}"
         ),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(),
     }
     return info
+
+
+def command() -> str:
+    """The command line of this process, as a user would type it again."""
+    program = Path(sys.argv[0])
+    # `python -m omnistream` has the path of the package's __main__.py as its first argument.
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    return shlex.join([name, *sys.argv[1:]])
 
 
 def machine() -> str:

@@ -4,8 +4,8 @@ import numpy as np
 from einops import repeat
 from jaxtyping import Bool, UInt8
 
-from omnistream.report.protocol import ViewsPicture
 from omnistream.report.sheet import MUTED_COLOR, Sheet, fit, spread, to_frames
+from omnistream.tasks.pictures import ViewsPicture
 
 MASK_COLOR = (224, 36, 124)
 LABEL_WIDTH = 118

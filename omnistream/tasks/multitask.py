@@ -100,8 +100,11 @@ class MultiTaskModule(LightningModule):
         self.compile_blocks, self.seed = compile, seed
         self.backbone = backbone
         self.tasks = nn.ModuleDict(active)
-        for task in active.values():
-            task.build(backbone)
+        for name, task in active.items():
+            try:
+                task.build(backbone)
+            except ValueError as error:
+                raise ValueError(f"tasks.{name}: {error}") from error
         self.register_buffer("batch_count", torch.zeros((), dtype=torch.int64))
         if init_from is not None:
             self._take_over(Path(init_from))

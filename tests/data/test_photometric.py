@@ -130,3 +130,11 @@ def test_wrong_settings_are_refused():
 def test_empty_batch():
     out = photometric(_images()[:0], torch.zeros(0, dtype=torch.int64), EVERYTHING)
     assert out.shape == (0, 2, 3, 20, 24)
+
+
+def test_mixed_precision_changes_nothing():
+    images = torch.randint(0, 256, (8, 2, 3, 32, 32), dtype=torch.uint8)
+    seeds, config = torch.arange(8), PhotometricConfig.global_1()
+    expected = photometric(images, seeds, config)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(photometric(images, seeds, config), expected)

@@ -1,11 +1,21 @@
 import itertools
+import pickle
 
 import numpy as np
 import pytest
 import torch
 
 from omnistream.data.batch import FrameClip
-from omnistream.data.sampling import EndlessBatchSampler, SampleKey, ShardSampler, sample_rng, sample_seed
+from omnistream.data.sampling import (
+    BatchPlace,
+    EndlessBatchSampler,
+    PlacedKey,
+    SampleKey,
+    ShardSampler,
+    batch_place,
+    sample_rng,
+    sample_seed,
+)
 
 
 def take(sampler, count):
@@ -36,6 +46,25 @@ def test_ranks_share_each_global_batch():
     whole = take(EndlessBatchSampler(11, 6, seed=1), 5)
     parts = [take(EndlessBatchSampler(11, 2, seed=1, rank=r, num_replicas=3), 5) for r in range(3)]
     assert [list(itertools.chain(*step)) for step in zip(*parts, strict=True)] == whole
+
+
+def test_keys_know_their_place_in_the_global_batch():
+    parts = [take(EndlessBatchSampler(11, 2, seed=1, rank=r, num_replicas=3, start_batch=4), 2) for r in range(3)]
+    places = [key.place for step in zip(*parts, strict=True) for batch in step for key in batch]
+    assert places == [BatchPlace(4 + i // 6, i % 6, 6) for i in range(12)]
+    assert batch_place(parts[1][0][1], 11) == BatchPlace(4, 3, 6)
+
+
+def test_a_key_without_a_place_is_in_a_batch_with_its_neighbours():
+    assert batch_place(3, 8) == batch_place(SampleKey(0, 3), 8) == BatchPlace(0, 3, 8)
+    assert batch_place(SampleKey(2, 300), 301) == BatchPlace(2 * 301 + 256, 44, 45)
+
+
+def test_a_placed_key_travels_and_equals_the_plain_one():
+    key = PlacedKey(1, 2, BatchPlace(3, 4, 5))
+    again = pickle.loads(pickle.dumps(key))
+    assert again == key == SampleKey(1, 2)
+    assert again.place == BatchPlace(3, 4, 5)
 
 
 def test_shards_cover_all_and_are_even():

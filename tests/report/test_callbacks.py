@@ -199,6 +199,13 @@ class TestFinalReport:
         fit(tmp_path, FinalReport(), logger=logger)
         assert "name: &lt;tiny&gt;" in (folder / "report.html").read_text()
 
+    def test_says_where_the_page_of_this_run_is(self, tmp_path, caplog):
+        with caplog.at_level("INFO", "lightning.pytorch"):
+            for version in range(2):
+                fit(tmp_path, FinalReport(), logger=CSVLogger(tmp_path, name="run", version=version))
+        pages = [line for line in caplog.messages if line.startswith("The page of this run: ")]
+        assert pages == [f"The page of this run: {tmp_path}/run/version_{v}/report.html" for v in range(2)]
+
     def test_without_any_log(self, tmp_path):
         fit(tmp_path, FinalReport(), logger=False, default_root_dir=str(tmp_path))
         assert "there are no curves" in (tmp_path / "report.html").read_text()

@@ -95,6 +95,14 @@ class TestDraw:
         assert four.shape[1] == 3 * one.shape[1]
         assert four.shape[0] > 1.8 * one.shape[0]
 
+    def test_many_labels_cover_no_curve(self):
+        terms = [f"a_long_name_{i}" for i in range(12)]
+        image = draw_curves({f"train/a/{t}": Series((0, 9), (1.0 - i, 1.0 - i)) for i, t in enumerate(terms)})
+        first, last = ([int(PALETTE[i][c : c + 2], 16) for c in (1, 3, 5)] for i in (0, 11))
+        for color in (first, last):  # the highest and the lowest line are whole, wherever the legend is
+            longest = (np.abs(image.astype(int) - color).max(axis=-1) < 8).sum(axis=1).max()
+            assert longest > 250
+
     def test_survives_nan_and_single_points(self):
         assert draw_curves({"train/a/loss": Series((0,), (math.nan,)), "val/a/loss": Series((5,), (1.0,))}).size
 

@@ -1,8 +1,8 @@
 """A small but complete multi-task run, for tests that start it in other processes too.
 
-    python multitask_runs.py FOLDER STRATEGY PROCESSES STEPS
+    python multitask_runs.py FOLDER STRATEGY PROCESSES STEPS [CHECKPOINT]
 
-prints nothing and leaves `losses.pt` in the folder.
+prints nothing and leaves `losses.pt` in the folder; with a checkpoint it goes on from there.
 """
 
 import sys
@@ -24,7 +24,6 @@ from omnistream.tasks.captioning.decoder import DecoderConfig
 from omnistream.tasks.geometry import GeometryModule
 from omnistream.tasks.ssl import SSLModule
 from omnistream.tasks.ssl.config import SSLHeadConfig, SSLLossConfig, TeacherConfig
-from omnistream.tasks.ssl.masking import ImageMaskConfig
 from omnistream.tasks.ssl.views import CropConfig, MultiCropDataset
 
 GLOBAL_BATCH = 4
@@ -34,7 +33,7 @@ SIZE = (32, 32)
 def make_module(**options: Any) -> MultiTaskModule:
     """All three objectives on the smallest backbone."""
     torch.manual_seed(0)
-    # Neighbours are searched, and masks assigned, across the global batch, so that two processes can equal one.
+    # Neighbours are searched across the global batch, so that two processes can equal one.
     losses = SSLLossConfig(koleo_across_processes=True)
     tasks = {
         "ssl": SSLModule(
@@ -54,24 +53,13 @@ def make_module(**options: Any) -> MultiTaskModule:
     return MultiTaskModule(backbone, tasks, optimizer=OptimizerConfig(lr=1e-3, warmup_steps=2), **options)
 
 
-class FixedMasks(MultiCropDataset):
-    """Views whose masks depend on the sample alone, not on the batch it is in."""
-
-    def collate(self, samples: Any) -> Any:
-        """Draw the masks of each sample by itself, then stack."""
-        batches = [MultiCropDataset.collate(self, [sample]) for sample in samples]
-        joined = type(samples[0]).collate(samples)
-        joined.masks = torch.cat([batch.masks for batch in batches])
-        return joined
-
-
 def make_data(batch_size: int = GLOBAL_BATCH, num_workers: int = 0) -> MultiTaskDataModule:
     """Procedural clips of two frames, 32 pixels wide."""
     crops = CropConfig(global_size=32, local_size=16, patch_size=8)
 
     def views(num_frames: int) -> Dataset:
         frames = WorldFrames(12, num_frames=num_frames, size=(40, 40))
-        return FixedMasks(frames, crops, image_masking=ImageMaskConfig())
+        return MultiCropDataset(frames, crops)
 
     captions = WorldCaptions(12, size=SIZE, tasks=("caption", "region"))
     return MultiTaskDataModule(
@@ -152,4 +140,10 @@ def poisoned(module: MultiTaskModule, bad_steps: set[int], value: float = float(
 __all__ = ["NonFiniteConfig", "fit", "make_data", "make_module", "poisoned"]
 
 if __name__ == "__main__":
-    fit(Path(sys.argv[1]), strategy=sys.argv[2], devices=int(sys.argv[3]), steps=int(sys.argv[4]))
+    fit(
+        Path(sys.argv[1]),
+        strategy=sys.argv[2],
+        devices=int(sys.argv[3]),
+        steps=int(sys.argv[4]),
+        checkpoint=Path(sys.argv[5]) if len(sys.argv) > 5 else None,
+    )

@@ -15,10 +15,15 @@ TOLERANCE = 5e-4
 TRAIN_LOSSES = ["train/ssl/image/loss", "train/ssl/video/loss", "train/geometry/loss", "train/captioning/loss"]
 
 
-def in_processes(folder: Path, strategy: str, devices: int, steps: int) -> list[dict[str, float]]:
-    """Run in a fresh interpreter, which starts the other processes, and read back the numbers of rank zero."""
-    run_python([str(HERE / "multitask_runs.py"), str(folder), strategy, str(devices), str(steps)], cwd=HERE)
+def in_two_processes(folder: Path, strategy: str, *checkpoint: Path) -> list[dict[str, float]]:
+    """Run four steps in a fresh interpreter, which starts the other one, and read back the numbers of rank zero."""
+    arguments = [HERE / "multitask_runs.py", folder, strategy, 2, 4, *checkpoint]
+    run_python([str(argument) for argument in arguments], cwd=HERE)
     return torch.load(folder / "losses.pt", weights_only=True)
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "step=4.ckpt", weights_only=True)["state_dict"]
 
 
 @pytest.fixture(scope="module")
@@ -115,18 +120,32 @@ def test_worker_processes_do_not_change_the_run(uninterrupted, tmp_path):
     assert fit(tmp_path, steps=4, data=make_data(num_workers=1)) == history
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-def test_two_processes_equal_one(uninterrupted, tmp_path, strategy):
+@pytest.fixture(scope="module", params=["ddp", "fsdp2"])
+def parallel(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    return request.param, folder, in_two_processes(folder, request.param)
+
+
+def test_two_processes_equal_one(uninterrupted, parallel):
     folder, history = uninterrupted
-    parallel = in_processes(tmp_path, strategy, devices=2, steps=4)
-    for step, (one, two) in enumerate(zip(history, parallel, strict=True)):
+    _, parallel_folder, parallel_history = parallel
+    for step, (one, two) in enumerate(zip(history, parallel_history, strict=True)):
         for name in [*TRAIN_LOSSES, "grad_norm/total"]:
             assert two[name] == pytest.approx(one[name], rel=TOLERANCE), (step, name)
     # One file, whatever the strategy, with the same weights and teachers as that of one process.
-    weights = [torch.load(f / "step=4.ckpt", weights_only=True)["state_dict"] for f in (folder, tmp_path)]
-    assert weights[0].keys() == weights[1].keys()
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=0, atol=2e-4, msg=name)
+    one, two = weights_of(folder), weights_of(parallel_folder)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=2e-4, msg=name)
+
+
+def test_two_processes_resume_bit_for_bit(parallel, tmp_path):
+    strategy, folder, history = parallel
+    resumed = in_two_processes(tmp_path, strategy, folder / "step=2.ckpt")
+    assert resumed == history[2:]
+    whole, continued = weights_of(folder), weights_of(tmp_path)
+    assert whole.keys() == continued.keys()
+    assert all(torch.equal(continued[name], value) for name, value in whole.items())
 
 
 def test_a_nonfinite_loss_stops_and_names_task_and_term(tmp_path):

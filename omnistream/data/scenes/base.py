@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from omnistream.data.batch import SceneClip
 from omnistream.data.files import Split, existing_folder
 from omnistream.data.media.errors import DepthReadError, ImageReadError
 from omnistream.data.media.image import read_image
-from omnistream.data.quarantine import NothingUsableError, Quarantine, read_or_resample
+from omnistream.data.quarantine import NothingUsableError, Quarantine
+from omnistream.data.resampling import ResamplingDataset
 from omnistream.data.sampling import SampleKey, sample_rng, sample_seed
 from omnistream.data.scenes.clip_sampling import ClipSampling, sample_positions
 from omnistream.data.scenes.sequence import SceneSequence
@@ -21,7 +21,7 @@ from omnistream.data.scenes.transform import apply_to_depth, apply_to_image, app
 _CLIP_SALT = 3
 
 
-class SceneDataset(Dataset[SceneClip]):
+class SceneDataset(ResamplingDataset[SceneClip]):
     """Clips from the sequences found below a folder.
 
     The training part has one sample per frame a clip can start from; the rest of the clip is drawn. The held-out part
@@ -58,11 +58,11 @@ class SceneDataset(Dataset[SceneClip]):
         seed: int = 0,
         quarantine: Quarantine | None = None,
     ) -> None:
+        super().__init__(seed, quarantine)
         self.root = existing_folder(root)
         self.size = (size, size) if isinstance(size, int) else size
         self.sampling = sampling or ClipSampling()
-        self.split, self.enlarge, self.seed = split, enlarge, seed
-        self.quarantine = Quarantine() if quarantine is None else quarantine
+        self.split, self.enlarge = split, enlarge
         if min(self.size) < 1 or enlarge < 0:
             raise ValueError(f"expected a positive size and enlarge from 0, got {self.size} and {enlarge}")
         found = self.find_sequences(self.root)
@@ -76,7 +76,6 @@ class SceneDataset(Dataset[SceneClip]):
                 f"{self.root}: no clip of {self.sampling.num_frames} frames fits the {split} part of a sequence; "
                 f"the longest has {longest}"
             )
-        self._num_files = 2 * sum(len(sequence) for sequence in self.sequences)
 
     looked_for: str
     """The layout in words, for the error that nothing was found."""
@@ -96,21 +95,10 @@ class SceneDataset(Dataset[SceneClip]):
     def __len__(self) -> int:
         return len(self._clips)
 
-    def __getitem__(self, key: int | SampleKey) -> SceneClip:
-        """The clip of this key, or a replacement if one of its files is broken.
-
-        Raises:
-            IndexError: If the index is outside the data set.
-            TooManyBrokenFilesError: If more files are broken than the quarantine allows.
-        """
-        return read_or_resample(
-            self._read,
-            key,
-            num_samples=len(self),
-            num_files=self._num_files,
-            seed=self.seed,
-            quarantine=self.quarantine,
-        )
+    @property
+    def num_files(self) -> int:
+        """A picture and a depth map per frame."""
+        return 2 * sum(len(sequence) for sequence in self.sequences)
 
     def _read(self, key: SampleKey) -> SceneClip:
         key = SampleKey(0, key.index) if self._is_held_out else key

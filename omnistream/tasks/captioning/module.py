@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from omnistream.backbone import OmniStream
 from omnistream.data.batch import CaptionClip, TextTarget
 from omnistream.distributed import average_count
-from omnistream.report.protocol import Picture
 from omnistream.tasks.captioning.chat import Chat, chat
 from omnistream.tasks.captioning.decoder import (
     CaptionDecoder,
@@ -28,6 +27,7 @@ from omnistream.tasks.captioning.prompts import Wording, word
 from omnistream.tasks.captioning.tokenizer import ByteTokenizer, PretrainedTokenizer, Tokenizer
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
+from omnistream.tasks.pictures import Picture
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class CaptioningModule(Objective):
         return results
 
     def pictures(self, backbone: nn.Module, batch: CaptionClip, limit: int) -> dict[str, Picture]:
-        """Answers generated so far in this validation; see `report.Draws`."""
+        """Answers generated so far in this validation; see `tasks.pictures.Draws`."""
         return captioning_pictures(self.samples, 3 * limit)
 
     def fsdp_units(self) -> list[nn.Module]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from omnistream.report.protocol import CaptionItem, CaptionPicture, Picture
 from omnistream.tasks.captioning.metrics import CaptionSample
 from omnistream.tasks.captioning.prompts import parse_regions
+from omnistream.tasks.pictures import CaptionItem, CaptionPicture, Picture
 
 
 def captioning_pictures(samples: Sequence[CaptionSample], limit: int) -> dict[str, Picture]:

@@ -12,7 +12,6 @@ from omnistream.data.batch import SceneClip
 from omnistream.data.photometric import PhotometricConfig, photometric
 from omnistream.distributed import all_reduce
 from omnistream.metrics.depth import AbsRel, DeltaAccuracy
-from omnistream.report.protocol import FeaturesPicture, Picture
 from omnistream.tasks.geometry.camera_head import CameraHead
 from omnistream.tasks.geometry.dual_dpt import DualDPT
 from omnistream.tasks.geometry.losses import GeometryLossConfig, geometry_loss
@@ -21,6 +20,7 @@ from omnistream.tasks.geometry.prediction import GeometryPrediction
 from omnistream.tasks.geometry.targets import GeometryTargets, ScaleFrames, geometry_targets
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
+from omnistream.tasks.pictures import FeaturesPicture, Picture
 
 DEFAULT_COLOURS = PhotometricConfig.geometry()
 DEFAULT_LOSS = GeometryLossConfig()
@@ -174,7 +174,7 @@ class GeometryModule(Objective):
         return values
 
     def pictures(self, backbone: nn.Module, batch: SceneClip, limit: int) -> dict[str, Picture]:
-        """Depth, camera path and patch features of the first clips; see `report.Draws`."""
+        """Depth, camera path and patch features of the first clips; see `tasks.pictures.Draws`."""
         images, prediction = batch.images[:limit], self.predict(backbone, batch.images[:limit])
         features = backbone(backbone.normalize(images)).last  # type: ignore[operator]
         found = geometry_pictures(images, prediction, self.targets(batch), limit, world_to_camera=self.world_to_camera)

@@ -5,9 +5,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from omnistream.cameras import decode_pose
-from omnistream.report.protocol import CameraPicture, DepthPicture, Picture
 from omnistream.tasks.geometry.prediction import GeometryPrediction
 from omnistream.tasks.geometry.targets import GeometryTargets
+from omnistream.tasks.pictures import CameraPicture, DepthPicture, Picture
 
 
 def geometry_pictures(

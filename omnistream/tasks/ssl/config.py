@@ -16,6 +16,10 @@ class SSLHeadConfig:
     bottleneck_dim: int = 256
     num_layers: int = 3
 
+    def __post_init__(self) -> None:
+        if min(self.num_prototypes, self.hidden_dim, self.bottleneck_dim, self.num_layers) < 1:
+            raise ValueError(f"sizes and layers of the heads must be at least 1, got {self}")
+
 
 @dataclass(frozen=True)
 class SSLLossConfig:

@@ -58,7 +58,7 @@ def device_views(batch: ViewBatch, patch_size: int, config: DistortionConfig) ->
         ValueError: If the batch has no masks.
     """
     if batch.masks is None:
-        raise ValueError("the batch has no masks; give the loader the collate function of MultiCropDataset")
+        raise ValueError("the batch has no masks; MultiCropDataset draws them with the views")
     side, num_global = batch.masks.shape[-1] * patch_size, batch.global_crops.shape[1]
     distortions = [config.global_first, *[config.global_others] * (num_global - 1)]
     global_crops = [

@@ -4,9 +4,10 @@ Letters: M crops, T frames, h w patches. True means masked. All randomness comes
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 _BLOCK_TRIES = 10
 _VISIBLE_TRIES = 100
@@ -71,22 +72,20 @@ def _check_range(name: str, values: tuple[float, float], highest: float) -> None
         raise ValueError(f"{name} must lie in [0, {highest}] in ascending order, got {values}")
 
 
-def image_masks(
-    rng: np.random.Generator, num_crops: int, grid: tuple[int, int], config: ImageMaskConfig
-) -> Bool[np.ndarray, "M h w"]:
-    """Masks of all crops of a batch; the number of masked patches of the batch does not vary.
+def masked_counts(
+    rng: np.random.Generator, num_crops: int, num_patches: int, config: ImageMaskConfig
+) -> Int[np.ndarray, " M"]:
+    """How many of its patches each crop of a batch has masked; the sum over the batch does not vary.
 
     int(M * probability) crops are masked; the i-th of them gets the upper end of the i-th of as many equal parts of the
     ratio range; then all are shuffled.
 
-    Source: facebookresearch/dinov3: dinov3/data/collate.py.
+    Source: facebookresearch/dinov3: dinov3/data/collate.py, there over the batch of one process.
     """
-    masks = np.zeros((num_crops, *grid), dtype=bool)
+    counts = np.zeros(num_crops, dtype=np.int64)
     num_masked = int(num_crops * config.probability)
-    upper_ends = np.linspace(*config.ratio, num_masked + 1)[1:]
-    for mask, ratio in zip(masks, upper_ends, strict=False):
-        mask[:] = block_mask(rng, grid, int(grid[0] * grid[1] * ratio), config)
-    return masks[rng.permutation(num_crops)]
+    counts[:num_masked] = num_patches * np.linspace(*config.ratio, num_masked + 1)[1:]
+    return rng.permutation(counts)
 
 
 def block_mask(
@@ -123,25 +122,38 @@ def _add_block(rng: np.random.Generator, mask: Bool[np.ndarray, "h w"], budget: 
     return False
 
 
-def video_masks(
-    rng: np.random.Generator, num_crops: int, num_frames: int, grid: tuple[int, int], config: VideoMaskConfig
-) -> Bool[np.ndarray, "M T h w"]:
-    """Masks of all views of a batch of clips: unions of blocks at independent places.
+class BlockShapes(NamedTuple):
+    """Frames, rows and columns of the blocks of both kinds, as all clips of a batch have them."""
 
-    The two block sizes are drawn once per batch. Nothing is truncated: the masked counts differ between views.
+    short: tuple[int, int, int]
+    long: tuple[int, int, int]
+
+
+def block_shapes(rng: np.random.Generator, shape: tuple[int, int, int], config: VideoMaskConfig) -> BlockShapes:
+    """Draw the two block shapes for clips of `shape` = (frames, rows, columns) patches; V-JEPA does so once per batch.
 
     Source: facebookresearch/jepa: src/masks/multiblock3d.py; one frame per token here instead of two.
     """
-    shape = (num_frames, *grid)
-    short = _block_shape(rng, shape, config.short_scale, config)
-    long = _block_shape(rng, shape, config.long_scale, config)
-    masks = np.zeros((num_crops, *shape), dtype=bool)
-    for mask in masks:
-        masked, is_long = rng.random() < config.probability, rng.random() < config.long_probability
-        if masked:
-            block, count = (long, config.long_blocks) if is_long else (short, config.short_blocks)
-            mask[:] = _union_of_blocks(rng, shape, block, count)
-    return masks
+    return BlockShapes(
+        short=_block_shape(rng, shape, config.short_scale, config),
+        long=_block_shape(rng, shape, config.long_scale, config),
+    )
+
+
+def video_mask(
+    rng: np.random.Generator, shape: tuple[int, int, int], blocks: BlockShapes, config: VideoMaskConfig
+) -> Bool[np.ndarray, "T h w"]:
+    """Mask of one view of a clip: the union of blocks at independent places.
+
+    Nothing is truncated: the masked counts differ between views.
+
+    Source: as `block_shapes`.
+    """
+    masked, is_long = rng.random() < config.probability, rng.random() < config.long_probability
+    if not masked:
+        return np.zeros(shape, dtype=bool)
+    block, count = (blocks.long, config.long_blocks) if is_long else (blocks.short, config.short_blocks)
+    return _union_of_blocks(rng, shape, block, count)
 
 
 def _block_shape(

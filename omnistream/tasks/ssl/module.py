@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from omnistream.backbone import OmniStream
 from omnistream.data.batch import ViewBatch
 from omnistream.distributed import world_size
-from omnistream.report.protocol import Picture
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
+from omnistream.tasks.pictures import Picture
 from omnistream.tasks.ssl.config import SSLHeadConfig, SSLLossConfig, TeacherConfig
 from omnistream.tasks.ssl.device_views import DeviceViews, DistortionConfig, device_views
 from omnistream.tasks.ssl.dino import dino_loss, pair_shares, pool_frames
@@ -120,7 +120,7 @@ class SSLModule(Objective):
         """Loss of one batch of images or of clips.
 
         Raises:
-            ValueError: If the batch has no masks; `MultiCropDataset.collate` draws them.
+            ValueError: If the batch has no masks; `MultiCropDataset` draws them.
         """
         views = device_views(batch, self.patch_size, self.distortions)
         dino_targets, ibot_targets = self._teacher_targets(views, self.teacher_temperature(step))
@@ -240,7 +240,7 @@ class SSLModule(Objective):
     def pictures(
         self, backbone: nn.Module, batch: "ViewBatch | dict[str, ViewBatch | None]", limit: int
     ) -> dict[str, Picture]:
-        """Views with their masks, and patch features, of the first image and clip; see `report.Draws`."""
+        """Views with their masks, and patch features, of the first image and clip; see `tasks.pictures.Draws`."""
         return {
             f"{part}/{name}": picture
             for part, views in self.micro_batches(batch).items()

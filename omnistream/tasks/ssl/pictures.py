@@ -6,7 +6,7 @@ from torch import nn
 
 from omnistream.backbone import BackboneOutput
 from omnistream.data.batch import ViewBatch
-from omnistream.report.protocol import FeaturesPicture, Picture, ViewsPicture
+from omnistream.tasks.pictures import FeaturesPicture, Picture, ViewsPicture
 from omnistream.tasks.ssl.device_views import DistortionConfig, device_views
 
 

@@ -5,23 +5,28 @@ apparent motion is real motion. Colours are distorted later, batched on the devi
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from omnistream.data.batch import ViewBatch
-from omnistream.data.sampling import SampleKey, sample_rng
-from omnistream.tasks.ssl.masking import ImageMaskConfig, VideoMaskConfig, image_masks, video_masks
+from omnistream.data.sampling import SampleKey, batch_place, sample_rng
+from omnistream.tasks.ssl.masking import (
+    ImageMaskConfig,
+    VideoMaskConfig,
+    block_mask,
+    block_shapes,
+    masked_counts,
+    video_mask,
+)
 
-_CROP_SALT, _MASK_SALT = 101, 102
+_CROP_SALT, _MASK_SALT, _BATCH_SALT = 101, 102, 103
 _BOX_TRIES = 10
 
 
@@ -104,16 +109,19 @@ def crop_resize(images: UInt8[Tensor, "T 3 H W"], box: Box, size: int, flip: boo
 class MultiCropDataset(Dataset[ViewBatch]):
     """Turns a data set of images or clips into views for `SSLModule`.
 
-    Give the loader this object's `collate`: it stacks samples and draws the masks of the batch, block masks for images
-    (T=1), tubes for clips. Crops derive from (seed, epoch, index), masks from the seeds of the samples in the batch.
+    Images (T=1) get block masks, clips tubes. Everything derives from (seed, epoch, index), except how many patches of
+    an image are masked and how large the blocks of a clip are: that is spread over the batch, so it derives from the
+    place in the global batch (`batch_place`). The number of processes changes nothing.
 
     Args:
         base: Yields FrameClip (uint8 [T, 3, H, W], any size) by index or SampleKey.
         crops: Sizes and numbers.
-        seed: Of the crops.
+        seed: Of crops and masks.
         image_masking: Masks of images.
         video_masking: Masks of clips.
     """
+
+    collate = staticmethod(ViewBatch.collate)
 
     def __init__(
         self,
@@ -139,6 +147,7 @@ class MultiCropDataset(Dataset[ViewBatch]):
         return ViewBatch(
             global_crops=self._views(rng, clip.images, crops.num_global, global_size, crops.global_scale),
             local_crops=self._views(rng, clip.images, crops.num_local, crops.local_size, crops.local_scale),
+            masks=self._masks(key, len(clip.images)),
             seed=clip.seed,
             name=clip.name,
         )
@@ -152,16 +161,17 @@ class MultiCropDataset(Dataset[ViewBatch]):
             view.copy_(crop_resize(images, box, size, bool(rng.random() < self.crops.flip_probability)))
         return views
 
-    def collate(self, samples: Sequence[ViewBatch]) -> Any:
-        """A batch with its masks."""
-        batch = ViewBatch.collate(samples)
-        rng = np.random.default_rng([_MASK_SALT, *batch.seed.tolist()])
-        num_samples, num_global, num_frames = batch.global_crops.shape[:3]
-        side = self.crops.global_size // self.crops.patch_size
-        num_crops = num_samples * num_global
-        if num_frames == 1:
-            masks = image_masks(rng, num_crops, (side, side), self.image_masking)[:, None]
-        else:
-            masks = video_masks(rng, num_crops, num_frames, (side, side), self.video_masking)
-        batch.masks = rearrange(torch.from_numpy(masks), "(b g) t h w -> b g t h w", g=num_global)
-        return batch
+    def _masks(self, key: int | SampleKey, num_frames: int) -> Bool[Tensor, "G T h w"]:
+        """Masks of one sample: what is spread over a batch by its place there, everything else by the sample."""
+        num_global, side = self.crops.num_global, self.crops.global_size // self.crops.patch_size
+        place, rng = batch_place(key, len(self)), sample_rng(self.seed, key, _MASK_SALT)
+        batch_rng = np.random.default_rng([self.seed, place.batch, _BATCH_SALT])
+        if num_frames > 1:
+            shape = (num_frames, side, side)
+            blocks = block_shapes(batch_rng, shape, self.video_masking)
+            masks = [video_mask(rng, shape, blocks, self.video_masking) for _ in range(num_global)]
+            return torch.from_numpy(np.stack(masks))
+        counts = masked_counts(batch_rng, place.size * num_global, side**2, self.image_masking)
+        own = counts[place.position * num_global : (place.position + 1) * num_global]
+        masks = [block_mask(rng, (side, side), int(count), self.image_masking) for count in own]
+        return torch.from_numpy(np.stack(masks)[:, None])

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from omnistream.tasks.ssl.masking import ImageMaskConfig, VideoMaskConfig, block_mask, image_masks, video_masks
+from omnistream.tasks.ssl.masking import (
+    ImageMaskConfig,
+    VideoMaskConfig,
+    block_mask,
+    block_shapes,
+    masked_counts,
+    video_mask,
+)
 
 
 def _rng(seed: int = 0) -> np.random.Generator:
@@ -17,16 +24,16 @@ def _rng(seed: int = 0) -> np.random.Generator:
         (1, 14, []),
     ],
 )
-def test_image_masks_have_the_recorded_counts(crops, side, counts):
+def test_masked_patches_have_the_recorded_counts(crops, side, counts):
     for seed in range(3):
-        masks = image_masks(_rng(seed), crops, (side, side), ImageMaskConfig())
-        assert sorted(masks.sum((1, 2)).tolist()) == [0] * (crops - len(counts)) + counts
+        drawn = masked_counts(_rng(seed), crops, side * side, ImageMaskConfig())
+        assert sorted(drawn.tolist()) == [0] * (crops - len(counts)) + counts
 
 
-def test_image_masks_are_shuffled_and_repeatable():
-    first = [image_masks(_rng(seed), 8, (14, 14), ImageMaskConfig()) for seed in range(20)]
-    assert len({tuple(m.sum((1, 2)).tolist()) for m in first}) > 10
-    assert np.array_equal(first[3], image_masks(_rng(3), 8, (14, 14), ImageMaskConfig()))
+def test_masked_counts_are_shuffled_and_repeatable():
+    first = [masked_counts(_rng(seed), 8, 196, ImageMaskConfig()) for seed in range(20)]
+    assert len({tuple(counts.tolist()) for counts in first}) > 10
+    assert np.array_equal(first[3], masked_counts(_rng(3), 8, 196, ImageMaskConfig()))
 
 
 def test_blocks_are_exact_and_connected_more_than_chance():
@@ -45,21 +52,25 @@ def test_small_grids_fall_back_to_single_patches():
         assert block_mask(_rng(), (2, 2), count, ImageMaskConfig()).sum() == count
 
 
+def _clip_masks(seed: int, count: int, shape: tuple[int, int, int], config: VideoMaskConfig) -> np.ndarray:
+    rng = _rng(seed)
+    blocks = block_shapes(rng, shape, config)
+    return np.stack([video_mask(rng, shape, blocks, config) for _ in range(count)])
+
+
 @pytest.mark.parametrize(
     ("side", "long", "mean", "spread"),
     [(14, 0.0, 0.631, 0.079), (14, 1.0, 0.810, 0.074), (32, 0.0, 0.603, 0.073), (32, 1.0, 0.805, 0.063)],
 )
 def test_video_masks_cover_the_recorded_fractions(side, long, mean, spread):
     config = VideoMaskConfig(long_probability=long)
-    fractions = np.concatenate(
-        [video_masks(_rng(seed), 4, 1, (side, side), config).mean((1, 2, 3)) for seed in range(150)]
-    )
+    fractions = np.concatenate([_clip_masks(seed, 4, (1, side, side), config).mean((1, 2, 3)) for seed in range(150)])
     assert fractions.mean() == pytest.approx(mean, abs=0.02)  # block sizes are shared by a batch: 150 draws
     assert fractions.std() == pytest.approx(spread, abs=0.02)
 
 
 def test_video_masks_are_tubes_and_leave_something_visible():
-    masks = video_masks(_rng(), 40, 16, (6, 6), VideoMaskConfig())
+    masks = _clip_masks(0, 40, (16, 6, 6), VideoMaskConfig())
     assert (masks == masks[:, :1]).all()
     assert masks.any((1, 2, 3)).all()
     assert not masks.all((1, 2, 3)).any()
@@ -67,12 +78,12 @@ def test_video_masks_are_tubes_and_leave_something_visible():
 
 
 def test_short_blocks_in_time_differ_between_frames():
-    masks = video_masks(_rng(), 4, 16, (14, 14), VideoMaskConfig(temporal_scale=0.25))
+    masks = _clip_masks(0, 4, (16, 14, 14), VideoMaskConfig(temporal_scale=0.25))
     assert (masks != masks[:, :1]).any()
 
 
 def test_video_mask_probability():
-    masks = video_masks(_rng(), 400, 2, (6, 6), VideoMaskConfig(probability=0.5))
+    masks = _clip_masks(0, 400, (2, 6, 6), VideoMaskConfig(probability=0.5))
     assert 160 < masks.any((1, 2, 3)).sum() < 240  # four standard deviations
 
 
@@ -82,4 +93,4 @@ def test_wrong_settings_are_refused():
     with pytest.raises(ValueError, match="long_scale"):
         VideoMaskConfig(long_scale=1.5)
     with pytest.raises(ValueError, match="cover the whole clip"):
-        video_masks(_rng(), 1, 2, (1, 1), VideoMaskConfig())
+        _clip_masks(0, 1, (2, 1, 1), VideoMaskConfig())

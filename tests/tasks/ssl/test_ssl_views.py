@@ -1,3 +1,4 @@
+import itertools
 import pickle
 from dataclasses import replace
 
@@ -79,13 +80,13 @@ def test_extreme_images_give_the_central_box():
     assert box == Box(0, 186, 20, 27)
 
 
-def test_collate_draws_masks_from_the_samples():
-    dataset = MultiCropDataset(Clips(), CROPS)
+def test_masks_spread_over_a_batch_of_neighbours():
+    dataset = MultiCropDataset(Clips(length=4), CROPS)
     batch = dataset.collate([dataset[i] for i in range(4)])
     assert batch.global_crops.shape == (4, 2, 1, 3, 32, 32)
     assert batch.masks.shape == (4, 2, 1, 4, 4)
     assert sorted(batch.masks.flatten(0, 1).sum((1, 2, 3)).tolist()) == [0, 0, 0, 0, 3, 4, 6, 8]
-    assert torch.equal(batch.masks, dataset.collate([dataset[i] for i in range(4)]).masks)
+    assert torch.equal(batch.masks[2], dataset[2].masks)
     other = dataset.collate([dataset[SampleKey(1, i)] for i in range(4)])
     assert not torch.equal(batch.masks, other.masks)
 
@@ -93,6 +94,23 @@ def test_collate_draws_masks_from_the_samples():
     batch = clips.collate([clips[i] for i in range(4)])
     assert batch.masks.shape == (4, 2, 2, 4, 4)
     assert batch.masks.flatten(2).any(2).all()
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_processes_share_the_masks_of_the_global_batch(frames):
+    dataset = MultiCropDataset(Clips(frames=frames), CROPS)
+
+    def batches(batch_size, **options):
+        keys = itertools.islice(EndlessBatchSampler(6, batch_size, seed=3, **options), 5)
+        return [dataset.collate([dataset[key] for key in batch]).masks for batch in keys]
+
+    whole = batches(4)
+    shares = [batches(2, rank=rank, num_replicas=2) for rank in range(2)]
+    for one, *two in zip(whole, *shares, strict=True):
+        assert torch.equal(one, torch.cat(two))
+        if frames == 1:  # as the official collate function assigns them to the batch of one process
+            assert sorted(one.flatten(0, 1).sum((1, 2, 3)).tolist()) == [0, 0, 0, 0, 3, 4, 6, 8]
+    assert not torch.equal(whole[0], whole[1])
 
 
 def test_workers_do_not_change_the_batches():

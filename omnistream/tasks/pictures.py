@@ -1,19 +1,16 @@
-"""What a task hands over to be drawn, and the two methods by which it does so.
+"""What a task hands over to be drawn, and the method by which it does so.
 
-A picture here is data, not pixels: tensors of one sample, on any device, as the task has them. `draw.draw` turns each
+A picture here is data, not pixels: tensors of one sample, on any device, as the task has them. `report.draw` turns each
 kind into a uint8 image. Letters: G global and L local crops, T frames, H W pixels, S s crop sizes, h w patches, D
 width.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from omnistream.report.figures import FigureRow
 
 Box: TypeAlias = tuple[float, float, float, float]
 """x1, y1, x2, y2 in [0, 1], relative to the image."""
@@ -115,13 +112,4 @@ class Draws(Protocol):
         Returns:
             Pictures by name; a name such as `image/0` becomes `<task>/image/0` in the log and in the file name.
         """
-        ...
-
-
-@runtime_checkable
-class Measures(Protocol):
-    """A module or callback that has figures for the final report, typically against a baseline it measured itself."""
-
-    def figures(self) -> "list[FigureRow]":
-        """Rows of the table of figures; called on rank zero after training."""
         ...

@@ -1,0 +1,167 @@
+"""A wrong key, path or value: exit code 2 and one line that says what to change."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_dummies import CONFIG, error_of
+
+from omnistream.cli import main
+from omnistream.errors import UsageError, did_you_mean, one_line
+from omnistream.tasks import MultiTaskModule, NonFiniteLossError
+
+
+class TestErrors:
+    """A wrong key, path or value: exit code 2 and one line that says what to change."""
+
+    @pytest.mark.parametrize(
+        ("old", "new", "expected"),
+        [
+            (
+                "prototypes",
+                "prototipes",
+                "model.tasks.ssl: {m}.SelfSupervision has no argument 'prototipes' (did you mean 'prototypes'?)",
+            ),
+            ("weights:", "weight:", "model: {m}.Multi has no argument 'weight.ssl' (did you mean 'weights'?)"),
+            ("max_steps", "max_stps", "there is no key 'trainer.max_stps' (did you mean 'trainer.max_steps'?)"),
+            ("width: 8", "width: eight", "model.backbone.width: expected int, got 'eight' (argument of {m}.Backbone)"),
+            ("max_steps: 1", "max_steps: many", "trainer.max_steps: expected int, got 'many'"),
+            ("ssl: 0.1", "ssl: much", "model.weights.ssl: expected float, got 'much' (argument of {m}.Multi)"),
+            ("data:", "dta:", "there is no key 'dta.class_path' (did you mean 'data'?)"),
+            (".Geometry", ".Geometri", "model.tasks.geometry: no class 'Geometri' in {m} (did you mean 'Geometry'?)"),
+            ("cli_dummies.Multi", "nowhere.Multi", "model: nowhere.Multi: No module named 'nowhere'"),
+            (".Multi", ".Data", "model: Import path {m}.Data does not correspond to a subclass of LightningModule"),
+            ("num_layers: 2", "num_layers: 0", "model.tasks.geometry: num_layers must be positive, got 0; use 1 to 4"),
+            (
+                "{prototypes: 32}",
+                "{loss: {kolo: 1}}",
+                "model.tasks.ssl: {m}.SelfSupervision has no argument 'loss.kolo' (did you mean 'loss.koleo'?)",
+            ),
+        ],
+    )
+    def test_in_yaml(self, config: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, expected: str) -> None:
+        assert old in CONFIG
+        config.write_text(CONFIG.replace(old, new))
+        assert error_of(capsys, "fit", "-c", str(config)) == expected.format(m="cli_dummies")
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            (
+                ["--model.tasks.ssl.prototipes", "2"],
+                "model.tasks.ssl: {m}.SelfSupervision has no argument 'prototipes' (did you mean 'prototypes'?)",
+            ),
+            (
+                ["--model.tasks.ssl.prototypes", "x"],
+                "model.tasks.ssl.prototypes: expected int, got 'x' (argument of {m}.SelfSupervision)",
+            ),
+            (
+                ["--model.optimizer.kind", "sdg"],
+                "model.optimizer.kind: expected one of 'adam', 'sgd', got 'sdg' (argument of {m}.Multi)",
+            ),
+            (
+                ["--model.backbon.width", "2"],
+                "model: {m}.Multi has no argument 'backbon.width' (did you mean 'backbone'?)",
+            ),
+            (
+                ["--model.tasks.geometri", "null"],
+                "--model.tasks.geometri: there is no 'geometri' in model.tasks (did you mean 'geometry'?); "
+                "it has ssl, geometry, captioning",
+            ),
+            (
+                ["--model.tasks.sll.prototypes", "2"],
+                "--model.tasks.sll.prototypes: there is no 'sll' in model.tasks (did you mean 'ssl'?); "
+                "it has ssl, geometry, captioning",
+            ),
+            (
+                ["--model.tasks.captioning.num_layers", "2"],
+                "--model.tasks.captioning.num_layers: model.tasks.captioning is null; give it a class first: "
+                "--model.tasks.captioning CLASS_PATH",
+            ),
+            (
+                ["--model.tasks.geometry.num_layers", "-1"],
+                "model.tasks.geometry: num_layers must be positive, got -1; use 1 to 4",
+            ),
+            (["--trainer.max_stepz", "4"], "there is no key 'trainer.max_stepz' (did you mean 'trainer.max_steps'?)"),
+            (["--data.root", "gone"], "no folder gone; set data.root to the folder with the clips"),
+            (["stray"], "unexpected argument 'stray'; options are written --key value"),
+            (["-c"], "-c needs the name or path of a configuration; `omnistream configs` lists the packaged ones"),
+        ],
+    )
+    def test_on_the_command_line(
+        self, config: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+    ) -> None:
+        assert error_of(capsys, "fit", "-c", str(config), *arguments) == expected.format(m="cli_dummies")
+
+    def test_nothing_given(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "argv", ["omnistream"])
+        line = error_of(capsys, "fit")
+        assert line.startswith("nothing given for data, model; name a configuration with -c")
+
+    def test_malformed_yaml_names_file_and_line(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        config.write_text("model:\n  class_path: [a\n")
+        assert error_of(capsys, "fit", "-c", str(config)).startswith(f"{config}, line 3, column 1: not valid YAML")
+        config.write_text("just words\n")
+        assert "expected a mapping" in error_of(capsys, "fit", "-c", str(config))
+
+    def test_debug_raises_the_error_itself(self, config: Path) -> None:
+        with pytest.raises(UsageError, match=r"no key 'trainer\.foo'"):
+            main(["--debug", "fit", "-c", str(config), "--trainer.foo", "1"])
+
+    def test_a_bug_is_not_disguised(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(arguments: list[str]) -> None:
+            raise KeyError("internal")
+
+        monkeypatch.setattr("omnistream.commands.catalogue.configs", fail)
+        with pytest.raises(KeyError):
+            main(["configs"])
+
+    def test_own_exceptions_are_one_line(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def fail(arguments: list[str]) -> None:
+            raise NonFiniteLossError("step 3: the depth of task geometry\n is not finite")
+
+        monkeypatch.setattr("omnistream.commands.catalogue.configs", fail)
+        assert error_of(capsys, "configs") == "step 3: the depth of task geometry is not finite"
+
+    def test_one_line(self) -> None:
+        assert one_line("a\n  b\t c ") == "a b c"
+        assert len(one_line("x" * 1000)) == 600
+
+    def test_did_you_mean(self) -> None:
+        assert did_you_mean("depht", ["depth", "pose"]) == " (did you mean 'depth'?)"
+        assert did_you_mean("zzz", ["depth", "pose"]) == ""
+
+
+class TestRealErrors:
+    """Complaints of the constructors of the real module."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            (["--model.tasks.ssl", "null", "--model.tasks.geometry", "null"], "every task is null: nothing to train"),
+            (["--model.weights.sssl", "1"], "weights for tasks that do not exist: ['sssl']"),
+            (
+                ["--model.backbone.variant", "vit_hug"],
+                "unknown backbone variant 'vit_hug'; choose one of vit_nano",
+            ),
+            (["--model.backbone.checkpoint", "gone.pth"], "no weights at gone.pth"),
+            (["--model.tasks.geometry.features", "9"], "tasks.geometry: features must be a multiple of 8"),
+            (
+                ["--model.tasks.geometry.scale_frames", "none"],
+                "model.tasks.geometry.scale_frames: expected one of 'clip', 'first', got 'none'",
+            ),
+            (["--model.tasks.ssl.heads.num_prototypes", "0"], "model.tasks.ssl.heads: sizes and layers of the heads"),
+            (["--model.optimizer.lr", "-1"], "model.optimizer: lr must be positive"),
+        ],
+    )
+    def test_errors_of_constructors(
+        self,
+        build: Callable[..., MultiTaskModule],
+        capsys: pytest.CaptureFixture[str],
+        arguments: list[str],
+        expected: str,
+    ) -> None:
+        assert error_of(capsys, "fit", "-c", "dummy.yaml", *arguments).startswith(expected)
