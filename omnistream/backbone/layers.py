@@ -43,9 +43,13 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(
-        self, x: Float[Tensor, "B N D"], cos: Float[Tensor, "N d"], sin: Float[Tensor, "N d"], context: Context
+        self,
+        x: Float[Tensor, "B N D"],
+        cos: Float[Tensor, "*rows N d"],
+        sin: Float[Tensor, "*rows N d"],
+        context: Context,
     ) -> Float[Tensor, "B N D"]:
-        """Attend; `cos` and `sin` are the positions of the N tokens."""
+        """Attend; `cos` and `sin` are the positions of the N tokens, one for all rows or [B, 1, N, d]."""
         query, key, value = rearrange(self.qkv(x), "b n (three heads d) -> three b heads n d", three=3, d=cos.shape[-1])
         out = context.attend(self.layer, rotate(query, cos, sin), rotate(key, cos, sin), value)
         return self.proj(rearrange(out, "b heads n d -> b n (heads d)"))
@@ -93,7 +97,11 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim, layer_scale_init)
 
     def forward(
-        self, x: Float[Tensor, "B N D"], cos: Float[Tensor, "N d"], sin: Float[Tensor, "N d"], context: Context
+        self,
+        x: Float[Tensor, "B N D"],
+        cos: Float[Tensor, "*rows N d"],
+        sin: Float[Tensor, "*rows N d"],
+        context: Context,
     ) -> Float[Tensor, "B N D"]:
         """Attention and feed-forward network, each added to its input."""
         x = x + self.ls1(self.attn(self.norm1(x), cos, sin, context))
