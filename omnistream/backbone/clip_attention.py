@@ -5,7 +5,7 @@ Both give the same result. The choice is made once per kind of clip and kept for
 - On CUDA both are timed, forward and, where gradients are needed, backward.
 - Elsewhere prefixes are taken untimed. Measured on a CPU (one thread, torch 2.14.1, float32): ViT-S at 224 px, T=16:
   130 ms by prefixes against 186 ms compiled by FlexAttention; ViT-tiny at 64 px, T=8, batch 4: 7 against 20 ms.
-  Compiling took 9 to 87 s, and there is no compiled backward pass on a CPU.
+  Compiling took 9 to 87 s, and there is no backward pass on a CPU.
 """
 
 import logging
@@ -118,6 +118,8 @@ def run(choice: AttentionChoice, tensors: tuple[Tensor, Tensor, Tensor], kind: C
     how = (kind.num_frames, kind.window, kind.sink)
     if choice == "prefix":
         return prefix_attention(*tensors, *how)
+    if kind.device.type == "cpu" and kind.needs_grad:
+        raise ValueError("FlexAttention has no backward pass on a CPU; use attention='auto' or 'prefix' there")
     if kind.device.type != "cuda" or torch.compiler.is_compiling():
         return flex_clip_attention(*tensors, *how)
     if not has_room(astuple(kind)):

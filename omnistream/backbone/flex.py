@@ -67,8 +67,9 @@ def frame_block_mask(num_frames: int, per_frame: int, window: int | None, sink: 
 
     def listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
         """Number of marked blocks in each row, and the columns with the marked ones first."""
+        blocks = blocks.to(device)
         order = blocks.int().argsort(dim=1, descending=True, stable=True).int()
-        return blocks.sum(1, dtype=torch.int32)[None, None].to(device), order[None, None].to(device)
+        return blocks.sum(1, dtype=torch.int32)[None, None], order[None, None]
 
     return BlockMask.from_kv_blocks(
         *listed(partial), *listed(full), BLOCK_SIZE=BLOCK, mask_mod=mask_mod, seq_lengths=(length, length)
