@@ -260,7 +260,10 @@ class Int8Store(LayerStore):
             low = max(start, sink)
             if end > low:
                 part, coded = target[:, :, self._tokens(low, end)], self._tokens(low - sink, end - sink)
-                part.copy_(codes[:, :, coded]).mul_(scales[:, :, coded])
+                if part.device.type == "cpu":  # where a product of two dtypes would first cast into new memory
+                    part.copy_(codes[:, :, coded]).mul_(scales[:, :, coded])
+                else:
+                    torch.mul(codes[:, :, coded], scales[:, :, coded], out=part)
 
     def _write(self, rows: slice, slot: int, new: dict[str, Tensor]) -> None:
         sink = self.shape.sink

@@ -2,8 +2,8 @@
 
 There, at width 384, 12 blocks, 16 frames of 64 x 64 pixels and random weights, the final features were off by 1.2e-3
 relative (cosine at least 0.9999986) with bfloat16 and by 4.1e-3 (0.99998) with 8 bits per head and token. The weights
-here are drawn otherwise, and the figures grow with the sharpness of the attention (8 bits: 0.8e-3 at half of the
-sharpness here, 8e-3 at twice it), so they agree to a factor of 2, not to digits.
+here are drawn otherwise, and the figures grow with the sharpness of the attention (8 bits: 0.8e-3 with scores
+0.44 times as large, 8e-3 with 1.8 times), so they agree to a factor of 2, not to digits.
 """
 
 import pytest
