@@ -159,9 +159,10 @@ class StreamSession:
             head_dim, layout = backbone.arch.head_dim, backbone.rope_layout
             h, w = backbone.grid_size(H, W)
             self._grid_tables = GridTables(h, w, self._num_prefix, head_dim, layout, frames.device)
-        if bool((starts == starts[0]).all()):
-            starts = starts[:1]  # tables for one row serve all
-        indices = (starts[:, None] + torch.arange(S)).squeeze(0).to(frames.device)
+        if bool((starts == starts[0]).all()):  # one row of tables serves all
+            indices = torch.arange(int(starts[0]), int(starts[0]) + S, device=frames.device)
+        else:
+            indices = (starts[:, None] + torch.arange(S)).to(frames.device, non_blocking=True)
         return backbone.encode(
             frames.to(backbone.cls_token.dtype),
             indices,
