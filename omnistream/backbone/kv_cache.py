@@ -129,6 +129,7 @@ class KVCache:
             placement = Placement(like.device, dtype)  # type: ignore[arg-type]
             store = self._allocate(layer, capacity, like.shape[1], like.shape[3], placement)
         elif store.shape.capacity < capacity:
+            self._settle()
             store.grow(capacity)
         return store
 
@@ -204,6 +205,7 @@ class KVCache:
                 mine.copy_(tensors[name])
 
     def _settle(self) -> None:
+        """Wait for what is still on its way to layers in CPU memory, before the CPU reads them."""
         if self._offload is not None:
             self._offload.finish()
 

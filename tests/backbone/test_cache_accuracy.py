@@ -44,7 +44,5 @@ def test_bfloat16_cache_is_off_as_measured(exact):
     assert cosine < 1e-5
 
 
-def test_a_longer_sink_in_full_precision_is_more_accurate(exact):
-    # With all 16 frames in the sink nothing is rounded.
-    without, some, everything = (errors(exact, cache_dtype="int8", sink=sink)[0] for sink in (0, 8, 16))
-    assert everything < 3e-6 < some < without
+def test_what_is_in_the_sink_is_not_rounded(exact):
+    assert errors(exact, cache_dtype="int8", sink=16)[0] < 3e-6
