@@ -50,8 +50,9 @@ class Attention(nn.Module):
         context: Context,
     ) -> Float[Tensor, "B N D"]:
         """Attend; `cos` and `sin` are the positions of the N tokens, one for all rows or [B, 1, N, d]."""
-        query, key, value = rearrange(self.qkv(x), "b n (three heads d) -> three b heads n d", three=3, d=cos.shape[-1])
-        out = context.attend(self.layer, rotate(query, cos, sin), rotate(key, cos, sin), value)
+        qkv = rearrange(self.qkv(x), "b n (three heads d) -> three b heads n d", three=3, d=cos.shape[-1])
+        query, key = rotate(qkv[:2], cos, sin)
+        out = context.attend(self.layer, query, key, qkv[2])
         return self.proj(rearrange(out, "b heads n d -> b n (heads d)"))
 
 

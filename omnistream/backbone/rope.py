@@ -149,8 +149,8 @@ def rope_tables(
 
 
 def rotate(
-    tokens: Float[Tensor, "B heads N d"], cos: Float[Tensor, "*rows N d"], sin: Float[Tensor, "*rows N d"]
-) -> Float[Tensor, "B heads N d"]:
+    tokens: Float[Tensor, "*batch N d"], cos: Float[Tensor, "*rows N d"], sin: Float[Tensor, "*rows N d"]
+) -> Float[Tensor, "*batch N d"]:
     """Turn queries or keys by their positions, in float32, and return them in their own dtype."""
     value = tokens.float()
     first, second = value.chunk(2, dim=-1)
