@@ -1,15 +1,16 @@
 """Frame-causal attention without a mask.
 
 Token u of frame t sees every token of frames <= t (paper Eq. 3-4). A dense mask would need (T P)^2 entries and rule out
-the fast kernels. Here each frame's queries meet the contiguous prefix of keys they may see, unmasked: the same result.
+the fast kernels. Clips go frame by frame against the prefix they may see, or by FlexAttention (`clip_attention`);
+streams against a cache that holds what is visible (`kv_cache`). Both give the same result.
 """
 
 from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+
+from omnistream.backbone.clip_attention import AttentionChoice, clip_attention
 
 
 @runtime_checkable
@@ -57,11 +58,14 @@ class ClipContext:
         num_frames: T.
         window: Remembered frames; None for all.
         sink: First frames that are never forgotten.
+        choice: Kernel; see `clip_attention`.
     """
 
-    def __init__(self, num_frames: int, window: int | None = None, sink: int = 1) -> None:
+    def __init__(
+        self, num_frames: int, window: int | None = None, sink: int = 1, choice: AttentionChoice = "auto"
+    ) -> None:
         check_window(window, sink)
-        self.num_frames, self.window, self.sink = num_frames, window, sink
+        self.num_frames, self.window, self.sink, self.choice = num_frames, window, sink, choice
 
     def attend(
         self,
@@ -70,17 +74,5 @@ class ClipContext:
         key: Float[Tensor, "B heads N d"],
         value: Float[Tensor, "B heads N d"],
     ) -> Float[Tensor, "B heads N d"]:
-        """Each frame against its prefix; see `Context.attend`."""
-        per_frame = query.shape[2] // self.num_frames
-        outputs = []
-        for frame, frame_query in enumerate(query.split(per_frame, dim=2)):
-            k, v = self._visible(key, frame, per_frame), self._visible(value, frame, per_frame)
-            outputs.append(scaled_dot_product_attention(frame_query, k, v))
-        return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
-
-    def _visible(self, tokens: Tensor, frame: int, per_frame: int) -> Tensor:
-        end = (frame + 1) * per_frame
-        if self.window is None or frame <= self.window:
-            return tokens[:, :, :end]
-        start = (frame - (self.window - self.sink)) * per_frame
-        return torch.cat([tokens[:, :, : self.sink * per_frame], tokens[:, :, start:end]], dim=2)
+        """See `Context.attend`."""
+        return clip_attention(query, key, value, self.num_frames, self.window, self.sink, self.choice)

@@ -43,11 +43,16 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(
-        self, x: Float[Tensor, "B N D"], cos: Float[Tensor, "N d"], sin: Float[Tensor, "N d"], context: Context
+        self,
+        x: Float[Tensor, "B N D"],
+        cos: Float[Tensor, "*rows N d"],
+        sin: Float[Tensor, "*rows N d"],
+        context: Context,
     ) -> Float[Tensor, "B N D"]:
-        """Attend; `cos` and `sin` are the positions of the N tokens."""
-        query, key, value = rearrange(self.qkv(x), "b n (three heads d) -> three b heads n d", three=3, d=cos.shape[-1])
-        out = context.attend(self.layer, rotate(query, cos, sin), rotate(key, cos, sin), value)
+        """Attend; `cos` and `sin` are the positions of the N tokens, one for all rows or [B, 1, N, d]."""
+        qkv = rearrange(self.qkv(x), "b n (three heads d) -> three b heads n d", three=3, d=cos.shape[-1])
+        query, key = rotate(qkv[:2], cos, sin)
+        out = context.attend(self.layer, query, key, qkv[2])
         return self.proj(rearrange(out, "b heads n d -> b n (heads d)"))
 
 
@@ -93,7 +98,11 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim, layer_scale_init)
 
     def forward(
-        self, x: Float[Tensor, "B N D"], cos: Float[Tensor, "N d"], sin: Float[Tensor, "N d"], context: Context
+        self,
+        x: Float[Tensor, "B N D"],
+        cos: Float[Tensor, "*rows N d"],
+        sin: Float[Tensor, "*rows N d"],
+        context: Context,
     ) -> Float[Tensor, "B N D"]:
         """Attention and feed-forward network, each added to its input."""
         x = x + self.ls1(self.attn(self.norm1(x), cos, sin, context))

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from omnistream.backbone.attention import ClipContext, Context
+from omnistream.backbone.clip_attention import AttentionChoice, check_attention
 from omnistream.backbone.hub import HubMixin
 from omnistream.backbone.layers import NORM_EPS, Block, LayerScale
-from omnistream.backbone.rope import RopeLayout, check_layout, draw_scale, rope_tables
+from omnistream.backbone.rope import GridTables, RopeLayout, check_layout, draw_scale, rope_tables
+from omnistream.backbone.time_mode import TimeMode, check_time_mode, clip_times
 from omnistream.backbone.variants import get_variant
 
 if TYPE_CHECKING:
@@ -54,13 +56,16 @@ class OmniStream(HubMixin):
         layer_scale_init: Initial layer scale; the release's 0.01.
         window: Frames remembered in whole-clip forwards and, by default, in streams; None for all.
         sink: First frames never forgotten when there is a window.
+        time_mode: `absolute`, or `official` to compare with what the release does with time; see `time_mode`.
+        attention: Kernel of whole-clip forwards: `prefix`, `flex`, or the faster one, `auto`; see `clip_attention`.
         activation_checkpointing: Recompute every block in the backward pass to save memory.
         checkpoint: Weights to start from: a file, folder or hub id in a known layout (timm, Meta, Hugging Face, the
             release, ours). Options stored with them are not taken over; `from_pretrained` does that.
         pretrained: Download timm's DINOv3 weights of this size instead; `sat493m` for those of satellite images.
 
     Raises:
-        ValueError: For an unknown variant or layout, a window that cannot hold its sink, or weights that do not fit.
+        ValueError: For an unknown variant, layout, time mode or kernel, a window that cannot hold its sink, or weights
+            that do not fit.
 
     Source: paper Sec. 3.2; facebookresearch/dinov3: dinov3/models/vision_transformer.py.
     """
@@ -77,6 +82,8 @@ class OmniStream(HubMixin):
         layer_scale_init: float = 0.01,
         window: int | None = None,
         sink: int = 1,
+        time_mode: TimeMode = "absolute",
+        attention: AttentionChoice = "auto",
         activation_checkpointing: bool = False,
         checkpoint: Path | str | None = None,
         pretrained: bool | Literal["lvd1689m", "sat493m"] = False,
@@ -91,6 +98,9 @@ class OmniStream(HubMixin):
         self.patch_size, self.default_layers = arch.patch_size, arch.default_layers
         self.rope_layout, self.rope_rescale = rope_layout, rope_rescale
         self.window, self.sink = window, sink
+        check_time_mode(time_mode)
+        check_attention(attention)
+        self.time_mode, self.attention = time_mode, attention
         self.activation_checkpointing = activation_checkpointing
         ClipContext(1, window, sink)  # refuses a bad window now rather than at the first forward
 
@@ -193,31 +203,38 @@ class OmniStream(HubMixin):
             ValueError: If a side is no multiple of the patch size, the masks do not fit, or a layer does not exist.
         """
         frames = torch.arange(images.shape[1], device=images.device)
-        context = ClipContext(images.shape[1], self.window, self.sink)
-        return self.encode(images, frames, context, masks, layers, camera_token, aspect_ratio, self._draw_scales())
+        context = ClipContext(images.shape[1], self.window, self.sink, self.attention)
+        times = clip_times(images.shape[1], self.window, self.time_mode, images.device)
+        return self.encode(
+            images, frames, context, masks, layers, camera_token, aspect_ratio, self._draw_scales(), times
+        )
 
     def encode(
         self,
         images: Float[Tensor, "B T 3 H W"],
-        frame_indices: Int[Tensor, " T"],
+        frame_indices: Int[Tensor, "*rows T"],
         context: Context,
         masks: Bool[Tensor, "B T h w"] | None = None,
         layers: Sequence[int] = (),
         camera_token: bool = False,
         aspect_ratio: Float[Tensor, " B"] | None = None,
         rope_scales: tuple[float, float] = (1.0, 1.0),
+        times: Float[Tensor, "*rows T"] | None = None,
+        grid_tables: GridTables | None = None,
     ) -> BackboneOutput:
         """Features of frames at given positions in their stream; the shared path of clips and streams.
 
         Args:
             images: Normalised frames.
-            frame_indices: Absolute index of each frame, the same for all rows.
+            frame_indices: Absolute index of each frame: [T] for all rows, or [B, T].
             context: Gives the attention what came before.
             masks: As for `forward`.
             layers: As for `forward`.
             camera_token: As for `forward`.
             aspect_ratio: As for `forward`.
             rope_scales: Training-time factors on the time and space coordinates.
+            times: Time of each frame, in frames; the index if not given.
+            grid_tables: Rotary tables of this patch grid, if at hand; made for one call otherwise.
         """
         if bad := [layer for layer in layers if not 0 <= layer < self.num_layers]:
             raise ValueError(f"layers {bad} do not exist; {self.variant} has blocks 0 to {self.num_layers - 1}")
@@ -225,8 +242,14 @@ class OmniStream(HubMixin):
         h, w = self.grid_size(H, W)
         tokens = self._embed(images, frame_indices, masks, camera_token, aspect_ratio)
         num_prefix = tokens.shape[2] - h * w
-        cos, sin = rope_tables(frame_indices, h, w, num_prefix, self.arch.head_dim, self.rope_layout, *rope_scales)
-        cos, sin = cos.flatten(0, 1), sin.flatten(0, 1)
+        times = frame_indices if times is None else times
+        if grid_tables is None:
+            cos, sin = rope_tables(times, h, w, num_prefix, self.arch.head_dim, self.rope_layout, *rope_scales)
+        else:
+            cos, sin = grid_tables.at(times)
+        cos, sin = (rearrange(table, "... t p d -> ... (t p) d") for table in (cos, sin))
+        if times.ndim == 2:
+            cos, sin = cos[:, None], sin[:, None]  # one for all heads
 
         def grid(x: Tensor) -> Tensor:
             per_frame = rearrange(x, "b (t p) d -> b t p d", t=T)
@@ -278,13 +301,13 @@ class OmniStream(HubMixin):
         later = (frame_indices > 0).long()
         special = [self.cls_token.expand(B, T, -1)[:, :, None]]
         if camera_token:
-            camera = self.camera_token[:, later].expand(B, -1, -1, -1)
+            camera = self.camera_token[0, later].expand(B, -1, -1, -1)
             if aspect_ratio is not None:
                 camera = camera + self.aspect_embed(aspect_ratio.log()[:, None])[:, None, None]
             special.append(camera)
         elif aspect_ratio is not None:
             raise ValueError("aspect_ratio is told to the camera token: pass camera_token=True with it")
-        special.append(self.register_token[:, later].expand(B, -1, -1, -1))
+        special.append(self.register_token[0, later].expand(B, -1, -1, -1))
         return torch.cat([token.to(patches.dtype) for token in special] + [patches], dim=2)
 
     def _draw_scales(self) -> tuple[float, float]:

@@ -43,6 +43,13 @@ def patch_coordinates(size: int) -> Float[Tensor, " size"]:
     return 2 * (torch.arange(size, dtype=torch.float64) + 0.5) / size - 1
 
 
+def time_turns(t: Float[Tensor, "*N"], head_dim: int) -> Float[Tensor, "*N quarter"]:
+    """Turns of the elements that belong to time (index 3 modulo 4), in the dtype of `t`."""
+    frequencies = ROPE_BASE ** (-torch.arange(head_dim // 8, dtype=t.dtype, device=t.device) / (head_dim // 4))
+    turns = t[..., None] * frequencies
+    return torch.cat([turns, turns], dim=-1)
+
+
 def element_angles(
     t: Float[Tensor, "*N"], y: Float[Tensor, "*N"], x: Float[Tensor, "*N"], head_dim: int, layout: RopeLayout
 ) -> Float[Tensor, "*N d"]:
@@ -68,13 +75,55 @@ def element_angles(
     else:
         turns = torch.cat([y_turns, x_turns, y_turns, x_turns], dim=-1)
     if layout != "spatial":
-        t_turns = t.double()[..., None] * turns_per_unit[: head_dim // 8]
-        turns[..., 3::4] = torch.cat([t_turns, t_turns], dim=-1)
+        turns[..., 3::4] = time_turns(t.double(), head_dim)
     return 2 * math.pi * (turns - turns.round())
 
 
+class GridTables:
+    """Cosines and sines of one patch grid; the space part is computed once, a frame adds its time.
+
+    Args:
+        height: Rows h of patches.
+        width: Columns w of patches.
+        num_prefix: Tokens before the patches in each frame (CLS, camera, registers); they are not turned.
+        head_dim: Width d of a head.
+        layout: See the module.
+        device: Where the tables are.
+        space_scale: Training-time factor on y and x.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        num_prefix: int,
+        head_dim: int,
+        layout: RopeLayout,
+        device: torch.device,
+        space_scale: float = 1.0,
+    ) -> None:
+        self.num_prefix, self.head_dim, self.layout = num_prefix, head_dim, layout
+        y, x = (patch_coordinates(size).to(device) * space_scale for size in (height, width))
+        y_grid, x_grid = torch.meshgrid(y, x, indexing="ij")
+        angles = element_angles(torch.zeros_like(y_grid), y_grid, x_grid, head_dim, layout).flatten(0, 1)
+        angles = torch.nn.functional.pad(angles, (0, 0, num_prefix, 0))  # [P, d]
+        self.cos, self.sin = angles.cos().float(), angles.sin().float()
+
+    def at(
+        self, frames: Int[Tensor, "*rows T"] | Float[Tensor, "*rows T"], time_scale: float = 1.0
+    ) -> tuple[Float[Tensor, "*rows T P d"], Float[Tensor, "*rows T P d"]]:
+        """Tables for all tokens of frames at these times, given in frames; `time_scale` is the training-time factor."""
+        cos, sin = (table.expand(*frames.shape, *table.shape).clone() for table in (self.cos, self.sin))
+        if self.layout != "spatial":
+            turns = time_turns(frames.double() / FRAMES_PER_UNIT * time_scale, self.head_dim)
+            angles = 2 * math.pi * (turns - turns.round())[..., None, :]
+            cos[..., self.num_prefix :, 3::4] = angles.cos().float()
+            sin[..., self.num_prefix :, 3::4] = angles.sin().float()
+        return cos, sin
+
+
 def rope_tables(
-    frame_indices: Int[Tensor, " T"],
+    frame_indices: Int[Tensor, "*rows T"] | Float[Tensor, "*rows T"],
     height: int,
     width: int,
     num_prefix: int,
@@ -82,39 +131,30 @@ def rope_tables(
     layout: RopeLayout,
     time_scale: float = 1.0,
     space_scale: float = 1.0,
-) -> tuple[Float[Tensor, "T P d"], Float[Tensor, "T P d"]]:
-    """Cosines and sines for all tokens of the given frames; prefix tokens (CLS, camera, registers) are not turned.
+) -> tuple[Float[Tensor, "*rows T P d"], Float[Tensor, "*rows T P d"]]:
+    """Cosines and sines for all tokens of the given frames, float32, P = num_prefix + height * width.
 
     Args:
-        frame_indices: Absolute index of each frame in its stream.
-        height: Rows h of patches.
-        width: Columns w of patches.
-        num_prefix: Tokens before the patches in each frame.
-        head_dim: Width d of a head.
-        layout: See the module.
+        frame_indices: Time of each frame in its stream, in frames.
+        height: See `GridTables`.
+        width: See `GridTables`.
+        num_prefix: See `GridTables`.
+        head_dim: See `GridTables`.
+        layout: See `GridTables`.
         time_scale: Training-time factor on t.
         space_scale: Training-time factor on y and x.
-
-    Returns:
-        Two float32 tables, P = num_prefix + h * w.
     """
-    device = frame_indices.device
-    t = frame_indices.double() / FRAMES_PER_UNIT * time_scale
-    y = patch_coordinates(height).to(device) * space_scale
-    x = patch_coordinates(width).to(device) * space_scale
-    t_grid, y_grid, x_grid = torch.meshgrid(t, y, x, indexing="ij")
-    angles = element_angles(t_grid, y_grid, x_grid, head_dim, layout).flatten(1, 2)  # [T, h*w, d]
-    angles = torch.nn.functional.pad(angles, (0, 0, num_prefix, 0))
-    return angles.cos().float(), angles.sin().float()
+    grid = GridTables(height, width, num_prefix, head_dim, layout, frame_indices.device, space_scale)
+    return grid.at(frame_indices, time_scale)
 
 
 def rotate(
-    tokens: Float[Tensor, "B heads N d"], cos: Float[Tensor, "N d"], sin: Float[Tensor, "N d"]
-) -> Float[Tensor, "B heads N d"]:
+    tokens: Float[Tensor, "*batch N d"], cos: Float[Tensor, "*rows N d"], sin: Float[Tensor, "*rows N d"]
+) -> Float[Tensor, "*batch N d"]:
     """Turn queries or keys by their positions, in float32, and return them in their own dtype."""
     value = tokens.float()
     first, second = value.chunk(2, dim=-1)
-    turned = value * cos + torch.cat([-second, first], dim=-1) * sin
+    turned = torch.addcmul(value * cos, torch.cat([-second, first], dim=-1), sin)
     return turned.to(tokens.dtype)
 
 

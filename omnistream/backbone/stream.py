@@ -1,38 +1,59 @@
 """A streaming session: frames in, features out, with the past kept in a preallocated cache."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from omnistream.backbone.kv_cache import CacheContext, KVCache
+from omnistream.backbone.kv_cache import CacheContext, KVCache, cache_dtype_of
 from omnistream.backbone.model import BackboneOutput, OmniStream
+from omnistream.backbone.rope import GridTables
+from omnistream.backbone.time_mode import check_time_mode, stream_times
 
 _FROM_BACKBONE = "backbone"
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the first step fixes."""
+
+    batch_size: int
+    height: int
+    width: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def __str__(self) -> str:
+        size = f"{self.batch_size} x 3 x {self.height} x {self.width}"
+        return f"({size}, {str(self.dtype).removeprefix('torch.')}, {self.device})"
 
 
 class StreamSession:
     """Encodes B streams frame by frame, exactly as one whole-clip forward would.
 
-    Runs without gradient and as in eval mode whatever the backbone's mode. The first step fixes batch size, image size
-    and device; a mismatch later is an error. Nothing is kept but the cache: with a window, memory is constant once it
-    is full.
+    Runs without gradient and as in eval mode whatever the backbone's mode. The first step fixes batch size, image size,
+    dtype and device; a mismatch later is an error. Frames are cast to the dtype of the backbone. Nothing is kept but
+    the cache: with a window, memory is constant once it is full.
 
     Args:
         backbone: Model to use; it is not copied.
         window: Remembered frames W (so a frame sees W + 1 including itself); None for all. Default: the backbone's.
         sink: First frames never forgotten. Default: the backbone's.
-        cache_dtype: Dtype of cache and attention, e.g. `torch.bfloat16`; None for the model's.
+        time_mode: `absolute`, or `official` for the release's behaviour. Default: the backbone's.
+        cache_dtype: Dtype of cache and attention, e.g. `torch.bfloat16`; None for the model's. `torch.int8` (or "int8")
+            stores 8 bits with a scale per head and token, all but the sink, and attends in the model's dtype.
         max_frames: Without a window: allocate for this many frames at once and refuse more.
+        offload: Keep the cache in CPU memory and bring one layer at a time to the accelerator.
         layers: Blocks whose patch outputs are returned.
         camera_token: Add the camera token.
         aspect_ratio: Height over width per stream [B], told to the camera token.
 
     Raises:
-        ValueError: For a window that cannot hold its sink.
+        ValueError: For a window that cannot hold its sink, an unknown time mode or cache dtype, or offloading a model
+            that is on the CPU itself.
 
     Example:
         >>> from omnistream.backbone import create_model
@@ -47,8 +68,10 @@ class StreamSession:
         *,
         window: int | str | None = _FROM_BACKBONE,
         sink: int | str = _FROM_BACKBONE,
-        cache_dtype: torch.dtype | None = None,
+        time_mode: str = _FROM_BACKBONE,
+        cache_dtype: torch.dtype | str | None = None,
         max_frames: int | None = None,
+        offload: bool = False,
         layers: Sequence[int] = (),
         camera_token: bool = False,
         aspect_ratio: Float[Tensor, " B"] | None = None,
@@ -56,13 +79,20 @@ class StreamSession:
         self.backbone = backbone
         self.window = backbone.window if window == _FROM_BACKBONE else window
         self.sink = backbone.sink if sink == _FROM_BACKBONE else sink
-        self.cache_dtype, self.max_frames = cache_dtype, max_frames
+        self.time_mode = backbone.time_mode if time_mode == _FROM_BACKBONE else time_mode
+        self.cache_dtype, self.max_frames, self.offload = cache_dtype_of(cache_dtype), max_frames, offload
         self.layers, self.camera_token, self.aspect_ratio = tuple(layers), camera_token, aspect_ratio
+        check_time_mode(self.time_mode)
+        if offload and backbone.cls_token.device.type == "cpu":
+            raise ValueError(
+                "offload=True brings the cache from CPU memory to an accelerator; the backbone is on the CPU"
+            )
         self._new_cache(1, 1)  # refuses bad options now
         self.cache: KVCache | None = None
         self.frame_indices = torch.zeros(0, dtype=torch.int64)
         """Frames seen so far by each stream, int64 [B] on the CPU."""
-        self._layout: tuple[Any, ...] | None = None
+        self._layout: _Layout | None = None
+        self._grid_tables: GridTables | None = None
 
     def _new_cache(self, batch_size: int, tokens_per_frame: int) -> KVCache:
         return KVCache(
@@ -73,9 +103,9 @@ class StreamSession:
             self.sink,  # type: ignore[arg-type]
             self.max_frames,
             self.cache_dtype,
+            self.offload,
         )
 
-    @torch.no_grad()
     def step(self, frames: Float[Tensor, "B S 3 H W"]) -> BackboneOutput:
         """Features of the next S >= 1 frames of every stream.
 
@@ -85,60 +115,75 @@ class StreamSession:
         Raises:
             ValueError: If batch, size, device or dtype differ from the first step's, or `max_frames` is exceeded.
         """
+        # Buffers made in inference mode could not be written outside it.
+        with torch.inference_mode(False), torch.no_grad():
+            self._check(frames)
+            output = self._encode(frames)
+            self.frame_indices += frames.shape[1]
+            return output
+
+    def _check(self, frames: Tensor) -> None:
+        """Fix the layout at the first step, insist on it later."""
         B, S, _, H, W = frames.shape
         if S < 1:
             raise ValueError("a step needs at least one frame, got none")
-        layout = (B, H, W, frames.device, frames.dtype)
+        layout, home = _Layout(B, H, W, frames.dtype, frames.device), self.backbone.cls_token.device
         if self._layout is None:
             h, w = self.backbone.grid_size(H, W)
             if self.aspect_ratio is not None and self.aspect_ratio.shape != (B,):
                 raise ValueError(
                     f"aspect_ratio must have one value per stream ({B}), got {tuple(self.aspect_ratio.shape)}"
                 )
-            prefix = 1 + int(self.camera_token) + self.backbone.register_token.shape[2]
-            self.cache = self._new_cache(B, prefix + h * w)
+            if frames.device != home:
+                raise ValueError(f"frames are on {frames.device} and the backbone is on {home}; move one to the other")
+            self.cache = self._new_cache(B, self._num_prefix + h * w)
             self.frame_indices = torch.zeros(B, dtype=torch.int64)
             self._layout = layout
+        elif self._layout.device != home:
+            raise ValueError(f"the session is on {self._layout.device} and the backbone is on {home}; use session.to")
         elif layout != self._layout:
             raise ValueError(
                 "a session keeps batch, height, width, device and dtype of its first step "
                 f"{self._layout}, got {layout}; open another session"
             )
-        starts = self.frame_indices.unique().tolist()
-        if len(starts) == 1:
-            output = self._encode(frames, starts[0], None)
-        else:
-            output = self._encode_groups(frames, starts)
-        self.frame_indices += S
-        return output
 
-    def _encode(self, frames: Tensor, start: int, rows: Tensor | None) -> BackboneOutput:
+    @property
+    def _num_prefix(self) -> int:
+        return 1 + int(self.camera_token) + self.backbone.register_token.shape[2]
+
+    def _encode(self, frames: Tensor) -> BackboneOutput:
         assert self.cache is not None
-        indices = torch.arange(start, start + frames.shape[1], device=frames.device)
-        aspect = self.aspect_ratio if self.aspect_ratio is None or rows is None else self.aspect_ratio[rows]
-        context = CacheContext(self.cache, start, rows)
-        return self.backbone.encode(
-            frames, indices, context, layers=self.layers, camera_token=self.camera_token, aspect_ratio=aspect
+        _, S, _, H, W = frames.shape
+        backbone, starts = self.backbone, self.frame_indices
+        if self._grid_tables is None:
+            head_dim, layout = backbone.arch.head_dim, backbone.rope_layout
+            h, w = backbone.grid_size(H, W)
+            self._grid_tables = GridTables(h, w, self._num_prefix, head_dim, layout, frames.device)
+        if bool((starts == starts[0]).all()):  # one row of tables serves all
+            indices = torch.arange(int(starts[0]), int(starts[0]) + S, device=frames.device)
+        else:
+            indices = (starts[:, None] + torch.arange(S)).to(frames.device, non_blocking=True)
+        return backbone.encode(
+            frames.to(backbone.cls_token.dtype),
+            indices,
+            CacheContext(self.cache, self.frame_indices),
+            layers=self.layers,
+            camera_token=self.camera_token,
+            aspect_ratio=self.aspect_ratio,
+            times=stream_times(indices, self.window, self.time_mode),  # type: ignore[arg-type]
+            grid_tables=self._grid_tables,
         )
 
-    def _encode_groups(self, frames: Tensor, starts: list[int]) -> BackboneOutput:
-        """Streams that stand at different frames go through the model in groups of the same frame."""
-        order, parts = [], []
-        for start in starts:
-            rows = (self.frame_indices == start).nonzero().flatten().to(frames.device)
-            order.append(rows)
-            parts.append(self._encode(frames[rows], start, rows))
-        back = torch.cat(order).argsort()
-
-        def merge(values: list[Any]) -> Any:
-            if values[0] is None:
-                return None
-            if isinstance(values[0], dict):
-                return {key: merge([value[key] for value in values]) for key in values[0]}
-            return torch.cat(values)[back]
-
-        first = parts[0]
-        return type(first)(**{f.name: merge([getattr(p, f.name) for p in parts]) for f in fields(first)})
+    def to(self, device: torch.device | str) -> "StreamSession":
+        """Move the session's memory; the backbone, which may serve others, is moved by its owner."""
+        device = torch.empty(0, device=device).device  # "cuda" becomes the current one, "cuda:0"
+        if self.aspect_ratio is not None:
+            self.aspect_ratio = self.aspect_ratio.to(device)
+        self._grid_tables = None
+        if self.cache is not None and self._layout is not None:
+            self.cache.to(device)
+            self._layout = replace(self._layout, device=device)
+        return self
 
     def reset(self, rows: Iterable[int] | Int[Tensor, " R"] | None = None) -> None:
         """Start streams anew: those in `rows`, or all. The cache stays allocated.
@@ -166,34 +211,43 @@ class StreamSession:
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on later with the same options: tensors and plain values only."""
-        cache = None if self.cache is None else self.cache.clone()
+        layout, cache = self._layout, self.cache
+        if layout is None or cache is None:
+            return {"options": self._options(), "layout": None}
         return {
             "options": self._options(),
-            "layout": None if self._layout is None else [str(value) for value in self._layout],
+            "layout": {
+                "batch_size": layout.batch_size,
+                "height": layout.height,
+                "width": layout.width,
+                "dtype": str(layout.dtype).removeprefix("torch."),
+            },
             "frame_indices": self.frame_indices.clone(),
-            "tokens_per_frame": None if cache is None else cache.tokens_per_frame,
-            "keys": [] if cache is None else cache.keys,
-            "values": [] if cache is None else cache.values,
+            "cache": cache.state(cache.num_used(int(self.frame_indices.max()))),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state.
+        """Go on from a saved state, on the device where the backbone is now.
 
         Raises:
             ValueError: If it was saved with other options or for another model.
         """
-        if state["options"] != self._options():
-            raise ValueError(f"the state was saved with options {state['options']}, this session has {self._options()}")
-        self.frame_indices = state["frame_indices"].clone()
+        saved, mine = state["options"], self._options()
+        if saved != mine:
+            differing = [name for name in mine if saved.get(name) != mine[name]]
+            theirs, ours = (", ".join(f"{name}={o.get(name)!r}" for name in differing) for o in (saved, mine))
+            raise ValueError(f"the state was saved with options {theirs}; this session has {ours}")
         if state["layout"] is None:
-            self.cache, self._layout = None, None
+            self.frame_indices = torch.zeros(0, dtype=torch.int64)
+            self.cache, self._layout, self._grid_tables = None, None, None
             return
-        batch, height, width, _, dtype = state["layout"]
-        device = self.backbone.cls_token.device
-        self._layout = (int(batch), int(height), int(width), device, getattr(torch, dtype.removeprefix("torch.")))
-        self.cache = self._new_cache(int(batch), state["tokens_per_frame"])
-        self.cache.keys = [None if t is None else t.to(device, copy=True) for t in state["keys"]]
-        self.cache.values = [None if t is None else t.to(device, copy=True) for t in state["values"]]
+        sizes, device = dict(state["layout"]), self.backbone.cls_token.device
+        layout = _Layout(**{**sizes, "dtype": getattr(torch, sizes["dtype"])}, device=device)
+        h, w = self.backbone.grid_size(layout.height, layout.width)
+        cache = self._new_cache(layout.batch_size, self._num_prefix + h * w)
+        cache.load_state(state["cache"], device)
+        self.frame_indices = state["frame_indices"].clone()
+        self.cache, self._layout, self._grid_tables = cache, layout, None
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -201,6 +255,7 @@ class StreamSession:
             "rope_layout": self.backbone.rope_layout,
             "window": self.window,
             "sink": self.sink,
+            "time_mode": self.time_mode,
             "max_frames": self.max_frames,
             "cache_dtype": str(self.cache_dtype),
             "layers": list(self.layers),

@@ -77,7 +77,9 @@ def _visible(seen_by: int, frame: int, window: int | None, sink: int) -> bool:
     return window is None or seen_by <= window or frame < sink or seen_by - frame <= window - sink
 
 
-def _dense_forward(model, images, *, window=None, sink=1, camera_token=False, aspect_ratio=None, masks=None):
+def _dense_forward(
+    model, images, *, window=None, sink=1, camera_token=False, aspect_ratio=None, masks=None, times=None
+):
     """All tokens of every block and of the final norm, [L + 1, B, T, P, D] float64, with a dense (T P)^2 mask."""
     w = {k: v.detach().double() for k, v in model.state_dict().items()}
     images = images.double()
@@ -106,7 +108,7 @@ def _dense_forward(model, images, *, window=None, sink=1, camera_token=False, as
     P = x.shape[2]
     start = P - rows * columns
 
-    t = torch.arange(T).double() / 16
+    t = (torch.arange(T) if times is None else times).double() / 16
     y, xs = (2 * (torch.arange(n).double() + 0.5) / n - 1 for n in (rows, columns))
     t, y, xs = (grid.reshape(T, rows * columns) for grid in torch.meshgrid(t, y, xs, indexing="ij"))
     mask = torch.zeros(T, P, T, P, dtype=torch.bool)

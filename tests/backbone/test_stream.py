@@ -154,10 +154,10 @@ def test_reset_starts_all_streams_anew_in_the_same_memory(build):
     session = model.stream(window=3)
     session.reset([0])  # before the first step there is nothing to forget
     first = run(session, images, 1)
-    address = session.cache.keys[0].data_ptr()
+    address = session.cache.stores[0].tensors["keys"].data_ptr()
     session.reset()
     torch.testing.assert_close(run(session, images, 1), first, atol=0, rtol=0)
-    assert session.cache.keys[0].data_ptr() == address
+    assert session.cache.stores[0].tensors["keys"].data_ptr() == address
     session.reset([])
     assert session.frame_indices.tolist() == [6, 6]
     with pytest.raises(ValueError, match=r"cannot reset rows \[2\]; the session has streams 0 to 1"):
@@ -292,7 +292,7 @@ def test_bfloat16_cache_halves_memory_and_stays_close(build):
     session = model.stream(cache_dtype=torch.bfloat16)
     result = run(session, images, 1)["last"]
     assert result.dtype == torch.float32
-    assert session.cache.keys[0].dtype == torch.bfloat16
+    assert session.cache.stores[0].tensors["keys"].dtype == torch.bfloat16
     # bfloat16 has 8 bits: each rounding is off by up to 0.4 %.
     assert (result - full).norm() / full.norm() < 2e-2
     assert (result - full).abs().max() > 1e-5

@@ -1,0 +1,194 @@
+"""Saving, forking, moving and refusing: sessions of every kind of cache."""
+
+import io
+
+import pytest
+import torch
+
+KINDS = [
+    {},
+    {"window": 3, "sink": 0},
+    {"max_frames": 12},
+    {"cache_dtype": torch.bfloat16},
+    {"cache_dtype": "float16", "window": 2},
+    {"cache_dtype": "int8"},
+    {"cache_dtype": torch.int8, "window": 4, "sink": 2},
+    {"cache_dtype": torch.int8, "max_frames": 12, "sink": 0},
+    {"time_mode": "official", "window": 3},
+]
+
+
+def clip(num_frames, batch=2, height=16, width=24):
+    return torch.randn(batch, num_frames, 3, height, width)
+
+
+def run(session, images, size=1):
+    return torch.cat([session.step(chunk).last for chunk in images.split(size, dim=1)], dim=1)
+
+
+def addresses(session):
+    return [t.data_ptr() for store in session.cache.stores for t in store.tensors.values() if t.numel()]
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_every_kind_goes_through_a_file(build, options):
+    model, images = build(), clip(11)
+    session = model.stream(**options)
+    run(session, images[:, :6])
+    file = io.BytesIO()
+    torch.save(session.state_dict(), file)
+    expected = run(session, images[:, 6:])
+    file.seek(0)
+    resumed = model.stream(**options)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    torch.testing.assert_close(run(resumed, images[:, 6:]), expected, atol=0, rtol=0)
+    assert resumed.cache.num_bytes == session.cache.num_bytes
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_every_kind_forks_without_sharing_memory(build, options):
+    model, images = build(), clip(9)
+    session = model.stream(**options)
+    run(session, images[:, :6])
+    fork = session.fork()
+    assert set(addresses(fork)).isdisjoint(addresses(session))
+    run(fork, clip(3))
+    untouched = model.stream(**options)
+    assert torch.equal(run(session, images[:, 6:]), run(untouched, images)[:, 6:])
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_every_kind_gives_the_same_in_any_chunking(build, options):
+    model, images = build(), clip(11)
+    steps, chunks = (run(model.stream(**options), images, size) for size in (1, 4))
+    torch.testing.assert_close(steps, chunks, atol=3e-5 if "cache_dtype" not in options else 0.1, rtol=0)
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_every_kind_lets_rows_start_anew(build, options):
+    model, images = build(), clip(9, batch=4)
+    session = model.stream(**options)
+    run(session, images[:, :4])
+    session.reset([0, 2])
+    run(session, images[:, 4:5])
+    session.reset([3])
+    result = run(session, images[:, 5:], 2)
+    loose = {"atol": 3e-5 if "cache_dtype" not in options else 0.1, "rtol": 0}
+    for row, start in enumerate((4, 0, 4, 5)):
+        one = slice(row, row + 1)
+        alone = run(model.stream(**options), images[one, start:])
+        torch.testing.assert_close(result[one], alone[:, 5 - start :], **loose)
+
+
+def test_rows_at_different_frames_go_through_the_model_together(build, monkeypatch):
+    model = build()
+    session = model.stream()
+    session.step(clip(2, batch=4))
+    session.reset([1, 2])
+    calls = []
+    model.blocks[0].register_forward_pre_hook(lambda _, args: calls.append(args[0].shape[0]))
+    session.step(clip(1, batch=4))
+    assert calls == [4]
+
+
+@pytest.mark.parametrize("options", [kind for kind in KINDS if "window" in kind])
+def test_memory_never_moves_nor_grows_once_the_ring_is_full(build, options):
+    session = build().stream(**options)
+    run(session, clip(options["window"] + 1))
+    before = addresses(session), session.cache.num_bytes
+    session.reset([0])
+    run(session, clip(12))
+    assert (addresses(session), session.cache.num_bytes) == before
+
+
+@pytest.mark.parametrize("options", [kind for kind in KINDS if "max_frames" in kind])
+def test_memory_set_aside_never_moves(build, options):
+    session = build().stream(**options)
+    session.step(clip(1))
+    before = addresses(session)
+    run(session, clip(11))
+    assert addresses(session) == before
+    with pytest.raises(ValueError, match="reached max_frames=12"):
+        session.step(clip(1))
+
+
+def test_saved_state_holds_what_was_seen_and_no_more(build):
+    session = build().stream(max_frames=1000)
+    session.step(clip(3))
+    cache = session.state_dict()["cache"]
+    assert cache["slots"] == 3
+    assert all(t.shape[2] == 3 * 11 for layer in cache["layers"] for t in layer.values())
+    assert all(t.untyped_storage().nbytes() == t.nbytes for layer in cache["layers"] for t in layer.values())
+
+
+def test_other_options_are_refused_by_name(build):
+    state = build().stream(window=3, cache_dtype="int8").state_dict()
+    with pytest.raises(
+        ValueError, match=r"options window=3, cache_dtype='torch.int8'; this session has window=4, cache_dtype"
+    ):
+        build().stream(window=4).load_state_dict(state)
+    with pytest.raises(ValueError, match="options time_mode='absolute'; this session has time_mode='official'"):
+        build().stream(time_mode="official").load_state_dict(build().stream().state_dict())
+    with pytest.raises(ValueError, match="options rope_layout='rotation'"):
+        build(rope_layout="official").stream().load_state_dict(build().stream().state_dict())
+
+
+def test_a_state_of_another_size_is_refused(build):
+    session = build().stream()
+    session.step(clip(2))
+    state = session.state_dict()
+    state["layout"]["height"] = 24
+    with pytest.raises(ValueError, match=r"saved keys of layer 0 have shape \(2, 2, 22, 32\), this session's have"):
+        build().stream().load_state_dict(state)
+
+
+def test_a_session_moves_with_its_memory(build):
+    # The meta device stands for another one: what is on it has no content, but knows where it is.
+    session = build().stream(cache_dtype="int8", camera_token=True, aspect_ratio=torch.ones(2))
+    session.step(clip(2))
+    assert session.to("meta") is session
+    assert {t.device.type for store in session.cache.stores for t in store.tensors.values()} == {"meta"}
+    assert session.aspect_ratio.device.type == "meta"
+    with pytest.raises(ValueError, match=r"session is on meta and the backbone is on cpu; use session\.to"):
+        session.step(clip(1))
+    fresh = build().stream().to("cpu")
+    assert fresh.step(clip(1)).last.device.type == "cpu"
+
+
+def test_a_session_moved_to_where_it_is_goes_on_exactly(build):
+    model, images = build(), clip(6)
+    session = model.stream(window=2)
+    run(session, images[:, :4])
+    session.to("cpu")
+    assert torch.equal(run(session, images[:, 4:]), run(model.stream(window=2), images)[:, 4:])
+
+
+def test_frames_and_backbone_on_two_devices_are_refused(build):
+    with pytest.raises(ValueError, match="frames are on meta and the backbone is on cpu"):
+        build().stream().step(clip(1).to("meta"))
+
+
+def test_offloading_to_the_cpu_from_the_cpu_is_refused(build):
+    with pytest.raises(ValueError, match="the backbone is on the CPU"):
+        build().stream(offload=True)
+
+
+def test_a_session_begun_in_inference_mode_goes_on_outside(build):
+    model, images = build(), clip(4)
+    session = model.stream(cache_dtype="int8")
+    with torch.inference_mode():
+        run(session, images[:, :2])
+    result = run(session, images[:, 2:])
+    assert not result.requires_grad
+    assert torch.equal(result, run(model.stream(cache_dtype="int8"), images)[:, 2:])
+
+
+def test_float32_frames_of_a_bfloat16_model_are_cast(build):
+    model, images = build(), clip(6)
+    expected = run(model.stream(), images)
+    result = run(model.bfloat16().stream(), images)
+    assert result.dtype == torch.bfloat16
+    assert torch.equal(result, run(model.stream(), images.bfloat16()))
+    model.float()
+    # Four blocks of bfloat16, whose roundings are off by up to 0.4 % each.
+    assert (result - expected).norm() / expected.norm() < 3e-2
