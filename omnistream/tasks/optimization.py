@@ -77,7 +77,7 @@ def _groups(module: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     if config.backbone_lr is None:
         return [{"params": list(trained.values())}]
     slow = {name for name in trained if name.startswith("backbone.")}
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for name, p in trained.items() if name not in slow]},
         {"params": [trained[name] for name in trained if name in slow], "lr": config.backbone_lr},
     ]
