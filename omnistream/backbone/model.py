@@ -217,7 +217,7 @@ class OmniStream(HubMixin):
         masks: Bool[Tensor, "B T h w"] | None = None,
         layers: Sequence[int] = (),
         camera_token: bool = False,
-        aspect_ratio: Float[Tensor, " B"] | None = None,
+        aspect_ratio: Float[Tensor, "B ..."] | None = None,
         rope_scales: tuple[float, float] = (1.0, 1.0),
         times: Float[Tensor, "*rows T"] | None = None,
         grid_tables: GridTables | None = None,
@@ -231,7 +231,7 @@ class OmniStream(HubMixin):
             masks: As for `forward`.
             layers: As for `forward`.
             camera_token: As for `forward`.
-            aspect_ratio: As for `forward`.
+            aspect_ratio: As for `forward`, or one per frame [B, T].
             rope_scales: Training-time factors on the time and space coordinates.
             times: Time of each frame, in frames; the index if not given.
             grid_tables: Rotary tables of this patch grid, if at hand; made for one call otherwise.
@@ -303,7 +303,7 @@ class OmniStream(HubMixin):
         if camera_token:
             camera = self.camera_token[0, later].expand(B, -1, -1, -1)
             if aspect_ratio is not None:
-                camera = camera + self.aspect_embed(aspect_ratio.log()[:, None])[:, None, None]
+                camera = camera + self.aspect_embed(aspect_ratio.log().view(B, -1, 1, 1))
             special.append(camera)
         elif aspect_ratio is not None:
             raise ValueError("aspect_ratio is told to the camera token: pass camera_token=True with it")
