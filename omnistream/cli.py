@@ -42,6 +42,7 @@ COMMANDS = {
     "validate": _lightning("evaluate on the validation split"),
     "test": _lightning("evaluate on the test split"),
     "predict": _lightning("write predictions"),
+    "export": Command("write the streaming step as .pt2 or ONNX", "omnistream.commands.export", "run"),
     "configs": Command("list the packaged configurations", "omnistream.commands.catalogue", "configs"),
     "models": Command("list the backbone variants and public weights", "omnistream.commands.catalogue", "models"),
     "convert": Command(

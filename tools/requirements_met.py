@@ -21,8 +21,11 @@ def main(extras: list[str]) -> int:
     lines = list(project["dependencies"])
     for extra in extras:
         lines += project["optional-dependencies"][extra]
-    wanted = [requirement for requirement in map(Requirement, lines) if requirement.name != project["name"]]
-    return int(not all(map(is_met, wanted)))
+    wanted = list(map(Requirement, lines))
+    own = [requirement for requirement in wanted if requirement.name == project["name"]]  # an extra that names others
+    if nested := sorted({extra for requirement in own for extra in requirement.extras} - set(extras)):
+        return main([*extras, *nested])
+    return int(not all(is_met(requirement) for requirement in wanted if requirement not in own))
 
 
 def is_met(requirement: Requirement) -> bool:

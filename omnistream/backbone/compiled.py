@@ -43,12 +43,6 @@ class CompiledSession:
 
     Raises:
         ValueError: For a window that cannot hold its sink.
-
-    Example:
-        >>> from omnistream.backbone import create_model
-        >>> session = CompiledSession(create_model("vit_nano"), window=16, backend="eager")
-        >>> session.step(torch.rand(1, 2, 3, 32, 32)).last.shape
-        torch.Size([1, 2, 4, 4, 64])
     """
 
     def __init__(

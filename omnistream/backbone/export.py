@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from omnistream import __version__
 from omnistream.backbone.frame_step import FrameStep, StepOptions
@@ -128,7 +128,9 @@ def export_onnx(
     if cache not in ("ring", "growing"):
         raise ValueError(f"cache must be 'ring' or 'growing', got {cache!r}")
     if cache == "growing" and options.window is not None:
-        raise ValueError("a growing cache has no window: who calls the model drops frames; use cache='ring' or no window")
+        raise ValueError(
+            "a growing cache has no window: who calls the model drops frames; use cache='ring' or no window"
+        )
     step = RingOnnxStep(backbone, options) if cache == "ring" else GrowingOnnxStep(backbone, options)
     for dtype in (backbone.cls_token.dtype, step.cache_dtype):
         if dtype not in (torch.float32, torch.float16):

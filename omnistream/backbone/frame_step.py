@@ -1,8 +1,8 @@
 """One frame per stream through the backbone, with everything fixed beforehand that a compiler wants fixed.
 
-The streams of a batch go through `OmniStream.encode` as the frames of one clip: only positions and attention tell frames
-apart; positions are given per frame, and a `Context` keeps the streams separate. So every stream has a frame index of its
-own.
+The streams of a batch go through `OmniStream.encode` as the frames of one clip: only positions and attention tell
+frames apart; positions are given per frame, and a `Context` keeps the streams separate. So every stream has a frame
+index of its own.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """The step of a stream as one graph: state of fixed shape and address, and no number that lives in Python.
 
-`StreamSession` counts frames in Python and slices its cache, which makes a compiler start anew at every length. Here the
-count is a tensor, the slot to write is computed from it, and slots without a frame are masked. A flag in the input starts
-a stream anew.
+`StreamSession` counts frames in Python and slices its cache, which makes a compiler start anew at every length. Here
+the count is a tensor, the slot to write is computed from it, and slots without a frame are masked. A flag in the input
+starts a stream anew.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ def ring_slot(frame: Int[Tensor, " B"], num_slots: int, sink: int) -> Int[Tensor
 class RingContext:
     """Writes the new frame of each stream to its slot and attends to the stream's slots.
 
-    A cache tensor is [B * slots, P, heads, d]: to write a frame is to replace one entry of the first axis, and the slots
-    of a stream, read as [heads, slots * P, d], are a view.
+    A cache tensor is [B * slots, P, heads, d]: to write a frame is to replace one entry of the first axis, and the
+    slots of a stream, read as [heads, slots * P, d], are a view.
 
     Args:
         keys: One cache tensor per layer; the entries are replaced by the results of `write`.

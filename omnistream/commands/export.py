@@ -1,0 +1,100 @@
+"""`omnistream export`: the streaming step as a .pt2 or ONNX file."""
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from omnistream.errors import UsageError, one_line
+
+_DESCRIPTION = """\
+Write the streaming step, one frame in and features out, as a file that runs without this library.
+
+pt2   for torch.export.load: the state is inside, a flag per stream starts it anew (examples/run_pt2.py).
+onnx  for ONNX Runtime and TensorRT: the cache goes in and comes out (examples/run_onnx.py); needs the extra `onnx`.
+
+CHECKPOINT is a weights file in a known layout (see README). A .pt2 can run code when it is loaded: load only files
+from people you trust.
+"""
+_EXAMPLES = """\
+examples:
+  omnistream export weights.safetensors step.pt2 --variant vit_large --window 16 --size 512 512
+  omnistream export weights.safetensors step.onnx --format onnx --variant vit_small --window 8 --size 256 256
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{one_line(message)}; see `omnistream export --help`")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="omnistream export",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("checkpoint", metavar="CHECKPOINT", type=Path)
+    add("out", metavar="OUT", type=Path)
+    add("--format", choices=["pt2", "onnx"], help="default: from the ending of OUT")
+    add("--variant", default="vit_large", help="size of the backbone, see `omnistream models`; default vit_large")
+    add("--rope_layout", choices=["rotation", "official", "spatial"], default="rotation", help="default rotation")
+    add("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), required=True, help="of the frames in pixels")
+    add("--window", type=int, help="remembered frames; needed unless --cache growing")
+    add("--sink", type=int, default=1, help="first frames never forgotten; default 1")
+    add("--batch_size", type=int, default=1, help="streams side by side; default 1")
+    add("--layers", type=int, nargs="*", default=[], help="blocks whose patch features are returned as well")
+    add("--camera_token", action="store_true", help="add the camera token")
+    add("--aspect_ratio", type=float, nargs="+", help="height over width of each stream, told to the camera token")
+    add("--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="of weights and cache")
+    add("--device", default="cpu", help="where a .pt2 is to run, e.g. cuda; default cpu")
+    add("--normalized", action="store_true", help="take frames that are normalised; default: uint8 as from a camera")
+    add("--cache", choices=["ring", "growing"], default="ring", help="kind of ONNX cache; default ring")
+    return parser
+
+
+def run(arguments: list[str]) -> None:
+    """Export, and print what was written."""
+    options = _parser().parse_args(arguments)
+    kind = options.format or options.out.suffix.removeprefix(".")
+    if kind not in ("pt2", "onnx"):
+        raise UsageError(f"cannot tell the format from {str(options.out)!r}; add --format pt2 or --format onnx")
+    if kind == "pt2" and options.cache == "growing":
+        raise UsageError("--cache growing is for --format onnx; a .pt2 keeps its state in a ring, set --window")
+    if options.cache == "ring" and options.window is None:
+        raise UsageError("set --window: the number of frames the step remembers")
+    if options.out.is_dir():
+        raise UsageError(f"{options.out} is a folder; OUT is a file")
+    import torch
+
+    from omnistream.backbone import OmniStream
+    from omnistream.backbone.export import check_onnx_installed, export_onnx, export_step
+    from omnistream.backbone.frame_step import StepOptions
+
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {options.device}: this torch finds no CUDA device")
+    if kind == "onnx":
+        try:
+            check_onnx_installed()
+        except ImportError as error:
+            raise UsageError(str(error)) from error
+    fixed = StepOptions(
+        image_size=tuple(options.size),
+        batch_size=options.batch_size,
+        window=options.window,
+        sink=options.sink,
+        layers=tuple(options.layers),
+        camera_token=options.camera_token,
+        aspect_ratio=None if options.aspect_ratio is None else tuple(options.aspect_ratio),
+        normalize=not options.normalized,
+    )
+    backbone = OmniStream(options.variant, rope_layout=options.rope_layout, checkpoint=options.checkpoint)
+    backbone = backbone.to(options.device, getattr(torch, options.dtype))
+    if kind == "pt2":
+        path = export_step(backbone, options.out, fixed)
+    else:
+        path = export_onnx(backbone, options.out, fixed, options.cache)
+    frames = f"{options.size[0]} x {options.size[1]}, {'normalised' if options.normalized else 'uint8'}"
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): {options.variant}, frames {frames}")
+    print(f"run it with: python examples/run_{kind}.py {path}")

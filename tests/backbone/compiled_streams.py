@@ -1,0 +1,94 @@
+"""Compiled sessions against `StreamSession`, one JSON line per case; a program of its own.
+
+The tests wrap every function in a check of shapes, which `torch.compile` cannot trace.
+"""
+
+import argparse
+import json
+
+import torch
+from torch._dynamo.utils import counters
+
+from omnistream.backbone import OmniStream, compiled
+
+SIZE = (16, 24)
+RATIO = torch.tensor([0.5, 1.7])
+CASES = {
+    "window": {"window": 2},
+    "sink, camera, layers": {"window": 5, "sink": 3, "camera_token": True, "aspect_ratio": RATIO, "layers": (0,)},
+    "growing": {"window": None},
+    "at most 9": {"window": None, "max_frames": 9},
+}
+
+
+def build(num_blocks: int) -> OmniStream:
+    """A small model whose every parameter is random."""
+    torch.manual_seed(0)
+    model = OmniStream("vit_nano").eval()
+    model.blocks, model.num_layers = model.blocks[:num_blocks], num_blocks
+    for name, parameter in model.named_parameters():
+        noise = torch.randn_like(parameter)
+        weight = noise / parameter[0].numel() ** 0.5
+        parameter.data = weight if name.endswith("weight") and parameter.dim() > 1 else 0.3 * noise + ("norm" in name)
+    return model
+
+
+def named(output) -> dict[str, torch.Tensor]:
+    """The tensors of an output."""
+    tensors = {"last": output.last, "cls": output.cls, "registers": output.registers}
+    tensors |= {f"block_{layer}": patches for layer, patches in output.patches.items()}
+    return tensors if output.camera is None else tensors | {"camera": output.camera}
+
+
+def run(model: OmniStream, options: dict, backend: str, device: str) -> dict:
+    """Nine frames, of which the sixth starts stream 1 anew and the last three come at once."""
+    images = torch.randn(2, 9, 3, *SIZE, device=device)
+    session, stream = compiled.CompiledSession(model, backend=backend, **options), model.stream(**options)
+    counters.clear()
+    kept, expected = [], []
+    for chunk in images.split([1, 1, 1, 1, 1, 1, 3], dim=1):
+        if len(kept) == 5:
+            session.reset([1])
+            stream.reset([1])
+        kept.append(named(session.step(chunk)))
+        expected.append(named(stream.step(chunk)))
+    graphs = counters["stats"]["unique_graphs"]
+    session.reset()
+    stream.reset()
+    for _ in range(4):
+        kept.append(named(session.step(images[:, :1])))
+        expected.append(named(stream.step(images[:, :1])))
+    # Compared only now: features that a later step overwrote would differ.
+    error = max((a[name] - b[name]).abs().max().item() for a, b in zip(kept, expected, strict=True) for name in b)
+    return {
+        "error": error,
+        "std": expected[0]["last"].std().item(),
+        "names": [sorted(a) == sorted(b) for a, b in zip(kept, expected, strict=True)].count(False),
+        "graphs": graphs,
+        "graphs after reset": counters["stats"]["unique_graphs"] - graphs,
+        "cudagraph skips": counters["inductor"]["cudagraph_skips"],
+        "frame_indices": session.frame_indices.tolist(),
+        "num_slots": session.static.num_slots,
+        "num_bytes": session.num_bytes,
+    }
+
+
+def main() -> None:
+    """Run the cases asked for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("cases", nargs="+", choices=CASES)
+    parser.add_argument("--backend", default="eager")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--blocks", type=int, default=1)
+    options = parser.parse_args()
+    compiled.FIRST_SLOTS = 2  # so that a few frames go through several sizes
+    torch._dynamo.config.recompile_limit = 1  # a session must not depend on it
+    model = build(options.blocks).to(options.device)
+    for case in options.cases:
+        arguments = {k: v.to(options.device) if k == "aspect_ratio" else v for k, v in CASES[case].items()}
+        torch._dynamo.reset()
+        print(json.dumps({"case": case} | run(model, arguments, options.backend, options.device)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
