@@ -1,4 +1,4 @@
-"""Run an exported streaming step in ONNX Runtime: python run_onnx.py step.onnx
+"""Run an exported streaming step in ONNX Runtime: `python run_onnx.py step.onnx`.
 
 Make the file with: omnistream export CHECKPOINT step.onnx --format onnx --window 16 --size 256 256
 Needs numpy and onnxruntime alone. The cache goes in and comes out: of a ring with fixed shapes, or of a growing one

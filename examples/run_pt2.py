@@ -1,4 +1,4 @@
-"""Run an exported streaming step with torch alone: python run_pt2.py step.pt2
+"""Run an exported streaming step with torch alone: `python run_pt2.py step.pt2`.
 
 Make the file with: omnistream export CHECKPOINT step.pt2 --window 16 --size 256 256
 Load only files that you or people you trust have made: a .pt2 can run code when it is loaded.

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -101,20 +101,18 @@ def _deflate_constants(source: Path, target: Path) -> None:
                 shutil.copyfileobj(reader, writer, 1 << 20)
 
 
-def export_onnx(
-    backbone: OmniStream, path: Path | str, options: StepOptions, cache: Literal["ring", "growing"] = "ring"
-) -> Path:
+def export_onnx(backbone: OmniStream, path: Path | str, options: StepOptions, cache: str = "ring") -> Path:
     """Write the step as ONNX, with the cache as inputs `keys_<i>`, `values_<i>` and outputs `next_keys_<i>`, ...
 
     The graph holds no Tile, no float64 and no loop. With `ring` the shapes are fixed, and slots without a frame are
-    masked. With `growing` the cache has as many frames as are handed in, none at first; one more comes out, and who calls
-    drops the frames that are to be forgotten.
+    masked. With `growing` the cache has as many frames as are handed in, none at first; one more comes out, and who
+    calls drops the frames that are to be forgotten.
 
     Args:
         backbone: Model to export; in float32 or float16.
         path: File to write. Weights above 2 GB go to a second file beside it.
         options: What is fixed; `ring` needs a window, `growing` takes none.
-        cache: See above.
+        cache: `ring` or `growing`, see above.
 
     Returns:
         The path.
@@ -128,9 +126,7 @@ def export_onnx(
     if cache not in ("ring", "growing"):
         raise ValueError(f"cache must be 'ring' or 'growing', got {cache!r}")
     if cache == "growing" and options.window is not None:
-        raise ValueError(
-            "a growing cache has no window: who calls the model drops frames; use cache='ring' or no window"
-        )
+        raise ValueError("a growing cache has no window, as its user drops the frames; use cache='ring' or no window")
     step = RingOnnxStep(backbone, options) if cache == "ring" else GrowingOnnxStep(backbone, options)
     for dtype in (backbone.cls_token.dtype, step.cache_dtype):
         if dtype not in (torch.float32, torch.float16):

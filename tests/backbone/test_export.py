@@ -18,7 +18,7 @@ from omnistream.backbone.frame_step import StepOptions
 
 WINDOW = 3
 SIZE = (16, 24)
-OPTIONS = {"image_size": SIZE, "batch_size": 2, "layers": (1, 3), "camera_token": True, "aspect_ratio": (0.5, 1.7)}
+OPTIONS = {"image_size": SIZE, "batch_size": 2, "layers": (0, 1), "camera_token": True, "aspect_ratio": (0.5, 1.7)}
 
 RELOAD = """
 import sys
@@ -48,7 +48,9 @@ def expected_features(session, images):
 
 @pytest.fixture(scope="module")
 def model(build):
-    return build()
+    backbone = build()
+    backbone.blocks, backbone.num_layers = backbone.blocks[:2], 2  # an exporter's time is spent block by block
+    return backbone
 
 
 def test_pt2_runs_without_our_package(model, tmp_path):
@@ -80,7 +82,7 @@ def test_an_empty_cache_takes_no_room(model, tmp_path):
     for window in (1, 200):
         path = export_step(model, tmp_path / f"{window}.pt2", StepOptions(window=window, image_size=SIZE))
         sizes.append(path.stat().st_size)
-    cache = 2 * 4 * 199 * 11 * 64 * 4
+    cache = 2 * 2 * 199 * 11 * 64 * 4
     assert sizes[1] - sizes[0] < cache / 50
 
 
@@ -187,7 +189,7 @@ def test_mistakes_are_refused(model, tmp_path, monkeypatch):
         export_onnx(model, tmp_path / "a.onnx", StepOptions(image_size=SIZE), cache="paged")
     with pytest.raises(ValueError, match="a growing cache has no window"):
         export_onnx(model, tmp_path / "a.onnx", StepOptions(image_size=SIZE, window=2), cache="growing")
-    with pytest.raises(ValueError, match="needs float32 or float16, got torch.bfloat16"):
+    with pytest.raises(ValueError, match=r"needs float32 or float16, got torch\.bfloat16"):
         export_onnx(model, tmp_path / "a.onnx", StepOptions(image_size=SIZE, window=2, cache_dtype=torch.bfloat16))
     assert not list(tmp_path.iterdir())
     monkeypatch.setitem(sys.modules, "onnxscript", None)
