@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,10 +81,9 @@ def export_step(backbone: OmniStream, path: Path | str, options: StepOptions) ->
     path = Path(path)
     step = StaticStep(backbone, options)
     reset = torch.zeros(options.batch_size, dtype=torch.bool, device=step.frame.device)
-    with _frozen(step):
-        program = torch.export.export(step, (step.blank_images(), reset))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with _frozen(step), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        program = torch.export.export(step, (step.blank_images(), reset))
         whole, small = Path(folder) / path.name, Path(folder) / "small"
         torch.export.save(program, whole, extra_files={DESCRIPTION: json.dumps(describe(step))})
         _deflate_constants(whole, small)
@@ -132,13 +132,14 @@ def export_onnx(backbone: OmniStream, path: Path | str, options: StepOptions, ca
         if dtype not in (torch.float32, torch.float16):
             raise ValueError(f"ONNX export needs float32 or float16, got {dtype}; convert with backbone.float()")
     inputs = (step.blank_images(), step.new_frame_count(), *step.example_caches())
-    with _frozen(step):
-        names = list(step.output_names())
+    with _frozen(step), warnings.catch_warnings():
+        # All caches have the same number of frames, under one name, which the exporter finds worth a word.
+        warnings.filterwarnings("ignore", "# The axis name: frames will not be used")
         program: Any = torch.onnx.export(
             step,
             inputs,
             input_names=step.input_names(),
-            output_names=names,
+            output_names=step.output_names(),
             dynamic_shapes=step.dynamic_shapes(),
             opset_version=OPSET,
             dynamo=True,
