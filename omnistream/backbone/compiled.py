@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 
 import torch
-import torch._dynamo.config as dynamo_config
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -110,6 +109,8 @@ class CompiledSession:
         )
 
     def _begin(self, batch_size: int, height: int, width: int) -> StaticStep:
+        import torch._dynamo  # takes a second
+
         options = StepOptions(
             image_size=(height, width),
             batch_size=batch_size,
@@ -148,7 +149,7 @@ class CompiledSession:
         masked = self.window is None or int(self.frame_indices.min()) < self.window
         torch.compiler.cudagraph_mark_step_begin()
         # The sizes of all sessions of a process count against one limit, and every one of them is wanted.
-        with dynamo_config.patch(recompile_limit=MANY, accumulated_recompile_limit=MANY):
+        with torch._dynamo.config.patch(recompile_limit=MANY, accumulated_recompile_limit=MANY):
             features = self._compiled(images, self._no_reset, masked)
         self.frame_indices += 1
         return {name: value.clone() for name, value in features.items()}

@@ -14,6 +14,7 @@ from omnistream.backbone import OmniStream, compiled
 SIZE = (16, 24)
 RATIO = torch.tensor([0.5, 1.7])
 CASES = {
+    "shortest window": {"window": 1},
     "window": {"window": 2},
     "sink, camera, layers": {"window": 5, "sink": 3, "camera_token": True, "aspect_ratio": RATIO, "layers": (0,)},
     "growing": {"window": None},

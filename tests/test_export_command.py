@@ -1,0 +1,91 @@
+"""`omnistream export`: files that run, and one line for every mistake."""
+
+import onnxruntime
+import pytest
+import torch
+
+from omnistream.backbone import OmniStream
+from omnistream.cli import main
+
+SMALL = ["--variant", "vit_nano", "--size", "8", "16"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "nano.pt"
+    torch.manual_seed(3)
+    torch.save(OmniStream("vit_nano").state_dict(), path)
+    return str(path)
+
+
+def backbone(checkpoint, **options):
+    return OmniStream("vit_nano", checkpoint=checkpoint, **options).eval()
+
+
+def test_pt2(checkpoint, tmp_path, capsys):
+    out = tmp_path / "step.pt2"
+    options = ["--window", "2", "--sink", "0", "--layers", "1", "--camera_token", "--aspect_ratio", "0.5"]
+    main(["export", checkpoint, str(out), *SMALL, *options, "--rope_layout", "official"])
+    printed = capsys.readouterr().out
+    assert f"wrote {out}" in printed
+    assert "vit_nano, frames 8 x 16, uint8" in printed
+    assert f"examples/run_pt2.py {out}" in printed
+
+    step = torch.export.load(out).module()
+    model = backbone(checkpoint, rope_layout="official")
+    ratio = torch.tensor([0.5])
+    session = model.stream(window=2, sink=0, layers=(1,), camera_token=True, aspect_ratio=ratio)
+    for _ in range(4):
+        images = torch.randint(0, 256, (1, 3, 8, 16), dtype=torch.uint8)
+        result = step(images, torch.tensor([False]))
+        expected = session.step(model.normalize(images)[:, None])
+        torch.testing.assert_close(result["camera"], expected.camera[:, 0], atol=3e-5, rtol=0)
+        torch.testing.assert_close(result["block_1"], expected.patches[1][:, 0], atol=3e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_onnx(checkpoint, tmp_path, capsys):
+    out = tmp_path / "step.bin"
+    main(["export", checkpoint, str(out), *SMALL, "--format", "onnx", "--cache", "growing", "--normalized"])
+    assert "frames 8 x 16, normalised" in capsys.readouterr().out
+    inputs = {value.name: value for value in onnxruntime.InferenceSession(out).get_inputs()}
+    assert inputs["images"].type == "tensor(float)"
+    assert inputs["keys_3"].shape == [1, "frames", 7, 2, 32]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["step.pt2", "--size", "8", "8"], "set --window: the number of frames the step remembers"),
+        (["step.tar", "--size", "8", "8"], "cannot tell the format from 'step.tar'; add --format pt2 or --format onnx"),
+        (["step.pt2"], "the following arguments are required: --size; see `omnistream export --help`"),
+        (["step.pt2", "--size", "8", "8", "--cache", "growing"], "--cache growing is for --format onnx"),
+        (["step.pt2", *SMALL, "--window", "2", "--sink", "3"], "sink must be between 0 and the window (2), got 3"),
+        (["step.onnx", *SMALL, "--window", "2", "--dtype", "bfloat16"], "needs float32 or float16"),
+        (["step.pt2", *SMALL, "--window", "2", "--variant", "vit_giant"], "unknown backbone variant 'vit_giant'"),
+        (["step.pt2", *SMALL, "--window", "2", "--size", "8", "9"], "multiples of the patch size 8"),
+        ([".", *SMALL, "--window", "2", "--format", "pt2"], ". is a folder; OUT is a file"),
+    ],
+)
+def test_mistakes(checkpoint, arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", checkpoint, *arguments])
+    errors = capsys.readouterr().err
+    assert errors.startswith("omnistream: error: ")
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_weights(capsys, tmp_path):
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", str(tmp_path / "no.pt"), str(tmp_path / "a.pt2"), *SMALL, "--window", "2"])
+    assert "no weights at" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_no_cuda(checkpoint, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", checkpoint, str(tmp_path / "a.pt2"), *SMALL, "--window", "2", "--device", "cuda"])
+    assert "--device cuda: this torch finds no CUDA device" in capsys.readouterr().err
