@@ -1,5 +1,7 @@
 """The step as a function of its cache, for ONNX: what it remembers goes in and comes out."""
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int, UInt8
@@ -27,7 +29,7 @@ class _NamedStep(FrameStep):
         features += [f"block_{layer}" for layer in options.layers]
         return features + [f"next_{name}" for name in self.input_names()[1:]]
 
-    def dynamic_shapes(self) -> object:
+    def dynamic_shapes(self) -> tuple[Any, ...] | None:
         """Which axes of the inputs vary; None for none."""
         return None
 
@@ -98,7 +100,7 @@ class GrowingOnnxStep(_NamedStep):
         caches = [like.new_zeros(shape, dtype=self.cache_dtype) for _ in range(2 * self.backbone.num_layers)]
         return caches[: self.backbone.num_layers], caches[self.backbone.num_layers :]
 
-    def dynamic_shapes(self) -> object:
+    def dynamic_shapes(self) -> tuple[Any, ...] | None:
         """The number of frames of all caches."""
         frames = torch.export.Dim("frames")
         caches = [{1: frames} for _ in range(self.backbone.num_layers)]
