@@ -81,7 +81,8 @@ class CompiledSession:
             frames: Normalised frames (see `OmniStream.normalize`).
 
         Raises:
-            ValueError: If batch or image size differ from the first step's, or `max_frames` is exceeded.
+            ValueError: If batch or image size differ from the first step's, dtype or device from the backbone's, or
+                `max_frames` is exceeded.
         """
         B, S, _, H, W = frames.shape
         if S < 1:
@@ -92,6 +93,11 @@ class CompiledSession:
             raise ValueError(
                 f"a session keeps batch, height and width of its first step {expected}, got {(B, H, W)}; "
                 "open another session"
+            )
+        if (frames.dtype, frames.device) != (self._images.dtype, self._images.device):
+            raise ValueError(
+                f"frames must be {self._images.dtype} on {self._images.device} as the backbone is, "
+                f"got {frames.dtype} on {frames.device}"
             )
         last = int(self.frame_indices.max()) + S
         if self.window is None and self.max_frames is not None and last > self.max_frames:
@@ -126,6 +132,7 @@ class CompiledSession:
         mode = self.mode or ("reduce-overhead" if device.type == "cuda" and self.backend == "inductor" else None)
         self._compiled = torch.compile(step, fullgraph=True, dynamic=False, backend=self.backend, mode=mode)
         self._no_reset = torch.zeros(batch_size, dtype=torch.bool, device=device)
+        self._images = step.blank_images()  # one place and stride for the input, however many frames come at once
         self._fix_addresses(step)
         self.static, self.frame_indices = step, torch.zeros(batch_size, dtype=torch.int64)
         return step
@@ -137,7 +144,7 @@ class CompiledSession:
     def _fix_addresses(self, step: StaticStep) -> None:
         """Tell the compiler that the state stays where it is, so that a CUDA graph may change it in place."""
         keys, values = step.cache()
-        for buffer in (step.frame, *keys, *values):
+        for buffer in (step.frame, *keys, *values, self._images, self._no_reset):
             torch._dynamo.mark_static_address(buffer)
 
     def _next(self, step: StaticStep, images: Tensor) -> Features:
@@ -147,10 +154,11 @@ class CompiledSession:
             self._fix_addresses(step)
         # A stream's own frame fills the last slot before it attends, so frame W needs no mask.
         masked = self.window is None or int(self.frame_indices.min()) < self.window
+        self._images.copy_(images)
         torch.compiler.cudagraph_mark_step_begin()
         # The sizes of all sessions of a process count against one limit, and every one of them is wanted.
         with torch._dynamo.config.patch(recompile_limit=MANY, accumulated_recompile_limit=MANY):
-            features = self._compiled(images, self._no_reset, masked)
+            features = self._compiled(self._images, self._no_reset, masked)
         self.frame_indices += 1
         return {name: value.clone() for name, value in features.items()}
 
@@ -168,7 +176,7 @@ class CompiledSession:
         if bad := [row for row in chosen.tolist() if not 0 <= row < len(self.frame_indices)]:
             raise ValueError(f"cannot reset rows {bad}; the session has streams 0 to {len(self.frame_indices) - 1}")
         self.frame_indices[chosen] = 0
-        self.static.frame.copy_(self.frame_indices)
+        self.static.restart(chosen.to(self.static.frame.device))
 
     @property
     def num_bytes(self) -> int:

@@ -130,8 +130,8 @@ class RingStep(FrameStep):
 class StaticStep(RingStep):
     """The step with its state: caches and frame counts are buffers that `forward` changes in place.
 
-    Keep frames that are not finite out: a NaN they leave in a slot outlives a reset until the slot is
-    written again, since a mask multiplies by zero.
+    Keep frames that are not finite out: a NaN they leave in a slot outlives the reset flag until the
+    slot is written again, since a mask multiplies by zero. `restart` wipes it.
 
     Args:
         backbone: See `FrameStep`.
@@ -181,6 +181,14 @@ class StaticStep(RingStep):
         features = self.ring_features(images, frame, keys, values, Tensor.index_copy_, masked)
         self.frame.copy_(frame + 1)
         return features
+
+    @torch.no_grad()
+    def restart(self, rows: Int[Tensor, " R"]) -> None:
+        """Start these streams anew between two steps; unlike the flag of `forward` this also wipes their slots."""
+        self.frame[rows] = 0
+        keys, values = self.cache()
+        for buffer in (*keys, *values):
+            rearrange(buffer, "(b c) p heads d -> b c p heads d", b=self.options.batch_size)[rows] = 0
 
     @torch.no_grad()
     def grow(self, num_slots: int) -> None:

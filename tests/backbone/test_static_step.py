@@ -60,6 +60,23 @@ def test_reset_flags_start_each_stream_anew(build):
     assert step.frame.tolist() == session.frame_indices.tolist() == [2, 7]
 
 
+def test_restart_wipes_what_a_broken_frame_left(build):
+    model, images = build(), clip(4)
+    step = StaticStep(model, StepOptions(window=3, image_size=SIZE, batch_size=2))
+    other = model.stream(window=3)
+    broken = images[:, 0].clone()
+    broken[1] = float("nan")
+    for frame in (images[:, 0], broken):
+        step(frame, NO_RESET)
+        other.step(images[:1, :1])
+    step.restart(torch.tensor([1]))
+    fresh = model.stream(window=3)
+    for frame in images[:, 1:].unbind(1):
+        result = step(frame, NO_RESET)["last"]
+        torch.testing.assert_close(result[:1], other.step(frame[:1, None]).last[:, 0], **FLOAT32)
+        torch.testing.assert_close(result[1:], fresh.step(frame[1:, None]).last[:, 0], **FLOAT32)
+
+
 def test_state_stays_where_it_is(build):
     model, images = build(), clip(9)
     step = StaticStep(model, StepOptions(window=3, image_size=SIZE, batch_size=2))
