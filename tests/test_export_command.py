@@ -62,6 +62,7 @@ def test_onnx(checkpoint, tmp_path, capsys):
         (["step.pt2", "--size", "8", "8", "--cache", "growing"], "--cache growing is for --format onnx"),
         (["step.pt2", *SMALL, "--window", "2", "--sink", "3"], "sink must be between 0 and the window (2), got 3"),
         (["step.onnx", *SMALL, "--window", "2", "--dtype", "bfloat16"], "needs float32 or float16"),
+        (["step.onnx", *SMALL, "--window", "2", "--cache_dtype", "bfloat16"], "got torch.bfloat16"),
         (["step.pt2", *SMALL, "--window", "2", "--variant", "vit_giant"], "unknown backbone variant 'vit_giant'"),
         (["step.pt2", *SMALL, "--window", "2", "--size", "8", "9"], "multiples of the patch size 8"),
         ([".", *SMALL, "--window", "2", "--format", "pt2"], ". is a folder; OUT is a file"),

@@ -47,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--layers", type=int, nargs="*", default=[], help="blocks whose patch features are returned as well")
     add("--camera_token", action="store_true", help="add the camera token")
     add("--aspect_ratio", type=float, nargs="+", help="height over width of each stream, told to the camera token")
-    add("--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="of weights and cache")
+    add("--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="of the weights")
+    add("--cache_dtype", choices=["float32", "float16", "bfloat16"], help="of cache and attention; default --dtype")
     add("--device", default="cpu", help="where a .pt2 is to run, e.g. cuda; default cpu")
     add("--normalized", action="store_true", help="take frames that are normalised; default: uint8 as from a camera")
     add("--cache", choices=["ring", "growing"], default="ring", help="kind of ONNX cache; default ring")
@@ -87,6 +88,7 @@ def run(arguments: list[str]) -> None:
         layers=tuple(options.layers),
         camera_token=options.camera_token,
         aspect_ratio=None if options.aspect_ratio is None else tuple(options.aspect_ratio),
+        cache_dtype=None if options.cache_dtype is None else getattr(torch, options.cache_dtype),
         normalize=not options.normalized,
     )
     backbone = OmniStream(options.variant, rope_layout=options.rope_layout, checkpoint=options.checkpoint)
