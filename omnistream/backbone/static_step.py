@@ -33,7 +33,8 @@ class RingContext:
         values: As `keys`.
         frame: Index of the new frame in each stream [B].
         sink: First frames never forgotten.
-        mask: True for the tokens of a stream that hold frames [B, 1, 1, slots * P]; None when all do.
+        mask: Zero for the tokens of a stream that hold frames, else minus infinity [B, 1, 1, slots * P]; None when all
+            hold frames.
         write: `Tensor.index_copy_` to change the cache, `Tensor.index_copy` to make a new one.
     """
 
@@ -121,7 +122,11 @@ class RingStep(FrameStep):
         masked: bool,
     ) -> Features:
         """Features of the frames with the indices `frame` [B]; `keys`, `values` come to hold what `write` returns."""
-        mask = (self.slot_of_token <= frame[:, None])[:, None, None] if masked else None
+        mask = None
+        if masked:
+            # Added to the scores; a boolean mask becomes a guard against rows without any token in ONNX.
+            hidden = torch.where(self.slot_of_token <= frame[:, None], 0.0, -torch.inf)
+            mask = hidden.to(self.cache_dtype)[:, None, None]
         sink = min(self.options.sink, self.num_slots - 1)  # until the last slots are there no frame is forgotten anyway
         context = RingContext(keys, values, frame, sink, mask, write)
         return self.features(images, frame, context)
