@@ -82,7 +82,8 @@ class FrameStep(nn.Module):
         num_prefix = 1 + int(options.camera_token) + NUM_REGISTERS
         self.tokens_per_frame = num_prefix + h * w
         reference = backbone.cls_token
-        self.rope = RopeLookup(h, w, num_prefix, backbone.arch.head_dim, backbone.rope_layout, reference.device)
+        latest = options.window if backbone.time_mode == "official" else None
+        self.rope = RopeLookup(h, w, num_prefix, backbone.arch.head_dim, backbone.rope_layout, reference.device, latest)
         ratio = None if options.aspect_ratio is None else reference.new_tensor([options.aspect_ratio])
         self.register_buffer("aspect_ratio", ratio, persistent=False)
 
@@ -102,7 +103,7 @@ class FrameStep(nn.Module):
             layers=self.options.layers,
             camera_token=self.options.camera_token,
             aspect_ratio=self.aspect_ratio,
-            tables=self.rope(frame),
+            grid_tables=self.rope,
         )
         named = {"last": out.last, "cls": out.cls, "registers": out.registers}
         if out.camera is not None:

@@ -15,7 +15,7 @@ from omnistream.backbone.attention import ClipContext, Context
 from omnistream.backbone.clip_attention import AttentionChoice, check_attention
 from omnistream.backbone.hub import HubMixin
 from omnistream.backbone.layers import NORM_EPS, Block, LayerScale
-from omnistream.backbone.rope import GridTables, RopeLayout, check_layout, draw_scale, rope_tables
+from omnistream.backbone.rope import PositionTables, RopeLayout, check_layout, draw_scale, rope_tables
 from omnistream.backbone.time_mode import TimeMode, check_time_mode, clip_times
 from omnistream.backbone.variants import get_variant
 
@@ -220,7 +220,7 @@ class OmniStream(HubMixin):
         aspect_ratio: Float[Tensor, "B ..."] | None = None,
         rope_scales: tuple[float, float] = (1.0, 1.0),
         times: Float[Tensor, "*rows T"] | None = None,
-        grid_tables: GridTables | None = None,
+        grid_tables: PositionTables | None = None,
     ) -> BackboneOutput:
         """Features of frames at given positions in their stream; the shared path of clips and streams.
 

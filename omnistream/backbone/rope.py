@@ -14,7 +14,7 @@ millions; cos, sin and the rotation are float32.
 """
 
 import math
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -77,6 +77,15 @@ def element_angles(
     if layout != "spatial":
         turns[..., 3::4] = time_turns(t.double(), head_dim)
     return 2 * math.pi * (turns - turns.round())
+
+
+@runtime_checkable
+class PositionTables(Protocol):
+    """Gives cosines and sines of all tokens of frames."""
+
+    def at(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Tables [*rows, T, P, d] of frames [*rows, T]; see `GridTables.at`."""
+        ...
 
 
 class GridTables:

@@ -26,6 +26,7 @@ class RopeLookup(nn.Module):
         head_dim: Width d of a head.
         layout: See `omnistream.backbone.rope`.
         device: Device of the tables.
+        latest: Time at which every later frame stands, in frames; None for its own (see `time_mode`).
     """
 
     space: Tensor
@@ -42,8 +43,10 @@ class RopeLookup(nn.Module):
         head_dim: int,
         layout: RopeLayout,
         device: torch.device | None = None,
+        latest: int | None = None,
     ) -> None:
         super().__init__()
+        self.latest = latest
         y, x = torch.meshgrid(patch_coordinates(height), patch_coordinates(width), indexing="ij")
         # An element is turned by time or by space, never by both, so the two tables may be added.
         space = element_angles(torch.zeros_like(y), y, x, head_dim, layout).flatten(0, 1)
@@ -59,6 +62,10 @@ class RopeLookup(nn.Module):
         }
         for name, table in tables.items():
             self.register_buffer(name, table.to(device), persistent=False)
+
+    def at(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """See `PositionTables.at`; the frames are those of as many streams."""
+        return self(frames if self.latest is None else frames.clamp(max=self.latest))
 
     def forward(self, frame: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B P d"], Float[Tensor, "B P d"]]:
         """Cosines and sines, float32, of the frames with these indices in their streams."""

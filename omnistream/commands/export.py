@@ -12,13 +12,13 @@ Write the streaming step, one frame in and features out, as a file that runs wit
 pt2   for torch.export.load: the state is inside, a flag per stream starts it anew (examples/run_pt2.py).
 onnx  for ONNX Runtime and TensorRT: the cache goes in and comes out (examples/run_onnx.py); needs the extra `onnx`.
 
-CHECKPOINT is a weights file in a known layout (see README). A .pt2 can run code when it is loaded: load only files
-from people you trust.
+CHECKPOINT is a weights file or folder in a known layout, or a hub id, as for OmniStream.from_pretrained. A .pt2 can run
+code when it is loaded: load only files from people you trust.
 """
 _EXAMPLES = """\
 examples:
-  omnistream export weights.safetensors step.pt2 --variant vit_large --window 16 --size 512 512
-  omnistream export weights.safetensors step.onnx --format onnx --variant vit_small --window 8 --size 256 256
+  omnistream export weights.safetensors step.pt2 --window 16 --size 512 512
+  omnistream export weights.safetensors step.onnx --format onnx --window 8 --size 256 256
 """
 
 
@@ -35,11 +35,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("checkpoint", metavar="CHECKPOINT", type=Path)
+    add("checkpoint", metavar="CHECKPOINT")
     add("out", metavar="OUT", type=Path)
     add("--format", choices=["pt2", "onnx"], help="default: from the ending of OUT")
-    add("--variant", default="vit_large", help="size of the backbone, see `omnistream models`; default vit_large")
-    add("--rope_layout", choices=["rotation", "official", "spatial"], default="rotation", help="default rotation")
+    add("--variant", help="size of the backbone, see `omnistream models`; default: found out from the weights")
+    add("--rope_layout", choices=["rotation", "official", "spatial"], help="default: as from_pretrained chooses")
+    add("--time_mode", choices=["absolute", "official"], help="default: as from_pretrained chooses")
     add("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), required=True, help="of the frames in pixels")
     add("--window", type=int, help="remembered frames; needed unless --cache growing")
     add("--sink", type=int, default=1, help="first frames never forgotten; default 1")
@@ -91,12 +92,14 @@ def run(arguments: list[str]) -> None:
         cache_dtype=None if options.cache_dtype is None else getattr(torch, options.cache_dtype),
         normalize=not options.normalized,
     )
-    backbone = OmniStream(options.variant, rope_layout=options.rope_layout, checkpoint=options.checkpoint)
+    named = ("variant", "rope_layout", "time_mode")
+    chosen = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
+    backbone = OmniStream.from_pretrained(options.checkpoint, **chosen)
     backbone = backbone.to(options.device, getattr(torch, options.dtype))
     if kind == "pt2":
         path = export_step(backbone, options.out, fixed)
     else:
         path = export_onnx(backbone, options.out, fixed, options.cache)
     frames = f"{options.size[0]} x {options.size[1]}, {'normalised' if options.normalized else 'uint8'}"
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): {options.variant}, frames {frames}")
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): {backbone.variant}, frames {frames}")
     print(f"run it with: python examples/run_{kind}.py {path}")

@@ -110,6 +110,16 @@ def test_distant_frames_keep_their_positions(build):
         torch.testing.assert_close(step(frame, NO_RESET), unmasked, **FLOAT32)
 
 
+def test_the_releases_time_mode(build):
+    model, images = build(time_mode="official"), clip(9)
+    session, step = model.stream(window=3), StaticStep(model, StepOptions(window=3, image_size=SIZE, batch_size=2))
+    absolute = build().stream(window=3)
+    for frame in images.unbind(1):
+        expected, other = session.step(frame[:, None]), absolute.step(frame[:, None])
+        torch.testing.assert_close(step(frame, NO_RESET), tensors(expected), **FLOAT32)
+    assert (expected.last - other.last).abs().max() > 1e-2
+
+
 def test_frames_of_a_camera_are_normalised_inside(build):
     model = build()
     images = torch.randint(0, 256, (2, 3, *SIZE), dtype=torch.uint8)
