@@ -1,5 +1,6 @@
 """The streaming ViT: model, rotary positions, frame-causal attention, caches, sessions and weight conversion."""
 
+from omnistream.backbone.heads import StreamHead
 from omnistream.backbone.model import BackboneOutput, OmniStream, create_model
 from omnistream.backbone.rope import RopeLayout
 from omnistream.backbone.stream import StreamSession
@@ -10,6 +11,7 @@ __all__ = [
     "BackboneOutput",
     "OmniStream",
     "RopeLayout",
+    "StreamHead",
     "StreamSession",
     "Variant",
     "create_model",
