@@ -42,6 +42,9 @@ COMMANDS = {
     "validate": _lightning("evaluate on the validation split"),
     "test": _lightning("evaluate on the test split"),
     "predict": _lightning("write predictions"),
+    "stream": Command(
+        "send a video, camera or folder through a backbone, frame by frame", "omnistream.commands.stream", "run"
+    ),
     "configs": Command("list the packaged configurations", "omnistream.commands.catalogue", "configs"),
     "models": Command("list the backbone variants and public weights", "omnistream.commands.catalogue", "models"),
     "convert": Command(
