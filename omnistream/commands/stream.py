@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Send a stream through the backbone frame by frame and write what it sees to a folder. Everything goes to disk as it
-comes; with --window memory stays the same however long the stream is.
+comes, and memory stays the same however long the stream is (unless --window all).
 
 SOURCE is a video file, a folder of pictures (or a pattern: 'folder/*.color.png'), the number of a camera, or an address
 (rtsp://, http://, ...). Broken frames are told, counted and left out. Ctrl-C ends the stream and completes the files.
@@ -32,11 +32,13 @@ written to the folder:
   summary.json       frames, problems, speed, memory, options
 
 examples:
-  omnistream stream clip.mp4 --checkpoint runs/quickstart/version_0/checkpoints/last.ckpt --out seen --window 16
-  omnistream stream rtsp://camera/live --checkpoint my_backbone --out seen --window 64 --fps 5 --features cls
+  omnistream stream clip.mp4 --checkpoint runs/quickstart/version_0/checkpoints/last.ckpt --out seen
+  omnistream stream rtsp://camera/live --checkpoint my_backbone --out seen --window 256 --fps 5 --features cls
   omnistream stream 0 --random --variant vit_tiny --out tried --max-frames 100
 """
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8"}
+_UNSET = "unset"
+_USUAL_WINDOW = 64
 _FLOATS = ("fp32", "bf16", "fp16")
 
 
@@ -61,7 +63,7 @@ def run(arguments: list[str]) -> None:
 
     model = _model(given)
     outputs = _output_options(given, model)
-    options = _stream_options(given, outputs)
+    options = _stream_options(given, model, outputs)
     device = _place(model, given)
     heads = {"geometry": GeometryStream(model.geometry, given.cameras)} if model.geometry and outputs.heads else None
     problems = Problems(_tell)
@@ -77,7 +79,7 @@ def run(arguments: list[str]) -> None:
         result = run_stream(model.backbone, source, start, options, problems, heads)
     finally:
         source.close()
-    chosen = {name: value for name, value in vars(given).items() if name != "overwrite"}
+    chosen = vars(given) | {"source": source.name, "window": options.window, "heads": outputs.heads}
     write_summary(folder, result, writers, problems, model=model.origin, device=device, options=chosen)
     skipped = f", {problems.skipped} broken ones left out" if problems.skipped else ""
     rate = result.frames / max(result.seconds, 1e-9)
@@ -169,15 +171,21 @@ def _depth_range(text: str) -> "DepthRange":
     return low, high
 
 
-def _stream_options(given: argparse.Namespace, outputs: "OutputOptions") -> "StreamOptions":
+def _window(text: str) -> int | None:
+    return None if text == "all" else int(text)
+
+
+def _stream_options(given: argparse.Namespace, model: "StreamModel", outputs: "OutputOptions") -> "StreamOptions":
     import torch
 
     from omnistream.streaming.features import layers_of
     from omnistream.streaming.frame_size import FrameSize
     from omnistream.streaming.runner import StreamOptions
 
+    own = model.backbone.window
+    window = given.window if given.window != _UNSET else _USUAL_WINDOW if own is None else own
     return StreamOptions(
-        window=given.window,
+        window=window,
         sink=given.sink,
         cache_dtype=None if given.cache_dtype is None else getattr(torch, _DTYPES[given.cache_dtype]),
         size=FrameSize.parse(given.size),
@@ -220,7 +228,13 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_stream_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--window", type=int, metavar="W", help="frames remembered; default all: memory then grows")
+    group.add_argument(
+        "--window",
+        type=_window,
+        metavar="W",
+        default=_UNSET,
+        help="frames remembered, or all: memory then grows (default: the checkpoint's, else 64)",
+    )
     group.add_argument("--sink", type=int, default=1, metavar="N", help="first frames never forgotten (1)")
     group.add_argument("--cache-dtype", choices=tuple(_DTYPES), help="of the memory of past frames; default --dtype")
     group.add_argument(

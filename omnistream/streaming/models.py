@@ -4,7 +4,7 @@ A training checkpoint holds tensors only; what they belong to is said by the `co
 read as plain data: classes named in it are compared with the two that are built here, never imported.
 """
 
-import logging
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from omnistream.backbone import OmniStream, create_model
 from omnistream.errors import UsageError, one_line
 from omnistream.tasks.geometry import GeometryModule
-
-logger = logging.getLogger(__name__)
 
 _LOADED_OTHERWISE = frozenset({"checkpoint", "pretrained", "activation_checkpointing"})
 _FOR_TRAINING = frozenset({"backbone", "optimizer", "photometric", "activation_checkpointing"})
@@ -77,10 +75,8 @@ def _training_state(path: Path) -> dict[str, Tensor] | None:
     """Weights of a Lightning checkpoint; None if it is of another kind."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        raise ValueError(
-            f"{path} cannot be loaded without running code, or is damaged ({one_line(error, 200)})"
-        ) from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is damaged, or could run code when loaded; not loaded") from error
     is_lightning = isinstance(content, dict) and "pytorch-lightning_version" in content
     return content["state_dict"] if is_lightning else None
 

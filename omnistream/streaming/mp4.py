@@ -26,7 +26,7 @@ class Mp4File:
 
     def __init__(self, path: Path, fps: float, codecs: tuple[str, ...] = CODECS) -> None:
         self.path, self.codec = path, _first_available(codecs)
-        self.rate = Fraction(fps).limit_denominator(1001)  # 30000/1001 comes out as it is
+        self.rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))  # 30000/1001 comes out as it is
         self.num_frames = 0
         self._container = av.open(str(path), "w", format="mp4")
         self._stream: VideoStream | None = None

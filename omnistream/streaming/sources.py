@@ -88,6 +88,11 @@ class Subsampler:
         return source if self.fps is None else min(self.fps, source)
 
 
+def public_name(text: str) -> str:
+    """What may be shown and stored of a source: an address without user name and password."""
+    return re.sub(r"://[^/@\s]*@", "://", text)
+
+
 def natural_key(text: str) -> list[tuple[bool, int, str]]:
     """Sort key that puts `frame2` before `frame10`."""
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", text)]
@@ -163,7 +168,9 @@ def open_source(
         return VideoSource(device, problems, fps=fps, container_format=container_format, live=True)
     if scheme := re.match(r"([a-zA-Z][\w+.-]*)://", text):
         if scheme[1].lower() not in ADDRESSES:
-            raise UsageError(f"cannot stream from {text}: the address starts with one of {', '.join(ADDRESSES)}")
+            raise UsageError(
+                f"cannot stream from {public_name(text)}: the address starts with one of {', '.join(ADDRESSES)}"
+            )
         return VideoSource(text, problems, fps=fps, timeout=timeout, live=not scheme[1].lower().startswith("http"))
     path = Path(text)
     if path.is_dir() or re.search(r"[*?\[]", path.name):

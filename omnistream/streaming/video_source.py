@@ -15,10 +15,13 @@ from torch import Tensor
 from omnistream.data.media import VideoReadError
 from omnistream.data.media.video_probe import MAX_FRAME_PIXELS, video_stream
 from omnistream.streaming.problems import Problems
-from omnistream.streaming.sources import Frame, Subsampler
+from omnistream.streaming.sources import Frame, Subsampler, public_name
 
 USUAL_FPS = 30.0
 """For sources that state no rate."""
+
+HIGHEST_FPS = 1000
+"""Streams without a rate are guessed to have that of their clock, such as 90,000."""
 
 MAX_BROKEN_IN_A_ROW = 1000
 """A live source that gives nothing else is left."""
@@ -56,22 +59,22 @@ class VideoSource:
         timeout: float | None = None,
         live: bool = False,
     ) -> None:
-        self.name, self.problems, self.live, self.sampler = address, problems, live, Subsampler(fps)
+        self.name, self.problems, self.live, self.sampler = public_name(address), problems, live, Subsampler(fps)
         options = {"rtsp_transport": "tcp"} if address.lower().startswith("rtsp") else {}
         try:
             self._container: InputContainer = av.open(
                 address, format=container_format, options=options, timeout=timeout
             )
         except (av.FFmpegError, ValueError) as error:
-            raise VideoReadError(address, f"cannot be opened as a video ({_reason(error)})") from error
+            raise VideoReadError(self.name, f"cannot be opened as a video ({_reason(error)})") from error
         try:
-            self._stream, _ = video_stream(address, self._container)
+            self._stream, _ = video_stream(self.name, self._container)
         except VideoReadError:
             self.close()
             raise
         self._stream.codec_context.thread_count = 1  # more threads can hang beside torch's
         rate: Fraction | None = self._stream.average_rate or self._stream.guessed_rate
-        self.source_fps = float(rate) if rate else USUAL_FPS
+        self.source_fps = float(rate) if rate and rate <= HIGHEST_FPS else USUAL_FPS
         self.fps = self.sampler.rate(self.source_fps)
         announced = 0 if live else self._stream.frames
         self.total: int | None = round(announced * self.fps / self.source_fps) if announced else None
@@ -87,8 +90,15 @@ class VideoSource:
             time = self._time(frame)
             if frame.is_corrupt:
                 self.problems.skip(f"{self.name}: frame {index} is damaged")
-            elif self.sampler.take(time):
-                yield Frame(index, time, self._picture(frame))
+                continue
+            if not self.sampler.take(time):
+                continue
+            try:
+                picture = self._picture(frame)
+            except av.FFmpegError as error:
+                self.problems.skip(f"{self.name}: frame {index} has no RGB picture ({_reason(error)})")
+                continue
+            yield Frame(index, time, picture)
 
     def close(self) -> None:
         """Close the file or connection."""
