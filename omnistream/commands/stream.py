@@ -37,7 +37,6 @@ examples:
   omnistream stream 0 --random --variant vit_tiny --out tried --max-frames 100
 """
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8"}
-_UNSET = "unset"
 _USUAL_WINDOW = 64
 _FLOATS = ("fp32", "bf16", "fp16")
 
@@ -171,7 +170,12 @@ def _depth_range(text: str) -> "DepthRange":
     return low, high
 
 
-def _window(text: str) -> int | None:
+def _window(text: str | None, own: int | None) -> int | None:
+    """Remembered frames; None for all."""
+    if text is None:
+        return _USUAL_WINDOW if own is None else own
+    if text != "all" and not text.isdigit():
+        raise UsageError(f"window is a number of frames or all, got {text!r}")
     return None if text == "all" else int(text)
 
 
@@ -182,10 +186,8 @@ def _stream_options(given: argparse.Namespace, model: "StreamModel", outputs: "O
     from omnistream.streaming.frame_size import FrameSize
     from omnistream.streaming.runner import StreamOptions
 
-    own = model.backbone.window
-    window = given.window if given.window != _UNSET else _USUAL_WINDOW if own is None else own
     return StreamOptions(
-        window=window,
+        window=_window(given.window, model.backbone.window),
         sink=given.sink,
         cache_dtype=None if given.cache_dtype is None else getattr(torch, _DTYPES[given.cache_dtype]),
         size=FrameSize.parse(given.size),
@@ -229,11 +231,7 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
 
 def _add_stream_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--window",
-        type=_window,
-        metavar="W",
-        default=_UNSET,
-        help="frames remembered, or all: memory then grows (default: the checkpoint's, else 64)",
+        "--window", metavar="W", help="frames remembered, or all: memory then grows (the checkpoint's own, else 64)"
     )
     group.add_argument("--sink", type=int, default=1, metavar="N", help="first frames never forgotten (1)")
     group.add_argument("--cache-dtype", choices=tuple(_DTYPES), help="of the memory of past frames; default --dtype")
