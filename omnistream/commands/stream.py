@@ -161,8 +161,9 @@ def _output_options(given: argparse.Namespace, model: "StreamModel") -> "OutputO
 
 
 def _depth_range(text: str) -> "DepthRange":
-    if text == "first" or text == "running":
-        return text
+    named: dict[str, DepthRange] = {"first": "first", "running": "running"}
+    if text in named:
+        return named[text]
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError:

@@ -72,7 +72,7 @@ class SafetensorsTarget:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir()
+        path.mkdir(exist_ok=True)
 
     def add(self, first: int, arrays: dict[str, Tensor]) -> None:
         """Write one shard; it appears only when it is complete."""

@@ -88,6 +88,17 @@ def test_a_folder_with_a_broken_picture_and_a_change_of_size(tmp_path, capsys):
     assert summary(out)["frames"] == 1
 
 
+def test_a_second_run_replaces_the_files_of_the_first(trained, make_video, tmp_path):
+    video, out = make_video("clip.mp4", 5), tmp_path / "out"
+    given = ["--out", out, "--size", 32, "--features", "cls", "--features-format", "safetensors", "--overwrite"]
+    stream(video, "--checkpoint", trained, *given)
+    (out / "mine.txt").write_text("kept")
+    (out / "features" / "features-00000099.safetensors").touch()
+    stream(video, *RANDOM, *given, "--max-frames", 2)
+    assert {path.name for path in out.iterdir()} == {"features_pca.mp4", "features", "summary.json", "mine.txt"}
+    assert [path.name for path in (out / "features").iterdir()] == ["features-00000000.safetensors"]
+
+
 def test_mistakes_are_one_line(trained, make_video, tmp_path, capsys):
     video, out = make_video("clip.mp4", 2), tmp_path / "out"
     (tmp_path / "broken.mp4").write_bytes(b"broken" * 100)
