@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import decoded, picture, write_video
 from PIL import Image
+from stream_clips import decoded, picture, write_video
 
 from omnistream.data.media import VideoReadError
 from omnistream.data.quarantine import NothingUsableError

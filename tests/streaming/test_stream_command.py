@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import decoded, picture
 from PIL import Image
+from stream_clips import decoded, picture
 
 from omnistream.cli import main
 from omnistream.streaming.models import load_model

@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import decoded
 from safetensors.torch import load_file
+from stream_clips import decoded
 
 from omnistream.backbone import BackboneOutput
 from omnistream.cameras import make_pose, matrix_from_quaternion
