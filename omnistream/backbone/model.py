@@ -305,7 +305,7 @@ class OmniStream(HubMixin):
         if camera_token:
             camera = self.camera_token[0, later].expand(B, -1, -1, -1)
             if aspect_ratio is not None:
-                camera = camera + self.aspect_embed(aspect_ratio.log()[:, None])[:, None, None]
+                camera = camera + self.aspect_embed(aspect_ratio.log()[:, None].to(camera.dtype))[:, None, None]
             special.append(camera)
         elif aspect_ratio is not None:
             raise ValueError("aspect_ratio is told to the camera token: pass camera_token=True with it")
