@@ -169,7 +169,7 @@ def _load(module: nn.Module, state: dict[str, Tensor], prefix: str, path: Path) 
 
 
 def _from_weights(path: Path, variant: str | None) -> StreamModel:
-    if variant is None:
-        raise UsageError(f"{path}: weights do not tell their size; give it with --variant")
-    backbone = create_model(variant, checkpoint=path)
+    backbone = (
+        OmniStream.from_pretrained(path) if variant is None else OmniStream.from_pretrained(path, variant=variant)
+    )
     return StreamModel(backbone.eval(), None, f"{path} ({backbone.variant})")

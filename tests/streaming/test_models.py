@@ -114,8 +114,10 @@ def test_a_checkpoint_that_could_run_code_is_refused(tmp_path, capsys):
 def test_plain_weights(tmp_path):
     backbone = create_model("vit_nano")
     torch.save(backbone.state_dict(), tmp_path / "weights.pth")
-    found = load_model(tmp_path / "weights.pth", variant="vit_nano")
+    found = load_model(tmp_path / "weights.pth")
     assert torch.equal(found.backbone.cls_token, backbone.cls_token)
     assert found.geometry is None
+    backbone.save_pretrained(tmp_path / "saved")
+    assert torch.equal(load_model(tmp_path / "saved").backbone.cls_token, backbone.cls_token)
     with pytest.raises(UsageError, match="belongs to a training checkpoint"):
         load_model(tmp_path / "weights.pth", variant="vit_nano", config="config.yaml")

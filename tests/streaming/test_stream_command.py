@@ -128,11 +128,11 @@ def test_a_source_without_a_whole_frame(tmp_path, capsys):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
-def test_half_precision_is_close(trained, make_video, tmp_path, dtype):
+@pytest.mark.parametrize(("dtype", "cache"), [("bf16", "bf16"), ("fp16", "fp32"), ("fp32", "int8")])
+def test_fewer_bits_are_close(trained, make_video, tmp_path, dtype, cache):
     video, base = make_video("clip.mp4", 4), ["--checkpoint", trained, "--size", "32", "--features", "cls"]
     stream(video, "--out", tmp_path / "a", *base)
-    stream(video, "--out", tmp_path / "b", *base, "--dtype", dtype, "--cache-dtype", dtype)
+    stream(video, "--out", tmp_path / "b", *base, "--dtype", dtype, "--cache-dtype", cache)
     a, b = (np.load(tmp_path / name / "features.npz")["cls_00000000"] for name in "ab")
     # bfloat16 has three digits; features have a standard deviation of 1 and pass four blocks.
     assert np.abs(a - b).max() < 0.1
