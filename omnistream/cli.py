@@ -43,6 +43,9 @@ COMMANDS = {
     "test": _lightning("evaluate on the test split"),
     "predict": _lightning("write predictions"),
     "export": Command("write the streaming step as .pt2 or ONNX", "omnistream.commands.export", "run"),
+    "stream": Command(
+        "send a video, camera or folder through a backbone, frame by frame", "omnistream.commands.stream", "run"
+    ),
     "configs": Command("list the packaged configurations", "omnistream.commands.catalogue", "configs"),
     "models": Command("list the backbone variants and public weights", "omnistream.commands.catalogue", "models"),
     "convert": Command(

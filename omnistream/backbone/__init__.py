@@ -2,6 +2,7 @@
 
 from omnistream.backbone.compiled import CompiledSession
 from omnistream.backbone.frame_step import StepOptions
+from omnistream.backbone.heads import StreamHead
 from omnistream.backbone.model import BackboneOutput, OmniStream, create_model
 from omnistream.backbone.rope import RopeLayout
 from omnistream.backbone.static_step import StaticStep
@@ -16,6 +17,7 @@ __all__ = [
     "RopeLayout",
     "StaticStep",
     "StepOptions",
+    "StreamHead",
     "StreamSession",
     "Variant",
     "create_model",

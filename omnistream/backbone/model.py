@@ -1,9 +1,9 @@
 """The streaming visual backbone: a DINOv3 ViT with frame-causal attention and 3D-RoPE (paper Sec. 3.2)."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from einops import rearrange
@@ -35,6 +35,7 @@ class BackboneOutput:
         cls: One summary per frame after the final norm, [B, T, D].
         registers: The four register tokens after the final norm, [B, T, 4, D].
         camera: The camera token after the final norm, [B, T, D]; None if it was not asked for.
+        heads: Results of the heads attached to a stream, by name; empty otherwise.
     """
 
     patches: dict[int, Tensor]
@@ -42,6 +43,7 @@ class BackboneOutput:
     cls: Tensor
     registers: Tensor
     camera: Tensor | None
+    heads: dict[str, Any] = field(default_factory=dict)
 
 
 class OmniStream(HubMixin):
@@ -303,7 +305,7 @@ class OmniStream(HubMixin):
         if camera_token:
             camera = self.camera_token[0, later].expand(B, -1, -1, -1)
             if aspect_ratio is not None:
-                camera = camera + self.aspect_embed(aspect_ratio.log().view(B, -1, 1, 1))
+                camera = camera + self.aspect_embed(aspect_ratio.log().view(B, -1, 1, 1).to(camera.dtype))
             special.append(camera)
         elif aspect_ratio is not None:
             raise ValueError("aspect_ratio is told to the camera token: pass camera_token=True with it")

@@ -1,6 +1,6 @@
 """A streaming session: frames in, features out, with the past kept in a preallocated cache."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from omnistream.backbone.heads import StreamHead, read_heads, requested_layers
 from omnistream.backbone.kv_cache import CacheContext, KVCache, cache_dtype_of
 from omnistream.backbone.model import BackboneOutput, OmniStream
 from omnistream.backbone.rope import GridTables
@@ -50,6 +51,9 @@ class StreamSession:
         layers: Blocks whose patch outputs are returned.
         camera_token: Add the camera token.
         aspect_ratio: Height over width per stream [B], told to the camera token.
+        heads: Read the features of each step; their results are in `BackboneOutput.heads` under the same names. The
+            layers and the camera token they need are added; without `aspect_ratio` a head that reads the camera token
+            is told that of the frames.
 
     Raises:
         ValueError: For a window that cannot hold its sink, an unknown time mode or cache dtype, or offloading a model
@@ -75,13 +79,18 @@ class StreamSession:
         layers: Sequence[int] = (),
         camera_token: bool = False,
         aspect_ratio: Float[Tensor, " B"] | None = None,
+        heads: Mapping[str, StreamHead] | None = None,
     ) -> None:
         self.backbone = backbone
         self.window = backbone.window if window == _FROM_BACKBONE else window
         self.sink = backbone.sink if sink == _FROM_BACKBONE else sink
         self.time_mode = backbone.time_mode if time_mode == _FROM_BACKBONE else time_mode
         self.cache_dtype, self.max_frames, self.offload = cache_dtype_of(cache_dtype), max_frames, offload
-        self.layers, self.camera_token, self.aspect_ratio = tuple(layers), camera_token, aspect_ratio
+        self.heads = dict(heads or {})
+        self._tell_aspect_ratio = any(head.camera_token for head in self.heads.values())
+        self.layers, self.aspect_ratio = tuple(layers), aspect_ratio
+        self.camera_token = camera_token or self._tell_aspect_ratio
+        self._encoded_layers = requested_layers(layers, self.heads)
         check_time_mode(self.time_mode)
         if offload and backbone.cls_token.device.type == "cpu":
             raise ValueError(
@@ -119,6 +128,7 @@ class StreamSession:
         with torch.inference_mode(False), torch.no_grad():
             self._check(frames)
             output = self._encode(frames)
+            read_heads(output, self.heads, self.layers, (frames.shape[-2], frames.shape[-1]))
             self.frame_indices += frames.shape[1]
             return output
 
@@ -154,6 +164,9 @@ class StreamSession:
     def _encode(self, frames: Tensor) -> BackboneOutput:
         assert self.cache is not None
         _, S, _, H, W = frames.shape
+        aspect = self.aspect_ratio
+        if aspect is None and self._tell_aspect_ratio:
+            aspect = torch.full((len(frames),), H / W, device=frames.device)
         backbone, starts = self.backbone, self.frame_indices
         if self._grid_tables is None:
             head_dim, layout = backbone.arch.head_dim, backbone.rope_layout
@@ -167,9 +180,9 @@ class StreamSession:
             frames.to(backbone.cls_token.dtype),
             indices,
             CacheContext(self.cache, self.frame_indices),
-            layers=self.layers,
+            layers=self._encoded_layers,
             camera_token=self.camera_token,
-            aspect_ratio=self.aspect_ratio,
+            aspect_ratio=aspect,
             times=stream_times(indices, self.window, self.time_mode),  # type: ignore[arg-type]
             grid_tables=self._grid_tables,
         )
@@ -261,4 +274,5 @@ class StreamSession:
             "layers": list(self.layers),
             "camera_token": self.camera_token,
             "aspect_ratio": None if self.aspect_ratio is None else self.aspect_ratio.tolist(),
+            "tell_aspect_ratio": self._tell_aspect_ratio,
         }

@@ -1,5 +1,7 @@
 """Picture of patch features: the first three principal components of a clip as colours."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from einops import rearrange
@@ -10,35 +12,51 @@ from omnistream.report.sheet import MUTED_COLOR, Sheet, fit, spread, text_width,
 from omnistream.tasks.pictures import FeaturesPicture
 
 
+@dataclass(frozen=True)
+class PcaColors:
+    """Three principal components as colours: a basis and a stretch, fitted once and good for any number of frames."""
+
+    mean: Float[Tensor, " D"]
+    basis: Float[Tensor, "D 3"]
+    low: Float[Tensor, " 3"]
+    high: Float[Tensor, " 3"]
+    share: float
+    """Share of the variance that the three components explain; 0 where the features are constant."""
+
+    @classmethod
+    def fit(cls, features: Float[Tensor, "T h w D"]) -> "PcaColors":
+        """First three components over all patches of all frames, each stretched from its 2-98 % range to [0, 1].
+
+        The sign of a component is chosen so that its largest coefficient is positive, which keeps colours stable
+        between calls.
+
+        Raises:
+            ValueError: If the features are not finite or have fewer than three channels.
+        """
+        if features.shape[-1] < 3:
+            raise ValueError(f"PCA picture: expected at least 3 channels, got {features.shape[-1]}")
+        if not features.isfinite().all():
+            raise ValueError("PCA picture: features contain NaN or infinity")
+        rows = rearrange(features.detach().double().cpu(), "t h w d -> (t h w) d")
+        mean = rows.mean(dim=0)
+        rows = rows - mean
+        variances, vectors = torch.linalg.eigh(rows.T @ rows)  # ascending
+        basis = vectors.flip(-1)[:, :3]
+        basis = basis * basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)).sign()
+        low, high = torch.quantile(_sampled(rows @ basis), torch.tensor([0.02, 0.98], dtype=torch.float64), dim=0)
+        total = variances.clamp_min(0).sum()
+        return cls(mean, basis, low, high, float(variances[-3:].sum() / total) if total > 0 else 0.0)
+
+    def colors(self, features: Float[Tensor, "T h w D"]) -> Float[Tensor, "T h w 3"]:
+        """Colours in [0, 1]; equal features have equal colours in every frame."""
+        scores = (features.detach().double().cpu() - self.mean) @ self.basis
+        return ((scores - self.low) / (self.high - self.low).clamp_min(1e-12)).clamp(0, 1).float()
+
+
 def pca_colors(features: Float[Tensor, "T h w D"]) -> tuple[Float[Tensor, "T h w 3"], float]:
-    """First three principal components over all patches of all frames, each stretched from its 2-98 % range to [0, 1].
-
-    The basis, the signs and the stretch are shared by the frames, so equal features have equal colours in every
-    frame. The sign of a component is chosen so that its largest coefficient is positive, which keeps colours stable
-    between calls.
-
-    Returns:
-        Colours, and the share of the variance that the three components explain (0 where the features are constant).
-
-    Raises:
-        ValueError: If the features are not finite or have fewer than three channels.
-    """
-    if features.shape[-1] < 3:
-        raise ValueError(f"PCA picture: expected at least 3 channels, got {features.shape[-1]}")
-    if not features.isfinite().all():
-        raise ValueError("PCA picture: features contain NaN or infinity")
-    rows = rearrange(features.detach().double().cpu(), "t h w d -> (t h w) d")
-    rows = rows - rows.mean(dim=0)
-    variances, vectors = torch.linalg.eigh(rows.T @ rows)  # ascending
-    basis = vectors.flip(-1)[:, :3]
-    basis = basis * basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)).sign()
-    scores = rows @ basis
-    low, high = torch.quantile(_sampled(scores), torch.tensor([0.02, 0.98], dtype=torch.float64), dim=0)
-    colors = ((scores - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
-    total = variances.clamp_min(0).sum()
-    share = float(variances[-3:].sum() / total) if total > 0 else 0.0
-    t, h, w, _ = features.shape
-    return rearrange(colors, "(t h w) c -> t h w c", t=t, h=h, w=w).float(), share
+    """Colours of a clip in its own basis, and the share of the variance they show; see `PcaColors.fit`."""
+    pca = PcaColors.fit(features)
+    return pca.colors(features), pca.share
 
 
 def _sampled(scores: Tensor, limit: int = 1_000_000) -> Tensor:

@@ -5,6 +5,7 @@ from omnistream.tasks.geometry.dual_dpt import DenseMaps, DualDPT
 from omnistream.tasks.geometry.losses import GeometryLossConfig, geometry_loss
 from omnistream.tasks.geometry.module import GeometryModule
 from omnistream.tasks.geometry.prediction import GeometryPrediction
+from omnistream.tasks.geometry.streaming import GeometryStream, StreamedGeometry
 from omnistream.tasks.geometry.targets import GeometryTargets, geometry_targets, scene_scale
 
 __all__ = [
@@ -14,7 +15,9 @@ __all__ = [
     "GeometryLossConfig",
     "GeometryModule",
     "GeometryPrediction",
+    "GeometryStream",
     "GeometryTargets",
+    "StreamedGeometry",
     "geometry_loss",
     "geometry_targets",
     "scene_scale",

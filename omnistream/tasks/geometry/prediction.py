@@ -36,4 +36,4 @@ class GeometryPrediction:
 
     def detached(self, samples: int | None) -> "GeometryPrediction":
         """Without gradient, and only the first `samples` clips."""
-        return GeometryPrediction(**{f.name: getattr(self, f.name)[:samples].detach() for f in fields(self)})
+        return type(self)(**{f.name: getattr(self, f.name)[:samples].detach() for f in fields(self)})

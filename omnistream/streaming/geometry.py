@@ -1,0 +1,173 @@
+"""Camera poses of a stream as text, and a point cloud of bounded size."""
+
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from omnistream.cameras import quaternion_from_matrix
+from omnistream.streaming.writer import Step
+
+
+class PoseFiles:
+    """`poses.txt` in TUM format and `intrinsics.txt`, one line per frame with a finite pose.
+
+    Args:
+        folder: Where the files go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.num_poses = self.num_unusable = 0
+        self._poses: TextIO | None = None
+        self._intrinsics: TextIO | None = None
+
+    def write(self, step: Step) -> None:
+        """Add the frames of a step."""
+        geometry = step.output.heads["geometry"]
+        poses, cameras = (x[0].double().cpu() for x in (geometry.camera_to_world, geometry.intrinsics))
+        if self._poses is None or self._intrinsics is None:
+            height, width = step.images.shape[-2:]
+            self._poses = (self.folder / "poses.txt").open("w", encoding="ascii")
+            self._poses.write("# camera to world: timestamp tx ty tz qx qy qz qw\n")
+            self._intrinsics = (self.folder / "intrinsics.txt").open("w", encoding="ascii")
+            self._intrinsics.write(f"# timestamp fx fy cx cy, pixels of {width}x{height} (width x height)\n")
+        for frame, pose, camera in zip(step.frames, poses, cameras, strict=True):
+            if not (pose.isfinite().all() and camera.isfinite().all()):
+                self.num_unusable += 1
+                continue
+            numbers = [*pose[:3, 3].tolist(), *quaternion_from_matrix(pose[:3, :3]).tolist()]
+            self._poses.write(f"{frame.time:.6f} {' '.join(f'{number:.9g}' for number in numbers)}\n")
+            numbers = camera[[0, 1, 0, 1], [0, 1, 2, 2]].tolist()
+            self._intrinsics.write(f"{frame.time:.6f} {' '.join(f'{number:.9g}' for number in numbers)}\n")
+            self.num_poses += 1
+
+    def close(self) -> None:
+        """Complete both files."""
+        for file in (self._poses, self._intrinsics):
+            if file is not None:
+                file.close()
+
+    def summary(self) -> dict[str, object]:
+        """Frames with and without a pose."""
+        if self._poses is None:
+            return {}
+        return {"poses.txt": {"poses": self.num_poses, "frames_without_pose": self.num_unusable}}
+
+
+_VERTEX = np.dtype(
+    [(name, "<f4") for name in ("x", "y", "z")]
+    + [(name, "u1") for name in ("red", "green", "blue")]
+    + [("confidence", "<f4")]
+)
+_PLY_TYPES = {"f4": "float", "u1": "uchar"}
+
+
+def ply_header(num_points: int) -> bytes:
+    """Header of a binary point cloud, of the same length for every number of points.
+
+    A comment takes up the slack, so that the number can be put in when it is known.
+    """
+    count = str(num_points)
+    lines = ["ply", "format binary_little_endian 1.0", f"comment written by omnistream {'-' * (12 - len(count))}"]
+    lines.append(f"element vertex {count}")
+    for name in _VERTEX.names or ():
+        lines.append(f"property {_PLY_TYPES[_VERTEX[name].str[1:]]} {name}")
+    return ("\n".join([*lines, "end_header"]) + "\n").encode("ascii")
+
+
+class PointCloud:
+    """`points.ply`: the surest points of every frame, coloured, in the frame of the first camera.
+
+    From each frame every `stride`-th pixel of every `stride`-th row is a candidate, and those whose depth is more
+    confident than the quantile `confidence` of the frame are kept. When there are more than `max_points`, every second
+    point of the file is dropped, and from then on half as many are taken per frame: the file never grows past the
+    limit, and all parts of a stream have their share however long it is.
+
+    Args:
+        path: File to write.
+        stride: Pixels between candidates.
+        confidence: Share of the candidates of a frame that are left out; 0 keeps all.
+        max_points: Largest number of points.
+
+    Raises:
+        ValueError: If an option is out of range.
+    """
+
+    def __init__(self, path: Path, *, stride: int = 4, confidence: float = 0.5, max_points: int = 2_000_000) -> None:
+        if stride < 1 or max_points < 1 or not 0 <= confidence < 1:
+            raise ValueError(
+                "points need a stride and a limit of at least 1 and a confidence quantile in [0, 1), got "
+                f"{stride}, {max_points} and {confidence}"
+            )
+        self.path, self.stride, self.confidence, self.max_points = path, stride, confidence, max_points
+        self.num_points, self.every = 0, 1
+        self._file: BinaryIO | None = None
+
+    def write(self, step: Step) -> None:
+        """Add the frames of a step."""
+        geometry = step.output.heads["geometry"]
+        for i, frame in enumerate(step.frames):
+            found = self._choose(geometry.points[0, i], geometry.depth_confidence[0, i], step.images[i])
+            self._append(found[frame.index % self.every :: self.every])
+
+    def _choose(
+        self, points: Float[Tensor, "H W 3"], confidence: Float[Tensor, "H W"], image: UInt8[Tensor, "3 H W"]
+    ) -> np.ndarray:
+        """Records of the candidates that are finite and sure enough."""
+        grid = slice(self.stride // 2, None, self.stride)
+        xyz = points[grid, grid].reshape(-1, 3).float().cpu()
+        sure = confidence[grid, grid].reshape(-1).float().cpu()
+        colors = rearrange(image[:, grid, grid], "c h w -> (h w) c")
+        keep = xyz.isfinite().all(-1) & sure.isfinite()
+        if self.confidence > 0 and keep.any():
+            keep &= sure >= torch.quantile(sure[keep], self.confidence)
+        records = np.empty(int(keep.sum()), _VERTEX)
+        for axis, name in enumerate("xyz"):
+            records[name] = xyz[keep, axis].numpy()
+        for channel, name in enumerate(("red", "green", "blue")):
+            records[name] = colors[keep, channel].numpy()
+        records["confidence"] = sure[keep].numpy()
+        return records
+
+    def _append(self, records: np.ndarray) -> None:
+        if self._file is None:
+            self._file = self.path.open("w+b")
+            self._file.write(ply_header(0))
+        self._file.write(records.tobytes())
+        self.num_points += len(records)
+        while self.num_points > self.max_points:
+            self._thin()
+
+    def _thin(self, block: int = 1 << 16) -> None:
+        """Keep every second point, moving them up block by block."""
+        assert self._file is not None
+        start, size, kept = len(ply_header(0)), _VERTEX.itemsize, 0
+        for first in range(0, self.num_points, 2 * block):
+            self._file.seek(start + first * size)
+            count = min(2 * block, self.num_points - first)
+            records = np.frombuffer(self._file.read(count * size), _VERTEX)[::2]
+            self._file.seek(start + kept * size)
+            self._file.write(records.tobytes())
+            kept += len(records)
+        self._file.truncate(start + kept * size)
+        self._file.seek(0, 2)
+        self.num_points, self.every = kept, 2 * self.every
+
+    def close(self) -> None:
+        """Put the number of points into the header."""
+        if self._file is not None:
+            self._file.seek(0)
+            self._file.write(ply_header(self.num_points))
+            self._file.close()
+
+    def summary(self) -> dict[str, object]:
+        """Number of points and what was left out."""
+        if self._file is None:
+            return {}
+        limits = {"stride": self.stride, "confidence_quantile": self.confidence, "thinned_by": self.every}
+        return {self.path.name: {"points": self.num_points, **limits}}

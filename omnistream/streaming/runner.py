@@ -1,0 +1,181 @@
+"""The loop: frames from a source through a streaming session to writers."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import chain, islice
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from omnistream.backbone import OmniStream, StreamHead
+from omnistream.data.media import VideoReadError
+from omnistream.data.media.resize import resize_images
+from omnistream.streaming.frame_size import FrameSize
+from omnistream.streaming.interrupt import StopRequest, stop_on_signals
+from omnistream.streaming.memory import cuda_bytes, cuda_peak, peak_rss, rss
+from omnistream.streaming.problems import Problems
+from omnistream.streaming.sources import Frame, Source
+from omnistream.streaming.writer import Step, Writer
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions:
+    """How frames are encoded."""
+
+    window: int | None = None
+    """Remembered frames; None for all, which lets memory grow with the stream."""
+    sink: int = 1
+    """First frames never forgotten."""
+    cache_dtype: torch.dtype | None = None
+    """Of the key-value cache; None for the model's."""
+    size: FrameSize = field(default_factory=FrameSize)
+    """Size of the frames."""
+    max_frames: int | None = None
+    """Stop after this many frames."""
+    chunk: int = 1
+    """Frames per step; more are faster and later."""
+    layers: Sequence[int] = ()
+    """Blocks whose outputs the writers want."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts below 1."""
+        if self.chunk < 1 or (self.max_frames is not None and self.max_frames < 1):
+            raise ValueError(f"chunk and max_frames must be at least 1, got {self.chunk} and {self.max_frames}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamResult:
+    """What happened."""
+
+    frames: int
+    """Frames encoded."""
+    seconds: float
+    """From the first frame to the last."""
+    size: tuple[int, int]
+    """Height and width of the frames as they were encoded."""
+    source_size: tuple[int, int]
+    """Height and width of the first frame as it came."""
+    ended: str
+    """`end of source`, `max_frames` or `interrupted`."""
+    peak_rss: int
+    """Bytes."""
+    peak_cuda: int | None
+    """Bytes; None without a GPU."""
+
+
+def run_stream(
+    backbone: OmniStream,
+    source: Source,
+    make_writers: Callable[[], Sequence[Writer]],
+    options: StreamOptions,
+    problems: Problems,
+    heads: Mapping[str, StreamHead] | None = None,
+    *,
+    progress: bool = True,
+) -> StreamResult:
+    """Send a source through the backbone and give every step to the writers.
+
+    SIGINT ends the stream after the current step. The writers are closed whatever happens, so their files are complete.
+
+    Args:
+        backbone: In eval mode, on the device and in the dtype to use.
+        source: Frames. It is not closed.
+        make_writers: Called when the first frame is there, so that a source without any leaves nothing behind.
+        options: See `StreamOptions`.
+        problems: Gets changes of the frame size.
+        heads: Attached to the session.
+        progress: Show a bar on a terminal.
+
+    Raises:
+        VideoReadError: If the source gives no frame at all.
+    """
+    with stop_on_signals() as stop:
+        frames = iter(source)
+        first = next(frames, None)
+        if first is None:
+            raise VideoReadError(source.name, "holds no frame that can be used")
+        source_size = (first.image.shape[-2], first.image.shape[-1])
+        size = options.size.of(*source_size, backbone.patch_size)
+        prepared = _prepare(chain([first], frames), source_size, size, problems)
+        session = backbone.stream(
+            window=options.window,
+            sink=options.sink,
+            cache_dtype=options.cache_dtype,
+            layers=options.layers,
+            heads=heads,
+        )
+        device = backbone.mean.device
+        count, start = 0, time.monotonic()
+        with ExitStack() as stack:
+            bar = stack.enter_context(_bar(source, options, progress))
+            writers = list(make_writers())
+            for writer in writers:
+                stack.callback(writer.close)
+            for step_frames in _chunks(islice(prepared, options.max_frames), options.chunk, stop):
+                images = torch.stack([image for _, image in step_frames])
+                normalized = backbone.normalize(images.to(device))[None].to(backbone.patch_embed.weight.dtype)
+                step = Step([frame for frame, _ in step_frames], images, session.step(normalized))
+                for writer in writers:
+                    writer.write(step)
+                count += len(step_frames)
+                bar.set_postfix_str(_memory(device), refresh=False)
+                bar.update(len(step_frames))
+        ended = "interrupted" if stop.requested else "max_frames" if count == options.max_frames else "end of source"
+    return StreamResult(
+        frames=count,
+        seconds=time.monotonic() - start,
+        size=size,
+        source_size=source_size,
+        ended=ended,
+        peak_rss=peak_rss(),
+        peak_cuda=cuda_peak(device),
+    )
+
+
+def _prepare(
+    frames: Iterator[Frame], first_size: tuple[int, int], size: tuple[int, int], problems: Problems
+) -> Iterator[tuple[Frame, UInt8[Tensor, "3 H W"]]]:
+    """Frames with their pictures at the size of the stream; tells when their own size changes."""
+    current = first_size
+    for frame in frames:
+        found = (frame.image.shape[-2], frame.image.shape[-1])
+        if found != current:
+            problems.note(
+                f"frame {frame.index} is {found[1]}x{found[0]}, before it {current[1]}x{current[0]}; resized to the "
+                f"{size[1]}x{size[0]} of the stream"
+            )
+            current = found
+        yield frame, resize_images(frame.image, size)
+
+
+def _chunks(
+    frames: Iterator[tuple[Frame, Tensor]], length: int, stop: StopRequest
+) -> Iterator[list[tuple[Frame, Tensor]]]:
+    """Lists of up to `length` frames, until the frames end or a stop is requested."""
+    while not stop.requested and (chunk := list(islice(frames, length))):
+        yield chunk
+
+
+def _bar(source: Source, options: StreamOptions, progress: bool) -> tqdm:
+    totals = [total for total in (source.total, options.max_frames) if total is not None]
+    # Without a terminal every refresh would be a line of its own.
+    return tqdm(
+        total=min(totals) if totals else None,
+        unit="frame",
+        desc="stream",
+        disable=None if progress else True,
+        dynamic_ncols=True,
+        file=sys.stderr,
+    )
+
+
+def _memory(device: torch.device) -> str:
+    cuda = cuda_bytes(device)
+    return f"{rss() / MIB:.0f} MiB" + ("" if cuda is None else f", GPU {cuda / MIB:.0f} MiB")

@@ -1,0 +1,166 @@
+"""Sequential decoding with PyAV that survives broken packets: the reader for streams of any length."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import numpy as np
+import torch
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from jaxtyping import UInt8
+from torch import Tensor
+
+from omnistream.data.media import VideoReadError
+from omnistream.data.media.video_probe import MAX_FRAME_PIXELS, video_stream
+from omnistream.streaming.problems import Problems
+from omnistream.streaming.sources import Frame, Subsampler, public_name
+
+USUAL_FPS = 30.0
+"""For sources that state no rate."""
+
+HIGHEST_FPS = 1000
+"""Streams without a rate are guessed to have that of their clock, such as 90,000."""
+
+MAX_BROKEN_IN_A_ROW = 1000
+"""A live source that gives nothing else is left."""
+
+_STAMPS_IN_FILE_ORDER = frozenset({"avi"})
+"""Containers whose stamps do not rise in display order."""
+
+
+class VideoSource:
+    """A video file, address or camera.
+
+    Frames are decoded one after the other, so the right one comes whatever the container says about seeking, and
+    memory does not depend on the length. A packet that does not decode, or a frame the decoder marks as damaged, is
+    told and left out. Frames that are not due are decoded, but not converted to RGB.
+
+    Args:
+        address: What FFmpeg opens.
+        problems: Gets broken frames.
+        fps: Thin out to this rate by time stamps.
+        container_format: FFmpeg's interface to a camera.
+        timeout: Seconds to wait for an address.
+        live: Time starts at the first frame instead of being the file's.
+
+    Raises:
+        VideoReadError: If it cannot be opened or has no video.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        problems: Problems,
+        *,
+        fps: float | None = None,
+        container_format: str | None = None,
+        timeout: float | None = None,
+        live: bool = False,
+    ) -> None:
+        self.name, self.problems, self.live, self.sampler = public_name(address), problems, live, Subsampler(fps)
+        options = {"rtsp_transport": "tcp"} if address.lower().startswith("rtsp") else {}
+        try:
+            self._container: InputContainer = av.open(
+                address, format=container_format, options=options, timeout=timeout
+            )
+        except (av.FFmpegError, ValueError) as error:
+            raise VideoReadError(self.name, f"cannot be opened as a video ({_reason(error)})") from error
+        try:
+            self._stream, _ = video_stream(self.name, self._container)
+        except VideoReadError:
+            self.close()
+            raise
+        self._stream.codec_context.thread_count = 1  # more threads can hang beside torch's
+        rate: Fraction | None = self._stream.average_rate or self._stream.guessed_rate
+        self.source_fps = float(rate) if rate and rate <= HIGHEST_FPS else USUAL_FPS
+        self.fps = self.sampler.rate(self.source_fps)
+        announced = 0 if live else self._stream.frames
+        self.total: int | None = round(announced * self.fps / self.source_fps) if announced else None
+        self._trusts_stamps = not _STAMPS_IN_FILE_ORDER & set(self._container.format.name.split(","))
+        self._start: float | None = None
+        self._last: float | None = None
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames that are due and whole."""
+        index = -1
+        for frame in self._decode():
+            index += 1
+            time = self._time(frame)
+            if frame.is_corrupt:
+                self.problems.skip(f"{self.name}: frame {index} is damaged")
+                continue
+            if not self.sampler.take(time):
+                continue
+            try:
+                picture = self._picture(frame)
+            except av.FFmpegError as error:
+                self.problems.skip(f"{self.name}: frame {index} has no RGB picture ({_reason(error)})")
+                continue
+            yield Frame(index, time, picture)
+
+    def close(self) -> None:
+        """Close the file or connection."""
+        self._container.close()
+
+    def _decode(self) -> Iterator[VideoFrame]:
+        """All frames in display order; packets that do not decode are left out."""
+        decoded, broken_in_a_row = 0, 0
+        for packet in self._packets():
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                self.problems.skip(f"{self.name}: a packet after frame {decoded - 1} is broken ({_reason(error)})")
+                broken_in_a_row += 1
+                if broken_in_a_row == MAX_BROKEN_IN_A_ROW:
+                    self.problems.note(f"{self.name}: {broken_in_a_row} broken packets in a row; given up")
+                    return
+                continue
+            for frame in frames:
+                broken_in_a_row, decoded = 0, decoded + 1
+                assert isinstance(frame, VideoFrame)
+                yield frame
+
+    def _packets(self) -> Iterator[Packet]:
+        try:
+            yield from self._container.demux(self._stream)
+        except av.FFmpegError as error:
+            self.problems.note(f"{self.name}: breaks off ({_reason(error)})")
+
+    def _time(self, frame: VideoFrame) -> float:
+        """Seconds; by the rate where the container has no stamp, or one that does not rise."""
+        stamp = frame.time if self._trusts_stamps else None
+        if stamp is not None and self.live:
+            self._start = stamp if self._start is None else self._start
+            stamp -= self._start
+        if self._last is None:
+            time = 0.0 if stamp is None else float(stamp)
+        elif stamp is None or stamp <= self._last:
+            time = self._last + 1 / self.source_fps
+        else:
+            time = float(stamp)
+        self._last = time
+        return time
+
+    def _picture(self, frame: VideoFrame) -> UInt8[Tensor, "3 H W"]:
+        """Upright RGB.
+
+        Raises:
+            VideoReadError: If the frame is too large, or is to be turned by something else than a right angle.
+        """
+        if frame.width * frame.height > MAX_FRAME_PIXELS:
+            raise VideoReadError(
+                self.name, f"frames of {frame.width}x{frame.height} are over the limit of {MAX_FRAME_PIXELS} pixels"
+            )
+        rotation = round(frame.rotation) % 360
+        if rotation % 90:
+            raise VideoReadError(
+                self.name, f"is to be shown turned by {rotation} degrees; only multiples of 90 are read"
+            )
+        picture = np.rot90(frame.to_ndarray(format="rgb24"), rotation // 90)
+        return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

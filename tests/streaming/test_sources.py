@@ -1,0 +1,213 @@
+"""Sources: order, time, broken frames, what can be opened."""
+
+import functools
+import http.server
+import threading
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from stream_clips import decoded, picture, write_video
+
+from omnistream.data.media import VideoReadError
+from omnistream.data.quarantine import NothingUsableError
+from omnistream.errors import UsageError
+from omnistream.streaming.problems import Problems
+from omnistream.streaming.sources import Subsampler, camera_device, natural_key, open_source, public_name
+from omnistream.streaming.video_source import VideoSource
+
+
+def frames_of(text, problems=None, **options):
+    source = open_source(str(text), problems or Problems(), **options)
+    try:
+        return list(source)
+    finally:
+        source.close()
+
+
+def brightness(frame):
+    return float(frame.image[:, :, -8:].float().mean())
+
+
+def test_video_frames_in_order_with_their_times(make_video):
+    frames = frames_of(make_video("clip.mp4", 12))
+    assert [frame.index for frame in frames] == list(range(12))
+    assert [frame.time for frame in frames] == pytest.approx([i / 25 for i in range(12)], abs=1e-3)
+    assert frames[0].image.shape == (3, 32, 48)
+    # mpeg4 is lossy; neighbours differ by 5.
+    assert [brightness(frame) for frame in frames] == pytest.approx([20 + 5 * i for i in range(12)], abs=2)
+
+
+@pytest.mark.parametrize(
+    ("fps", "kept"), [(None, range(30)), (10, range(0, 30, 3)), (15, range(0, 30, 2)), (60, range(30))]
+)
+def test_subsampling_by_stamps_rounded_to_milliseconds(fps, kept):
+    sampler = Subsampler(fps)
+    assert [i for i in range(30) if sampler.take(round(i / 30, 3))] == list(kept)
+
+
+def test_subsampling_of_a_variable_rate():
+    sampler = Subsampler(1)
+    times = [5.0, 5.4, 6.1, 6.2, 6.9, 7.05, 11.3, 11.4, 12.0, 12.5]
+    assert [time for time in times if sampler.take(time)] == [5.0, 6.1, 7.05, 11.3, 12.0]
+
+
+def test_rate_of_a_thinned_video(make_video):
+    path = make_video("clip.mp4", 20)
+    source = open_source(str(path), Problems(), fps=5)
+    assert (source.fps, source.total) == (5, 4)
+    assert [frame.index for frame in source] == [0, 5, 10, 15]
+    source.close()
+
+
+def test_stamps_of_a_variable_rate(make_video):
+    times = [0.0, 0.1, 0.15, 0.4]
+    frames = frames_of(make_video("clip.mov", 4, codec="png", times=times))
+    assert [frame.time for frame in frames] == pytest.approx(times, abs=2e-3)
+
+
+def test_broken_packet_is_told_and_skipped(make_video):
+    path = make_video("clip.mov", 6, codec="png")
+    content = bytearray(path.read_bytes())
+    starts = [i for i in range(len(content)) if content[i : i + 4] == b"IHDR"]
+    content[starts[3] - 12 : starts[3] + 12] = bytes(24)
+    path.write_bytes(content)
+    told = []
+    problems = Problems(told.append)
+    frames = frames_of(path, problems)
+    assert [round((brightness(frame) - 20) / 5) for frame in frames] == [0, 1, 2, 4, 5]
+    assert problems.skipped == 1
+    assert "after frame 2 is broken" in told[0]
+
+
+def test_problems_are_bounded():
+    told = []
+    problems = Problems(told.append, shown=3)
+    for i in range(100):
+        problems.skip(f"frame {i}")
+    assert problems.skipped == 100
+    assert problems.lines == ["frame 0", "frame 1", "frame 2"]
+    assert len(told) == 4
+
+
+def test_folder_in_natural_order_with_a_broken_picture(tmp_path):
+    for i in (0, 1, 2, 9, 10, 11):
+        Image.fromarray(picture(i)).save(tmp_path / f"f{i}.png")
+    (tmp_path / "f9.png").write_bytes(b"no picture")
+    (tmp_path / "notes.txt").write_text("not a frame")
+    problems = Problems()
+    frames = frames_of(tmp_path, problems, frame_rate=10)
+    assert [brightness(frame) for frame in frames] == [20, 25, 30, 70, 75]
+    assert [frame.time for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.4, 0.5])
+    assert [frame.index for frame in frames] == [0, 1, 2, 4, 5]
+    assert problems.skipped == 1
+    assert [frame.index for frame in frames_of(tmp_path, frame_rate=10, fps=5)] == [0, 2, 4]
+    assert len(frames_of(tmp_path / "f1*.png")) == 3
+
+
+def test_natural_order():
+    names = ["b1", "a10", "a2", "2", "10", "a"]
+    assert sorted(names, key=natural_key) == ["2", "10", "a", "a2", "a10", "b1"]
+
+
+def test_address(make_video):
+    path = make_video("clip.mp4", 5)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(path.parent))
+    handler.log_message = lambda *args: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://user:secret@127.0.0.1:{server.server_port}"
+        frames = frames_of(f"{address}/clip.mp4")
+        with pytest.raises(VideoReadError, match="cannot be opened") as caught:
+            frames_of(f"{address}/absent.mp4")
+        server.shutdown()
+    assert len(frames) == 5
+    assert "secret" not in str(caught.value)
+
+
+def test_live_time_starts_at_the_first_frame(make_video):
+    path = make_video("clip.mov", 3, codec="png", times=[7.0, 7.1, 7.2])
+    source = VideoSource(str(path), Problems(), live=True)
+    assert [frame.time for frame in source] == pytest.approx([0, 0.1, 0.2], abs=2e-3)
+    source.close()
+
+
+def test_what_cannot_be_opened(tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(VideoReadError, match="cannot be opened"):
+        open_source(str(tmp_path / "empty.mp4"), Problems())
+    with pytest.raises(NothingUsableError, match="holds no pictures"):
+        open_source(str(tmp_path), Problems())
+    with pytest.raises(FileNotFoundError, match="no file, folder"):
+        open_source(str(tmp_path / "absent.mp4"), Problems())
+    with pytest.raises(UsageError, match="starts with one of rtsp"):
+        open_source("concat://a|b", Problems())
+    with pytest.raises(VideoReadError, match=r"rtsp://127.0.0.1:9/live: cannot be opened"):
+        open_source("rtsp://me:secret@127.0.0.1:9/live", Problems(), timeout=2)
+
+
+def test_cameras():
+    with pytest.raises(UsageError, match="no camera 987: /dev/video987 does not exist"):
+        open_source("987", Problems())
+    assert camera_device(1, "darwin") == ("1", "avfoundation")
+    with pytest.raises(UsageError, match="Linux and macOS"):
+        camera_device(0, "win32")
+
+
+@pytest.mark.skipif("video4linux2,v4l2" not in av.formats_available, reason="FFmpeg without video4linux")
+def test_a_device_that_is_no_camera():
+    with pytest.raises(VideoReadError, match="/dev/null: cannot be opened"):
+        VideoSource("/dev/null", Problems(), container_format="v4l2", live=True)
+
+
+def test_public_name():
+    assert public_name("rtsp://me:secret@host:554/live") == "rtsp://host:554/live"
+    assert public_name("folder/a@b.mp4") == "folder/a@b.mp4"
+
+
+def test_a_change_of_size_inside_a_video(tmp_path):
+    """Two elementary streams in one file decode to frames of two sizes."""
+    sizes = [(32, 48), (64, 32)]
+    parts = [write_video(tmp_path / f"{i}.m2v", 3, size=size, codec="mpeg2video") for i, size in enumerate(sizes)]
+    path = tmp_path / "both.m2v"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    shapes = [tuple(frame.image.shape[1:]) for frame in frames_of(path)]
+    assert shapes[0] == (32, 48)
+    assert shapes[-1] == (64, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "shape"),
+    [
+        ("decord/video_90.mov", 3, (568, 320)),
+        ("moviepy/fire2.mp4", 25, (720, 1280)),
+        ("mmaction2/test.avi", 164, (240, 320)),
+        ("imageio/newtonscradle.gif", 36, (150, 200)),
+        ("something_something_v2/id_166766/vid.mp4", 49, (240, 427)),
+    ],
+)
+def test_real_videos(sample_data, name, count, shape):
+    frames = frames_of(sample_data / "videos" / name)
+    assert len(frames) == count
+    assert frames[0].image.shape == (3, *shape)
+    times = np.array([frame.time for frame in frames])
+    assert (np.diff(times) > 0).all()
+
+
+def test_rotated_videos_agree(sample_data):
+    upright = frames_of(sample_data / "videos/decord/video_0.mov")[0].image
+    turned = frames_of(sample_data / "videos/decord/video_180.mov")[0].image
+    stored = torch.from_numpy(decoded(sample_data / "videos/decord/video_180.mov")[0]).movedim(-1, 0)
+    torch.testing.assert_close(turned, stored.flip(-1, -2))
+    assert upright.shape == turned.shape
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "skipped"), [("decord_corrupted.mp4", 48, 2), ("demo_flipped_bytes.mp4", 188, 92)]
+)
+def test_damaged_videos_go_on_to_their_end(sample_data, name, frames, skipped):
+    problems = Problems()
+    assert len(frames_of(sample_data / "videos/corrupted" / name, problems)) == frames
+    assert problems.skipped == skipped

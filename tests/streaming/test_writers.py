@@ -1,0 +1,260 @@
+"""Each writer on made-up steps, read back by other code."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from stream_clips import decoded
+
+from omnistream.backbone import BackboneOutput
+from omnistream.cameras import make_pose, matrix_from_quaternion
+from omnistream.errors import UsageError
+from omnistream.report.features import pca_colors
+from omnistream.streaming.features import FeatureFiles, parse_features
+from omnistream.streaming.frame_size import FrameSize
+from omnistream.streaming.geometry import PointCloud, PoseFiles, ply_header
+from omnistream.streaming.mp4 import Mp4File
+from omnistream.streaming.pictures import DepthVideo, FeaturesVideo, side_by_side
+from omnistream.streaming.sources import Frame
+from omnistream.streaming.writer import Step
+from omnistream.tasks.geometry import StreamedGeometry
+
+H, W, D = 16, 24, 6
+
+
+def make_step(start, num_frames=1, depth=None, pose=None):
+    """A step with random features and geometry whose points are (column, row, frame)."""
+    S = num_frames
+    generator = torch.Generator().manual_seed(start)
+    images = torch.randint(0, 256, (S, 3, H, W), generator=generator, dtype=torch.uint8)
+    frames = [Frame(start + i, (start + i) / 10, images[i]) for i in range(S)]
+    depth = torch.rand(1, S, H, W, generator=generator) + 1 if depth is None else depth
+    y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+    origin = torch.stack([x, y, torch.zeros(H, W)], -1).expand(1, S, H, W, 3).clone()
+    origin[..., 2] = start + torch.arange(S)[:, None, None]
+    geometry = StreamedGeometry(
+        depth=depth,
+        depth_confidence=1 + x.expand(1, S, H, W).float(),
+        rays=torch.cat([origin, torch.zeros_like(origin)], -1),
+        ray_confidence=torch.ones(1, S, H, W),
+        pose=torch.zeros(1, S, 9),
+        camera_to_world=torch.eye(4).expand(1, S, 4, 4) if pose is None else pose,
+        intrinsics=torch.tensor([[20.0, 0, 12], [0, 21, 8], [0, 0, 1]]).expand(1, S, 3, 3),
+    )
+    output = BackboneOutput(
+        patches={2: torch.randn(1, S, 2, 3, D, generator=generator)},
+        last=torch.randn(1, S, 2, 3, D, generator=generator),
+        cls=torch.randn(1, S, D, generator=generator),
+        registers=torch.zeros(1, S, 4, D),
+        camera=None,
+        heads={"geometry": geometry},
+    )
+    return Step(frames, images, output)
+
+
+def written(writer, steps):
+    for step in steps:
+        writer.write(step)
+    writer.close()
+    return writer
+
+
+@pytest.mark.parametrize("codec", [("libx264", "mpeg4"), ("mpeg4",), ("no_such_codec", "mpeg4")])
+def test_mp4_holds_the_frames(tmp_path, codec):
+    video = Mp4File(tmp_path / "video.mp4", 29.97, codec)
+    for i in range(20):
+        video.add(np.full((31, 45, 3), 10 * i, np.uint8))
+    video.close()
+    frames = decoded(video.path)
+    assert [frame.shape for frame in frames] == [(32, 46, 3)] * 20
+    assert [frame.mean() for frame in frames] == pytest.approx([10 * i for i in range(20)], abs=5)
+    assert float(video.rate) == pytest.approx(29.97, abs=1e-3)
+
+
+def test_mp4_without_any_codec(tmp_path):
+    with pytest.raises(RuntimeError, match="no encoder"):
+        Mp4File(tmp_path / "video.mp4", 25, ("no_such_codec",))
+
+
+def test_side_by_side_enlarges_without_smoothing():
+    left, right = np.zeros((100, 120, 3), np.uint8), np.arange(4, dtype=np.uint8).reshape(2, 2, 1).repeat(3, 2)
+    both = side_by_side(left, right)
+    assert both.shape == (300, 720, 3)
+    assert (both[:150, 360:540] == 0).all()
+    assert (both[150:, 540:] == 3).all()
+
+
+def test_features_video_freezes_the_basis_of_its_first_frames(tmp_path):
+    steps = [make_step(0, 2), make_step(2, 3), make_step(5, 2)]
+    writer = written(FeaturesVideo(tmp_path / "pca.mp4", 25, fit_frames=4), steps)
+    frames = decoded(tmp_path / "pca.mp4")
+    assert len(frames) == 7
+    last = torch.cat([step.output.last[0] for step in steps])
+    expected, share = pca_colors(last[:4])
+    assert writer.summary()["pca.mp4"]["variance_explained_there"] == pytest.approx(share)
+    found = frames[1][:, frames[1].shape[1] // 2 :]
+    cell = found[: found.shape[0] // 2, : found.shape[1] // 3]
+    # yuv420p and quantisation move colours; the middle of a cell is free of its neighbours.
+    middle = cell[cell.shape[0] // 3 : -cell.shape[0] // 3, cell.shape[1] // 3 : -cell.shape[1] // 3].mean((0, 1))
+    assert middle / 255 == pytest.approx(expected[1, 0, 0].numpy(), abs=0.04)
+
+
+def test_features_video_of_a_stream_shorter_than_its_fit(tmp_path):
+    writer = written(FeaturesVideo(tmp_path / "pca.mp4", 25, fit_frames=100), [make_step(0, 3)])
+    assert len(decoded(tmp_path / "pca.mp4")) == 3
+    assert writer.summary()["pca.mp4"]["frames"] == 3
+
+
+@pytest.mark.parametrize(
+    ("depth_range", "low", "high"), [("first", 2.0, 4.0), ((1.0, 9.0), 1.0, 9.0), ("running", 2.0, 4.0)]
+)
+def test_depth_video_has_one_scale(tmp_path, depth_range, low, high):
+    depth = torch.tensor([2.0, 4.0]).repeat(H * W // 2).view(1, 1, H, W)
+    later = 2 * depth
+    steps = [make_step(0, 1, depth), make_step(1, 1, later)]
+    writer = DepthVideo(tmp_path / "depth.mp4", 25, depth_range, fit_frames=1)
+    facts = written(writer, steps).summary()["depth.mp4"]
+    if depth_range == "running":  # one more frame moves it by a twentieth
+        low, high = 0.95 * low + 0.05 * 2 * low, 0.95 * high + 0.05 * 2 * high
+    assert (facts["low"], facts["high"]) == (pytest.approx(low), pytest.approx(high))
+    assert len(decoded(tmp_path / "depth.mp4")) == 2
+
+
+def test_poses_in_tum_format(tmp_path):
+    quaternion = torch.nn.functional.normalize(torch.randn(1, 3, 4).double(), dim=-1)
+    translation = torch.randn(1, 3, 3).double()
+    pose = make_pose(matrix_from_quaternion(quaternion), translation)
+    pose[0, 1] = torch.nan
+    writer = written(PoseFiles(tmp_path), [make_step(5, 3, pose=pose)])
+    rows = np.loadtxt(tmp_path / "poses.txt")
+    assert rows[:, 0] == pytest.approx([0.5, 0.7])
+    assert rows[:, 1:4] == pytest.approx(translation[0, [0, 2]].numpy(), rel=1e-6)
+    found = matrix_from_quaternion(torch.from_numpy(rows[:, 4:]))
+    torch.testing.assert_close(found, pose[0, [0, 2], :3, :3], rtol=0, atol=1e-6)
+    assert np.loadtxt(tmp_path / "intrinsics.txt")[0, 1:] == pytest.approx([20, 21, 12, 8])
+    assert writer.summary()["poses.txt"] == {"poses": 2, "frames_without_pose": 1}
+
+
+def read_ply(path):
+    content = path.read_bytes()
+    end = content.index(b"end_header\n") + len(b"end_header\n")
+    header = content[:end].decode()
+    kinds = {"float": "<f4", "uchar": "u1"}
+    fields = [(name, kinds[kind]) for kind, name in re.findall(r"property (\w+) (\w+)", header)]
+    points = np.frombuffer(content[end:], np.dtype(fields))
+    assert len(points) == int(re.search(r"element vertex (\d+)", header)[1])
+    return points
+
+
+def test_point_cloud_keeps_the_sure_points(tmp_path):
+    step = make_step(3, 2)
+    written(PointCloud(tmp_path / "points.ply", stride=4, confidence=0.5), [step])
+    points = read_ply(tmp_path / "points.ply")
+    # Candidates are in columns 2, 6, ..., 22; confidence rises with the column, so the right half is kept.
+    assert sorted(set(points["x"])) == [14, 18, 22]
+    assert sorted(set(points["y"])) == [2, 6, 10, 14]
+    assert sorted(set(points["z"])) == [3, 4]
+    one = points[(points["x"] == 14) & (points["y"] == 6) & (points["z"] == 4)]
+    assert [one[name][0] for name in ("red", "green", "blue")] == step.images[1, :, 6, 14].tolist()
+    assert one["confidence"][0] == 15
+
+
+def test_point_cloud_is_bounded_and_fair_to_all_frames(tmp_path):
+    cloud = PointCloud(tmp_path / "points.ply", stride=2, confidence=0.0, max_points=1000)
+    sizes = []
+    for i in range(100):  # 96 candidates a frame, 9,600 in all
+        cloud.write(make_step(i))
+        cloud._file.flush()
+        sizes.append(cloud.path.stat().st_size)
+    cloud.close()
+    points = read_ply(cloud.path)
+    assert 500 <= len(points) <= 1000
+    assert max(sizes) <= len(ply_header(0)) + (1000 + 96) * points.dtype.itemsize
+    per_tenth = np.histogram(points["z"], bins=10, range=(0, 100))[0]
+    assert per_tenth.min() > 0.5 * per_tenth.mean()
+    assert set(points["x"]) == set(range(1, W, 2))
+
+
+def test_thinning_in_blocks_keeps_every_second_point(tmp_path):
+    cloud = PointCloud(tmp_path / "points.ply", stride=1, confidence=0.0)
+    cloud.write(make_step(0))
+    before = [(p["x"], p["y"]) for p in (cloud.close() or read_ply(cloud.path))]
+    again = PointCloud(tmp_path / "again.ply", stride=1, confidence=0.0)
+    again.write(make_step(0))
+    again._thin(block=7)
+    again.close()
+    assert [(p["x"], p["y"]) for p in read_ply(again.path)] == before[::2]
+
+
+def test_points_that_are_not_finite_are_left_out(tmp_path):
+    step = make_step(0, depth=torch.full((1, 1, H, W), torch.inf))
+    written(PointCloud(tmp_path / "points.ply"), [step])
+    assert len(read_ply(tmp_path / "points.ply")) == 0
+
+
+def test_npz_of_features_in_chunks(tmp_path):
+    steps = [make_step(0, 2), make_step(2, 1), make_step(3, 2)]
+    one_step = 2 * (6 * D + D) * 4
+    writer = written(FeatureFiles(tmp_path, ["last", "cls", "2"], chunk_bytes=one_step), steps)
+    with np.load(tmp_path / "features.npz", allow_pickle=False) as stored:
+        names = sorted(name for name in stored.files if name.startswith("last"))
+        assert len(names) > 1
+        last = np.concatenate([stored[name] for name in names])
+        layer = np.concatenate([stored[name.replace("last", "layer_2")] for name in names])
+        index = np.concatenate([stored[name.replace("last", "index")] for name in names])
+    np.testing.assert_array_equal(last, torch.cat([step.output.last[0] for step in steps]))
+    np.testing.assert_array_equal(layer, torch.cat([step.output.patches[2][0] for step in steps]))
+    assert index.tolist() == [0, 1, 2, 3, 4]
+    assert int(names[0][-8:]) == 0
+    assert writer.summary()["features.npz"]["frames"] == 5
+
+
+def test_safetensors_shards(tmp_path):
+    steps = [make_step(i) for i in range(5)]
+    written(FeatureFiles(tmp_path, ["cls"], "safetensors", torch.float16, chunk_bytes=2 * (D * 2 + 16)), steps)
+    shards = sorted((tmp_path / "features").iterdir())
+    assert [shard.name for shard in shards] == [f"features-{i:08d}.safetensors" for i in (0, 2, 4)]
+    parts = [load_file(shard) for shard in shards]
+    torch.testing.assert_close(
+        torch.cat([part["cls"] for part in parts]), torch.cat([step.output.cls[0] for step in steps]).half()
+    )
+    assert torch.cat([part["time"] for part in parts]).tolist() == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_nothing_is_written_without_a_step(tmp_path):
+    writers = [
+        FeaturesVideo(tmp_path / "a.mp4", 25),
+        DepthVideo(tmp_path / "b.mp4", 25),
+        PoseFiles(tmp_path),
+        PointCloud(tmp_path / "c.ply"),
+        FeatureFiles(tmp_path, ["cls"]),
+    ]
+    for writer in writers:
+        writer.close()
+        assert json.dumps(writer.summary()) == "{}"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_features():
+    assert parse_features("last, cls,2,2", 4) == ["last", "cls", "2"]
+    assert parse_features("", 4) == []
+    with pytest.raises(UsageError, match=r"block from 0 to 3.*'4'"):
+        parse_features("4", 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("224", (224, 400)), ("short:64", (64, 112)), ("long:512", (288, 512)), ("32x48", (32, 48)), ("3", (16, 16))],
+)
+def test_frame_size(text, expected):
+    assert FrameSize.parse(text).of(720, 1280, 16) == expected
+
+
+def test_frame_sizes_that_do_not_fit():
+    with pytest.raises(UsageError, match="multiples of the patch size 16"):
+        FrameSize.parse("30x48").of(720, 1280, 16)
+    with pytest.raises(UsageError, match="size must look like"):
+        FrameSize.parse("big")
