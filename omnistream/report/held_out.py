@@ -36,8 +36,8 @@ class HeldOutFigures(Callback):
       (in another order) on a backbone that was never trained.
     - Captions: mean token loss of the true answers. Baselines: the entropy of the answers' token frequencies (no model
       without context is better), and the same model shown the images of another sample.
-    - Actions: accuracy of a linear and of an attentive probe on frozen features. Baselines: chance (the most frequent class),
-      and the same probe on the features of the untrained backbone.
+    - Actions: accuracy of a linear and of an attentive probe on frozen features. Baselines: chance (the most frequent
+      class), and the same probe on the features of the untrained backbone.
 
     A figure whose task the model lacks, or whose data set is null, is left out.
 
