@@ -6,6 +6,7 @@ the user can fix.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
+    # Read when PyTorch is first imported. Idle OpenMP threads otherwise spin, and beside any other process on the same
+    # cores a training step takes many times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         _dispatch(given)
     except Exception as error:
