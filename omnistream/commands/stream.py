@@ -205,7 +205,7 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--checkpoint",
         metavar="PATH",
-        help="checkpoint of `omnistream fit` (.ckpt), folder of save_pretrained, or file of weights",
+        help="checkpoint of `omnistream fit` (.ckpt), folder of save_pretrained, file of weights, or hub id",
     )
     group.add_argument("--config", metavar="YAML", help="config.yaml of the run, if it does not lie near the .ckpt")
     group.add_argument(
