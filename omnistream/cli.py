@@ -1,8 +1,8 @@
 """The `omnistream` command: finds the subcommand, imports only that one, and turns a user's mistake into one line.
 
 A subcommand is one row of `COMMANDS`: its name, its help line and where its function is. The function gets the
-arguments that follow the name, prints its result, and raises `UsageError`, `ValueError` or `FileNotFoundError` for what
-the user can fix.
+arguments that follow the name, prints its result, and raises `UsageError`, `ValueError` or an error about a path for
+what the user can fix.
 """
 
 import importlib
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from omnistream import __version__
 from omnistream.errors import UsageError, did_you_mean, one_line
+
+_BAD_PATHS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _is_for_the_user(error: Exception) -> bool:
-    """Whether a message says all there is to know: bad values, missing files, and the exceptions of this library."""
-    return isinstance(error, ValueError | FileNotFoundError) or type(error).__module__.split(".")[0] == "omnistream"
+    """Whether a message says all there is to know: bad values, bad paths, and the exceptions of this library."""
+    return isinstance(error, (ValueError, *_BAD_PATHS)) or type(error).__module__.split(".")[0] == "omnistream"
 
 
 def _dispatch(arguments: list[str]) -> None:

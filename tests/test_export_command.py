@@ -65,6 +65,7 @@ def test_onnx(checkpoint, tmp_path, capsys):
         (["step.onnx", *SMALL, "--window", "2", "--cache_dtype", "bfloat16"], "got torch.bfloat16"),
         (["step.pt2", *SMALL, "--window", "2", "--variant", "vit_giant"], "unknown backbone variant 'vit_giant'"),
         (["step.pt2", *SMALL, "--window", "2", "--size", "8", "9"], "multiples of the patch size 8"),
+        (["step.pt2", *SMALL, "--window", "2", "--device", "tpu"], "device 'tpu' cannot be used"),
         ([".", *SMALL, "--window", "2", "--format", "pt2"], ". is a folder; OUT is a file"),
     ],
 )
@@ -89,4 +90,4 @@ def test_missing_weights(capsys, tmp_path):
 def test_no_cuda(checkpoint, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["export", checkpoint, str(tmp_path / "a.pt2"), *SMALL, "--window", "2", "--device", "cuda"])
-    assert "--device cuda: this torch finds no CUDA device" in capsys.readouterr().err
+    assert "device 'cuda' cannot be used" in capsys.readouterr().err

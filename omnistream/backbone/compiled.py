@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from omnistream.backbone.attention import check_window
-from omnistream.backbone.frame_step import Features, StepOptions
+from omnistream.backbone.frame_step import Features, StepOptions, check_static_dtype
+from omnistream.backbone.kv_cache import cache_dtype_of
 from omnistream.backbone.model import BackboneOutput, OmniStream
+from omnistream.backbone.session_checks import check_frames, chosen_rows
 from omnistream.backbone.static_step import StaticStep
 
 FIRST_SLOTS = 8
@@ -32,7 +34,7 @@ class CompiledSession:
         backbone: Model to use; it is not copied.
         window: Remembered frames W; None for all. Default: the backbone's.
         sink: First frames never forgotten. Default: the backbone's.
-        cache_dtype: Dtype of cache and attention; None for the backbone's.
+        cache_dtype: Dtype of cache and attention, e.g. `torch.bfloat16`; None for the backbone's. Not `int8`.
         max_frames: Without a window: refuse more frames.
         layers: Blocks whose patch outputs are returned.
         camera_token: Add the camera token.
@@ -41,7 +43,7 @@ class CompiledSession:
         mode: Of `torch.compile`; default `reduce-overhead` (CUDA graphs) on CUDA and `default` elsewhere with inductor.
 
     Raises:
-        ValueError: For a window that cannot hold its sink.
+        ValueError: For a window that cannot hold its sink, a layer that does not exist, or an 8-bit cache.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class CompiledSession:
         *,
         window: int | str | None = _FROM_BACKBONE,
         sink: int | str = _FROM_BACKBONE,
-        cache_dtype: torch.dtype | None = None,
+        cache_dtype: torch.dtype | str | None = None,
         max_frames: int | None = None,
         layers: Sequence[int] = (),
         camera_token: bool = False,
@@ -64,7 +66,9 @@ class CompiledSession:
         check_window(self.window, self.sink)
         if max_frames is not None and max_frames < 1:
             raise ValueError(f"max_frames must be at least 1 (or None to grow), got {max_frames}")
-        self.cache_dtype, self.max_frames = cache_dtype, max_frames
+        self.cache_dtype, self.max_frames = cache_dtype_of(cache_dtype), max_frames
+        check_static_dtype(self.cache_dtype)
+        backbone.check_layers(layers)
         self.layers, self.camera_token = tuple(layers), camera_token
         self.aspect_ratio = None if aspect_ratio is None else tuple(aspect_ratio.tolist())
         self.backend, self.mode = backend, mode
@@ -73,7 +77,6 @@ class CompiledSession:
         self.static: StaticStep | None = None
         """The step that is compiled, with the cache; None before the first frame."""
 
-    @torch.no_grad()
     def step(self, frames: Float[Tensor, "B S 3 H W"]) -> BackboneOutput:
         """Features of the next S >= 1 frames of every stream, one frame after the other.
 
@@ -81,12 +84,16 @@ class CompiledSession:
             frames: Normalised frames (see `OmniStream.normalize`).
 
         Raises:
-            ValueError: If batch or image size differ from the first step's, dtype or device from the backbone's, or
-                `max_frames` is exceeded.
+            ValueError: If the frames are not floats of this shape, batch or image size differ from the first step's,
+                dtype or device from the backbone's, or `max_frames` is exceeded.
         """
+        check_frames(frames)
+        # Buffers made in inference mode could not be written outside it.
+        with torch.inference_mode(False), torch.no_grad():
+            return self._encode(frames)
+
+    def _encode(self, frames: Tensor) -> BackboneOutput:
         B, S, _, H, W = frames.shape
-        if S < 1:
-            raise ValueError("a step needs at least one frame, got none")
         step = self._begin(B, H, W) if self.static is None else self.static
         expected = (step.options.batch_size, *step.options.image_size)
         if expected != (B, H, W):
@@ -162,19 +169,17 @@ class CompiledSession:
         self.frame_indices += 1
         return {name: value.clone() for name, value in features.items()}
 
-    def reset(self, rows: Iterable[int] | Int[Tensor, " R"] | None = None) -> None:
-        """Start streams anew: those in `rows`, or all. The cache stays allocated, and full-window steps mask again.
+    def reset(self, rows: Iterable[int] | Int[Tensor, " R"] | Bool[Tensor, " B"] | None = None) -> None:
+        """Start streams anew: those in `rows` (numbers, or a mask), or all.
+
+        The cache stays allocated, and full-window steps mask again.
 
         Raises:
             ValueError: If there is no such stream.
         """
         if self.static is None:
             return  # no stream has begun
-        if rows is None:
-            rows = range(len(self.frame_indices))
-        chosen = torch.as_tensor(rows if isinstance(rows, Tensor) else list(rows), dtype=torch.int64).cpu()
-        if bad := [row for row in chosen.tolist() if not 0 <= row < len(self.frame_indices)]:
-            raise ValueError(f"cannot reset rows {bad}; the session has streams 0 to {len(self.frame_indices) - 1}")
+        chosen = chosen_rows(rows, len(self.frame_indices))
         self.frame_indices[chosen] = 0
         self.static.restart(chosen.to(self.static.frame.device))
 

@@ -19,6 +19,19 @@ Features = dict[str, Tensor]
 `block_<i>` [B, h, w, D] for each block asked for; see `BackboneOutput`."""
 
 
+def check_static_dtype(cache_dtype: torch.dtype | None) -> None:
+    """Refuse a cache that only a `StreamSession` has.
+
+    Raises:
+        ValueError: If the dtype is no floating-point one.
+    """
+    if cache_dtype is not None and not cache_dtype.is_floating_point:
+        raise ValueError(
+            f"a compiled or exported step has a floating-point cache, got cache_dtype {cache_dtype}; "
+            "8-bit caches are for backbone.stream()"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepOptions:
     """What is fixed when a static step is built."""
@@ -47,6 +60,7 @@ class StepOptions:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         check_window(self.window, self.sink)
+        check_static_dtype(self.cache_dtype)
         if self.aspect_ratio is None:
             return
         if not self.camera_token:
@@ -74,8 +88,7 @@ class FrameStep(nn.Module):
 
     def __init__(self, backbone: OmniStream, options: StepOptions) -> None:
         super().__init__()
-        if bad := [layer for layer in options.layers if not 0 <= layer < backbone.num_layers]:
-            raise ValueError(f"layers {bad} do not exist; {backbone.variant} has blocks 0 to {backbone.num_layers - 1}")
+        backbone.check_layers(options.layers)
         self.training = False  # of this module alone
         self.backbone, self.options = backbone, options
         h, w = backbone.grid_size(*options.image_size)

@@ -183,6 +183,15 @@ class OmniStream(HubMixin):
             raise ValueError(f"image sides must be multiples of the patch size {p}, got height {height}, width {width}")
         return height // p, width // p
 
+    def check_layers(self, layers: Sequence[int]) -> None:
+        """Refuse blocks that are not there.
+
+        Raises:
+            ValueError: See above.
+        """
+        if bad := [layer for layer in layers if not 0 <= layer < self.num_layers]:
+            raise ValueError(f"layers {bad} do not exist; {self.variant} has blocks 0 to {self.num_layers - 1}")
+
     def forward(
         self,
         images: Float[Tensor, "B T 3 H W"],
@@ -238,8 +247,7 @@ class OmniStream(HubMixin):
             times: Time of each frame, in frames; the index if not given.
             grid_tables: Rotary tables of this patch grid, if at hand; made for one call otherwise.
         """
-        if bad := [layer for layer in layers if not 0 <= layer < self.num_layers]:
-            raise ValueError(f"layers {bad} do not exist; {self.variant} has blocks 0 to {self.num_layers - 1}")
+        self.check_layers(layers)
         _, T, _, H, W = images.shape
         h, w = self.grid_size(H, W)
         tokens = self._embed(images, frame_indices, masks, camera_token, aspect_ratio)

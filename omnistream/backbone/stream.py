@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from omnistream.backbone.heads import StreamHead, read_heads, requested_layers
 from omnistream.backbone.kv_cache import CacheContext, KVCache, cache_dtype_of
 from omnistream.backbone.model import BackboneOutput, OmniStream
 from omnistream.backbone.rope import GridTables
+from omnistream.backbone.session_checks import check_frames, chosen_rows
 from omnistream.backbone.time_mode import check_time_mode, stream_times
 
 _FROM_BACKBONE = "backbone"
@@ -56,8 +57,8 @@ class StreamSession:
             is told that of the frames.
 
     Raises:
-        ValueError: For a window that cannot hold its sink, an unknown time mode or cache dtype, or offloading a model
-            that is on the CPU itself.
+        ValueError: For a window that cannot hold its sink, a layer that does not exist, an unknown time mode or cache
+            dtype, or offloading a model that is on the CPU itself.
 
     Example:
         >>> from omnistream.backbone import create_model
@@ -91,6 +92,7 @@ class StreamSession:
         self.layers, self.aspect_ratio = tuple(layers), aspect_ratio
         self.camera_token = camera_token or self._tell_aspect_ratio
         self._encoded_layers = requested_layers(layers, self.heads)
+        backbone.check_layers(self._encoded_layers)
         check_time_mode(self.time_mode)
         if offload and backbone.cls_token.device.type == "cpu":
             raise ValueError(
@@ -122,7 +124,8 @@ class StreamSession:
             frames: Normalised frames (see `OmniStream.normalize`).
 
         Raises:
-            ValueError: If batch, size, device or dtype differ from the first step's, or `max_frames` is exceeded.
+            ValueError: If the frames are not floats of this shape, batch, size, device or dtype differ from the first
+                step's, or `max_frames` is exceeded.
         """
         # Buffers made in inference mode could not be written outside it.
         with torch.inference_mode(False), torch.no_grad():
@@ -134,9 +137,8 @@ class StreamSession:
 
     def _check(self, frames: Tensor) -> None:
         """Fix the layout at the first step, insist on it later."""
-        B, S, _, H, W = frames.shape
-        if S < 1:
-            raise ValueError("a step needs at least one frame, got none")
+        check_frames(frames)
+        B, _, _, H, W = frames.shape
         layout, home = _Layout(B, H, W, frames.dtype, frames.device), self.backbone.cls_token.device
         if self._layout is None:
             h, w = self.backbone.grid_size(H, W)
@@ -198,21 +200,14 @@ class StreamSession:
             self._layout = replace(self._layout, device=device)
         return self
 
-    def reset(self, rows: Iterable[int] | Int[Tensor, " R"] | None = None) -> None:
-        """Start streams anew: those in `rows`, or all. The cache stays allocated.
+    def reset(self, rows: Iterable[int] | Int[Tensor, " R"] | Bool[Tensor, " B"] | None = None) -> None:
+        """Start streams anew: those in `rows` (numbers, or a mask), or all. The cache stays allocated.
 
         Raises:
             ValueError: If there is no such stream.
         """
-        if rows is None:
-            self.frame_indices.zero_()
-            return
-        chosen = torch.as_tensor(rows if isinstance(rows, Tensor) else list(rows), dtype=torch.int64).cpu()
-        if self._layout is None:
-            return  # no stream has begun
-        if bad := [row for row in chosen.tolist() if not 0 <= row < len(self.frame_indices)]:
-            raise ValueError(f"cannot reset rows {bad}; the session has streams 0 to {len(self.frame_indices) - 1}")
-        self.frame_indices[chosen] = 0
+        if self._layout is not None:  # else no stream has begun
+            self.frame_indices[chosen_rows(rows, len(self.frame_indices))] = 0
 
     def fork(self) -> "StreamSession":
         """An independent session that continues from here; for trying out several futures."""

@@ -171,9 +171,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def run_folders(checkpoint: Path) -> list[Path]:
+    """Where the config.yaml of the run that wrote a checkpoint may lie: its folder and the two above."""
+    return [checkpoint.parent, *checkpoint.absolute().parents[1:3]]
+
+
 def _run_config(checkpoint: Path) -> dict[str, Any]:
     """Variant and options of the backbone in the config.yaml of the run that wrote a checkpoint."""
-    found = [folder / "config.yaml" for folder in (checkpoint.parent, checkpoint.absolute().parent.parent)]
+    found = [folder / "config.yaml" for folder in run_folders(checkpoint)]
     path = next((path for path in found if path.is_file()), None)
     if path is None:
         return {}

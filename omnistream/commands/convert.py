@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from omnistream.errors import UsageError, one_line
+from omnistream.commands.arguments import CommandParser
+from omnistream.errors import UsageError
 
 _DESCRIPTION = """\
 Write weights from elsewhere as a folder that OmniStream.from_pretrained and every --checkpoint option read:
@@ -30,11 +30,6 @@ _PARITY = {
     "official": "with rope_layout='official' clips of up to 16 frames give the authors' features to 1e-5 (float32)",
     "ours": "the same tensors, bit for bit",
 }
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{one_line(message)}; see `omnistream convert --help`")
 
 
 def run(arguments: list[str]) -> None:
@@ -79,13 +74,7 @@ def _numbers(values: object) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="omnistream convert",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("convert", _DESCRIPTION, _EXAMPLES)
     parser.add_argument("source", metavar="SOURCE", help="file, folder or hub id")
     parser.add_argument("out", metavar="OUT", help="folder to write")
     parser.add_argument("--variant", help="size, if it cannot be told from the weights (see `omnistream models`)")

@@ -2,9 +2,9 @@
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
 
-from omnistream.errors import UsageError, one_line
+from omnistream.commands.arguments import CommandParser, usable_device
+from omnistream.errors import UsageError
 
 _DESCRIPTION = """\
 Write the streaming step, one frame in and features out, as a file that runs without this library.
@@ -22,18 +22,8 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{one_line(message)}; see `omnistream export --help`")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="omnistream export",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser("export", _DESCRIPTION, _EXAMPLES)
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT")
     add("out", metavar="OUT", type=Path)
@@ -74,8 +64,7 @@ def run(arguments: list[str]) -> None:
     from omnistream.backbone.export import check_onnx_installed, export_onnx, export_step
     from omnistream.backbone.frame_step import StepOptions
 
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"--device {options.device}: this torch finds no CUDA device")
+    device = usable_device(options.device)
     if kind == "onnx":
         try:
             check_onnx_installed()
@@ -95,7 +84,7 @@ def run(arguments: list[str]) -> None:
     named = ("variant", "rope_layout", "time_mode")
     chosen = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
     backbone = OmniStream.from_pretrained(options.checkpoint, **chosen)
-    backbone = backbone.to(options.device, getattr(torch, options.dtype))
+    backbone = backbone.to(device, getattr(torch, options.dtype))
     if kind == "pt2":
         path = export_step(backbone, options.out, fixed)
     else:

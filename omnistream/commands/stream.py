@@ -1,12 +1,14 @@
 """`omnistream stream`: a video, a camera or a folder of frames through the backbone, and what it sees to files."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from omnistream.errors import UsageError, one_line
+from omnistream.commands.arguments import CommandParser, usable_device
+from omnistream.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -41,11 +43,6 @@ _USUAL_WINDOW = 64
 _FLOATS = ("fp32", "bf16", "fp16")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{one_line(message)}; see `omnistream stream --help`")
-
-
 def run(arguments: list[str]) -> None:
     """Stream, and say in one line what was written."""
     given = _parser().parse_args(arguments)
@@ -70,8 +67,8 @@ def run(arguments: list[str]) -> None:
     writers: list[Writer] = []
 
     def start() -> Sequence["Writer"]:
+        writers.extend(make_writers(folder, source.fps, outputs))  # refuses bad options, and opens no file yet
         _clear(folder)
-        writers.extend(make_writers(folder, source.fps, outputs))
         return writers
 
     try:
@@ -120,12 +117,7 @@ def _place(model: "StreamModel", given: argparse.Namespace) -> "torch.device":
     """Move the model; heads stay in float32, and so does the normalisation of frames."""
     import torch
 
-    name = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {name!r} cannot be used ({one_line(error, 120)})") from error
+    device = usable_device(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     mean, std = model.backbone.mean.float(), model.backbone.std.float()
     model.backbone.to(device, getattr(torch, _DTYPES[given.dtype]))
     model.backbone.mean, model.backbone.std = mean.to(device), std.to(device)
@@ -175,7 +167,7 @@ def _window(text: str | None, own: int | None) -> int | None:
     """Remembered frames; None for all."""
     if text is None:
         return _USUAL_WINDOW if own is None else own
-    if text != "all" and not text.isdigit():
+    if text != "all" and not re.fullmatch("[0-9]+", text):
         raise UsageError(f"window is a number of frames or all, got {text!r}")
     return None if text == "all" else int(text)
 
@@ -199,13 +191,7 @@ def _stream_options(given: argparse.Namespace, model: "StreamModel", outputs: "O
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="omnistream stream",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("stream", _DESCRIPTION, _EXAMPLES)
     parser.add_argument("source", metavar="SOURCE", help="video file, folder, pattern, camera number or address")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run in the folder")
@@ -219,7 +205,7 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--checkpoint",
         metavar="PATH",
-        help="checkpoint of `omnistream fit` (.ckpt), folder of save_pretrained, or file of weights",
+        help="checkpoint of `omnistream fit` (.ckpt), folder of save_pretrained, file of weights, or hub id",
     )
     group.add_argument("--config", metavar="YAML", help="config.yaml of the run, if it does not lie near the .ckpt")
     group.add_argument(

@@ -26,7 +26,7 @@ def parse_features(text: str, num_layers: int) -> list[str]:
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name not in ("last", "cls") and not (name.isdigit() and int(name) < num_layers):
+        if name not in ("last", "cls") and not (name.isdecimal() and int(name) < num_layers):
             raise UsageError(
                 f"features are last, cls or a block from 0 to {num_layers - 1}, separated by commas; got {name!r}"
             )

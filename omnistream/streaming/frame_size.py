@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from omnistream.data.media.video_probe import MAX_FRAME_PIXELS
 from omnistream.errors import UsageError
 
 
@@ -25,7 +26,7 @@ class FrameSize:
         Raises:
             UsageError: If it is none of these.
         """
-        if found := re.fullmatch(r"(?:(short|long):)?(\d+)", text):
+        if found := re.fullmatch(r"(?:(short|long):)?([1-9][0-9]*)", text):
             side: Literal["short", "long"] = "long" if found[1] == "long" else "short"
             return cls(side, int(found[2]))
         if found := re.fullmatch(r"(\d+)x(\d+)", text):
@@ -36,8 +37,17 @@ class FrameSize:
         """Height and width for frames of this size, multiples of the patch size (rounded to the nearest).
 
         Raises:
-            UsageError: If an exact size is no multiple of the patch size.
+            UsageError: If an exact size is no multiple of the patch size, or the frames would have too many pixels.
         """
+        size = self._of(height, width, patch_size)
+        if size[0] * size[1] > MAX_FRAME_PIXELS:
+            raise UsageError(
+                f"frames of {size[0]}x{size[1]} (height x width) are over the limit of {MAX_FRAME_PIXELS} pixels; "
+                "choose a smaller size"
+            )
+        return size
+
+    def _of(self, height: int, width: int, patch_size: int) -> tuple[int, int]:
         if self.exact is not None:
             if min(self.exact) < patch_size or any(length % patch_size for length in self.exact):
                 raise UsageError(

@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
 from omnistream.backbone import OmniStream, create_model
+from omnistream.backbone.weight_files import run_folders
 from omnistream.errors import UsageError, one_line
 from omnistream.tasks.geometry import GeometryModule
 
@@ -82,7 +83,7 @@ def _training_state(path: Path) -> dict[str, Tensor] | None:
 
 
 def _find_config(path: Path) -> Path:
-    folders = [path.parent, *path.absolute().parents[1:3]]
+    folders = run_folders(path)
     for folder in folders:
         if (folder / "config.yaml").is_file():
             return folder / "config.yaml"

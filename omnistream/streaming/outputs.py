@@ -47,9 +47,12 @@ def make_writers(folder: Path, fps: float, options: OutputOptions) -> list[Write
     """Writers of everything asked for.
 
     Args:
-        folder: An existing folder.
+        folder: Where the files go; it need not exist before the first step.
         fps: Frame rate of the videos.
         options: What is written.
+
+    Raises:
+        ValueError: If an option is out of range.
     """
     writers: list[Writer] = [FeaturesVideo(folder / "features_pca.mp4", fps, options.fit_frames)]
     if "depth" in options.heads:

@@ -1,5 +1,6 @@
 """Frames from a video file, a camera, a network address or a folder, one at a time and in order."""
 
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -62,12 +63,12 @@ class Subsampler:
         fps: Wanted rate; None keeps all frames, as does a rate above the source's.
 
     Raises:
-        ValueError: If the rate is not positive.
+        ValueError: If the rate is no positive number.
     """
 
     def __init__(self, fps: float | None) -> None:
-        if fps is not None and fps <= 0:
-            raise ValueError(f"fps must be positive, got {fps}")
+        if fps is not None and not 0 < fps < math.inf:
+            raise ValueError(f"fps must be a positive number, got {fps}")
         self.fps = fps
         self._due: float | None = None
 
@@ -118,8 +119,8 @@ class FolderSource:
         frame_rate: float = 30.0,
         fps: float | None = None,
     ) -> None:
-        if frame_rate <= 0:
-            raise ValueError(f"frame_rate must be positive, got {frame_rate}")
+        if not 0 < frame_rate < math.inf:
+            raise ValueError(f"frame_rate must be a positive number, got {frame_rate}")
         self.files = list(files)
         if not self.files:
             raise NothingUsableError(f"{name} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")

@@ -60,7 +60,7 @@ class TestSaved:
     @pytest.mark.parametrize("nested", [True, False])
     def test_training_checkpoint_takes_options_from_its_run(self, nested, build, tmp_path, caplog):
         state = {f"backbone.{key}": value for key, value in build(**self.OPTIONS).state_dict().items()}
-        path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+        path = tmp_path / "run" / ("checkpoints" if nested else "version_0/checkpoints") / "last.ckpt"
         path.parent.mkdir(parents=True)
         torch.save({"state_dict": state}, path)
         assert OmniStream.from_pretrained(path).window is None

@@ -154,7 +154,7 @@ class TestRealErrors:
                 "model.tasks.geometry.scale_frames: expected one of 'clip', 'first', got 'none'",
             ),
             (["--model.tasks.ssl.heads.num_prototypes", "0"], "model.tasks.ssl.heads: sizes and layers of the heads"),
-            (["--model.optimizer.lr", "-1"], "model.optimizer: lr must be positive"),
+            (["--model.optimizer.lr", "-1"], "model.optimizer: lr and backbone_lr must be positive"),
         ],
     )
     def test_errors_of_constructors(

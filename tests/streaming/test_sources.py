@@ -15,7 +15,7 @@ from omnistream.data.media import VideoReadError
 from omnistream.data.quarantine import NothingUsableError
 from omnistream.errors import UsageError
 from omnistream.streaming.problems import Problems
-from omnistream.streaming.sources import Subsampler, camera_device, natural_key, open_source, public_name
+from omnistream.streaming.sources import FolderSource, Subsampler, camera_device, natural_key, open_source, public_name
 from omnistream.streaming.video_source import VideoSource
 
 
@@ -52,6 +52,14 @@ def test_subsampling_of_a_variable_rate():
     sampler = Subsampler(1)
     times = [5.0, 5.4, 6.1, 6.2, 6.9, 7.05, 11.3, 11.4, 12.0, 12.5]
     assert [time for time in times if sampler.take(time)] == [5.0, 6.1, 7.05, 11.3, 12.0]
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf")])
+def test_rates_that_are_none_are_refused(rate, tmp_path):
+    with pytest.raises(ValueError, match="fps must be a positive number"):
+        Subsampler(rate)
+    with pytest.raises(ValueError, match="frame_rate must be a positive number"):
+        FolderSource([tmp_path / "0.png"], "frames", Problems(), frame_rate=rate)
 
 
 def test_rate_of_a_thinned_video(make_video):

@@ -99,6 +99,16 @@ def test_a_second_run_replaces_the_files_of_the_first(trained, make_video, tmp_p
     assert [path.name for path in (out / "features").iterdir()] == ["features-00000000.safetensors"]
 
 
+def test_a_bad_option_leaves_the_files_of_an_earlier_run(trained, make_video, tmp_path, capsys):
+    video, out = make_video("clip.mp4", 3), tmp_path / "out"
+    stream(video, "--checkpoint", trained, "--out", out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    given = ["--checkpoint", trained, "--out", out, "--overwrite"]
+    assert "points need a stride" in failure(capsys, video, *given, "--point-stride", "0")
+    assert "colours need at least one frame" in failure(capsys, video, *given, "--fit-frames", "0")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 def test_mistakes_are_one_line(trained, make_video, tmp_path, capsys):
     video, out = make_video("clip.mp4", 2), tmp_path / "out"
     (tmp_path / "broken.mp4").write_bytes(b"broken" * 100)
@@ -113,6 +123,9 @@ def test_mistakes_are_one_line(trained, make_video, tmp_path, capsys):
     assert "device 'tpu'" in failure(capsys, video, *given, "--device", "tpu")
     assert "window" in failure(capsys, video, *given, "--window", "1", "--sink", "5")
     assert "window is a number of frames or all" in failure(capsys, video, *given, "--window", "some")
+    assert "got '²'" in failure(capsys, video, *given, "--window", "²")
+    assert "limit of 67108864 pixels; choose a smaller size" in failure(capsys, video, *given, "--size", "long:100000")
+    assert "fps must be a positive number, got nan" in failure(capsys, video, *given, "--fps", "nan")
     assert "--out" in failure(capsys, video)
     assert "no camera 987" in failure(capsys, "987", *given)
     assert "is a file" in failure(capsys, video, "--out", video, *RANDOM)

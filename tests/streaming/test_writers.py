@@ -256,5 +256,8 @@ def test_frame_size(text, expected):
 def test_frame_sizes_that_do_not_fit():
     with pytest.raises(UsageError, match="multiples of the patch size 16"):
         FrameSize.parse("30x48").of(720, 1280, 16)
-    with pytest.raises(UsageError, match="size must look like"):
-        FrameSize.parse("big")
+    for text in ("big", "0", "long:0"):
+        with pytest.raises(UsageError, match="size must look like"):
+            FrameSize.parse(text)
+    with pytest.raises(UsageError, match=r"frames of 160000x284448 .* choose a smaller size"):
+        FrameSize.parse("160000").of(720, 1280, 16)

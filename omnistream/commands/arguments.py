@@ -1,0 +1,68 @@
+"""What the subcommands that are not Lightning's share: the parser, and what a device's name means."""
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from omnistream.errors import UsageError, one_line
+
+if TYPE_CHECKING:
+    import torch
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Options are never abbreviated, may be written with - or _ between words, and a mistake is a `UsageError`.
+
+    Args:
+        name: Of the subcommand.
+        description: Above the options in the help, as it is.
+        epilog: Below them.
+    """
+
+    def __init__(self, name: str, description: str, epilog: str) -> None:
+        self.name = name
+        super().__init__(
+            prog=f"omnistream {name}",
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def parse_args(self, args: Sequence[str], namespace: Any = None) -> Any:  # type: ignore[override]
+        """See `argparse.ArgumentParser.parse_args`."""
+        spellings = {_spelled(option): option for option in self._option_string_actions}
+        return super().parse_args([self._known(argument, spellings) for argument in args], namespace)
+
+    @staticmethod
+    def _known(argument: str, spellings: dict[str, str]) -> str:
+        option, equals, value = argument.partition("=")
+        return spellings.get(_spelled(option), option) + equals + value if option.startswith("--") else argument
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message instead of leaving the process.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(f"{one_line(message)}; see `omnistream {self.name} --help`")
+
+
+def _spelled(option: str) -> str:
+    return option.replace("_", "-")
+
+
+def usable_device(name: str) -> "torch.device":
+    """The device of this name.
+
+    Raises:
+        UsageError: If there is none, or nothing can be put on it.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {name!r} cannot be used ({one_line(error, 120)})") from error
+    return device

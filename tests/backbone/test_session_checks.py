@@ -1,0 +1,66 @@
+"""Frames and rows that sessions refuse, and masks of rows."""
+
+import pytest
+import torch
+
+from omnistream.backbone.compiled import CompiledSession
+from omnistream.backbone.frame_step import StepOptions
+from omnistream.backbone.session_checks import check_frames, chosen_rows
+
+
+def test_rows_are_numbers_or_a_mask():
+    assert chosen_rows(None, 3).tolist() == [0, 1, 2]
+    assert chosen_rows([2, 0], 3).tolist() == [2, 0]
+    assert chosen_rows([], 3).tolist() == []
+    assert chosen_rows(torch.tensor([1]), 3).tolist() == [1]
+    for mask in ([False, False, True], torch.tensor([False, False, True])):
+        assert chosen_rows(mask, 3).tolist() == [2]
+    with pytest.raises(ValueError, match=r"cannot reset rows \[-1, 3\]; the session has streams 0 to 2"):
+        chosen_rows([-1, 3], 3)
+    with pytest.raises(ValueError, match=r"one value per stream \(3\), got \[True, False\]"):
+        chosen_rows([True, False], 3)
+
+
+def test_a_mask_resets_the_rows_it_marks(build):
+    stream, compiled = build().stream(), CompiledSession(build(), window=3)
+    stream.step(torch.randn(3, 2, 3, 16, 16))
+    compiled._begin(3, 16, 16)  # compiles nothing yet
+    for session in (stream, compiled):
+        session.frame_indices = torch.tensor([2, 2, 2])
+        session.reset(torch.tensor([False, True, False]))
+        assert session.frame_indices.tolist() == [2, 0, 2]
+
+
+def test_frames_that_are_none_are_refused():
+    check_frames(torch.zeros(2, 1, 3, 16, 16))
+    for shape in ((3, 16, 16), (1, 3, 16, 16), (1, 1, 16, 16, 3)):
+        with pytest.raises(ValueError, match=r"shape \[B, S, 3, H, W\], got"):
+            check_frames(torch.zeros(shape))
+    with pytest.raises(ValueError, match="at least one frame"):
+        check_frames(torch.zeros(1, 0, 3, 16, 16))
+    with pytest.raises(ValueError, match=r"must be normalised, got torch\.uint8; use backbone\.normalize"):
+        check_frames(torch.zeros(1, 1, 3, 16, 16, dtype=torch.uint8))
+
+
+def test_options_are_refused_before_the_first_frame(build):
+    model = build()
+    for session in (model.stream, lambda **options: CompiledSession(model, **options)):
+        with pytest.raises(ValueError, match=r"layers \[-1, 9\] do not exist; vit_nano has blocks 0 to 3"):
+            session(layers=(-1, 2, 9))
+        with pytest.raises(ValueError, match="cache_dtype must be one of"):
+            session(cache_dtype="int4")
+    for dtype in ("int8", torch.int8):
+        with pytest.raises(ValueError, match=r"floating-point cache, got cache_dtype torch\.int8"):
+            CompiledSession(model, cache_dtype=dtype)
+    with pytest.raises(ValueError, match="floating-point cache"):
+        StepOptions(image_size=(16, 16), window=2, cache_dtype=torch.int8)
+    assert CompiledSession(model, cache_dtype="bfloat16").cache_dtype == torch.bfloat16
+
+
+def test_state_of_a_compiled_session_begun_in_inference_mode_can_be_written_outside(build):
+    session = CompiledSession(build(), window=2, backend="eager")
+    begun = []
+    session._next = lambda step, images: begun.append(step) or step(images, torch.tensor([False]))
+    with torch.inference_mode():
+        session.step(torch.randn(1, 1, 3, 16, 16))
+    assert not any(t.is_inference() for t in begun[0].buffers())

@@ -1,0 +1,48 @@
+"""The parser that the small subcommands share."""
+
+import pytest
+
+from omnistream.cli import COMMANDS, Command, main
+from omnistream.commands.arguments import CommandParser, usable_device
+from omnistream.errors import UsageError
+
+
+@pytest.fixture
+def parser():
+    parser = CommandParser("try", "What it does.", "examples:\n  omnistream try 1_0")
+    parser.add_argument("path")
+    parser.add_argument("--rope_layout")
+    parser.add_argument("--max-frames", type=int)
+    return parser
+
+
+@pytest.mark.parametrize(("layout", "frames"), [("--rope_layout", "--max-frames"), ("--rope-layout", "--max_frames")])
+def test_words_of_an_option_are_joined_by_either_sign(parser, layout, frames):
+    found = parser.parse_args(["a_b-c", layout, "x_y", f"{frames}=3"])
+    assert (found.path, found.rope_layout, found.max_frames) == ("a_b-c", "x_y", 3)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["x", "--rope", "y"], ["x", "--max_frame_s", "3"], [], ["x", "--max-frames", "y"]]
+)
+def test_mistakes_name_the_help(parser, arguments):
+    with pytest.raises(UsageError, match="see `omnistream try --help`"):
+        parser.parse_args(arguments)
+
+
+def test_a_device_that_is_none():
+    assert usable_device("cpu").type == "cpu"
+    with pytest.raises(UsageError, match="device 'tpu' cannot be used"):
+        usable_device("tpu")
+
+
+@pytest.mark.parametrize("kind", [PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError])
+def test_bad_paths_are_one_line(kind, monkeypatch, capsys):
+    def refuse(arguments):
+        raise kind(1, "cannot be written", arguments[0])
+
+    monkeypatch.setattr("omnistream.commands.arguments.refuse", refuse, raising=False)
+    monkeypatch.setitem(COMMANDS, "refuse", Command("", "omnistream.commands.arguments", "refuse"))
+    with pytest.raises(SystemExit, match="2"):
+        main(["refuse", "out/put"])
+    assert capsys.readouterr().err == "omnistream: error: [Errno 1] cannot be written: 'out/put'\n"
