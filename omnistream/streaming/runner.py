@@ -165,11 +165,15 @@ def _chunks(
 
 def _bar(source: Source, options: StreamOptions, progress: bool) -> tqdm:
     totals = [total for total in (source.total, options.max_frames) if total is not None]
+    # tqdm's own format turns into seconds per frame below one frame a second.
+    counted = "{l_bar}{bar}| {n_fmt}/{total_fmt}" if totals else "{desc}: {n_fmt}"
+    left = "<{remaining}" if totals else ""
     # Without a terminal every refresh would be a line of its own.
     return tqdm(
         total=min(totals) if totals else None,
-        unit="frame",
+        unit=" frames",
         desc="stream",
+        bar_format=f"{counted} frames [{{elapsed}}{left}, {{rate_noinv_fmt}}{{postfix}}]",
         disable=None if progress else True,
         dynamic_ncols=True,
         file=sys.stderr,
