@@ -69,14 +69,20 @@ def test_modules_named_in_the_documents_exist(document: str) -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
-def test_readme_code_runs() -> None:
+def test_readme_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also checks what the comments of the README's tour claim."""
+    monkeypatch.chdir(tmp_path)
     names: dict = {}
     for code in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL):
         exec(code, names)
     assert names["out"].last.shape == (1, 8, 8, 8, 128)
     assert names["out"].patches[2].shape == (1, 8, 8, 8, 128)
     torch.testing.assert_close(names["now"].cls[:, 0], names["out"].cls[:, 7], atol=1e-4, rtol=0)
+    assert {path.name for path in (tmp_path / "my_backbone").iterdir()} == {"model.safetensors", "config.json"}
+    saved, loaded = names["model"].state_dict(), names["again"].state_dict()
+    assert saved.keys() == loaded.keys()
+    assert all(torch.equal(saved[key], loaded[key]) for key in saved)
+    assert names["fork"].frame_indices.tolist() == [6]
     assert names["clip"].depth.shape == names["clip"].images.shape[:1] + names["clip"].images.shape[2:]
 
 

@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "metrics": {"cameras"},
     "tasks": {"backbone", "cameras", "data", "metrics"},
     "report": {"backbone", "cameras", "data", "metrics", "tasks"},
+    "streaming": {"backbone", "cameras", "data", "metrics", "tasks", "report"},
 }
 ROOMS = {*MAY_IMPORT, "commands"}
 
