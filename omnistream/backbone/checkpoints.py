@@ -136,8 +136,11 @@ def build(
         stored["rope_layout"] = "official"
     options = stored | options
     variant = options.pop("variant", None) or infer_variant(converted.state)
-    with torch.device("meta"):  # drawing weights that are overwritten takes longer than loading
-        model = cls(variant, **options)
+    try:
+        with torch.device("meta"):  # drawing weights that are overwritten takes longer than loading
+            model = cls(variant, **options)
+    except TypeError as error:
+        raise ValueError(f"{source.name}: settings that {cls.__name__} cannot take ({error}): {options}") from error
     model.to_empty(device="cpu")
     model.reset_parameters(only=model.state_dict().keys() - converted.state.keys())
     _, report = _finish(model, source, converted, mean, std)

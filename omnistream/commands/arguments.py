@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     import torch
 
 
+DTYPE_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8"}
+"""What a dtype may be called on the command line, and its name in PyTorch."""
+FLOAT_NAMES = ("fp32", "bf16", "fp16")
+
+
 class CommandParser(argparse.ArgumentParser):
     """Options are never abbreviated, may be written with - or _ between words, and a mistake is a `UsageError`.
 

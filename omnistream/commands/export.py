@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from omnistream.commands.arguments import CommandParser, usable_device
+from omnistream.commands.arguments import DTYPE_NAMES, FLOAT_NAMES, CommandParser, usable_device
 from omnistream.errors import UsageError
 
 _DESCRIPTION = """\
@@ -38,8 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--layers", type=int, nargs="*", default=[], help="blocks whose patch features are returned as well")
     add("--camera_token", action="store_true", help="add the camera token")
     add("--aspect_ratio", type=float, nargs="+", help="height over width of each stream, told to the camera token")
-    add("--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="of the weights")
-    add("--cache_dtype", choices=["float32", "float16", "bfloat16"], help="of cache and attention; default --dtype")
+    add("--dtype", choices=FLOAT_NAMES, default="fp32", help="of the weights")
+    add("--cache_dtype", choices=FLOAT_NAMES, help="of cache and attention; default --dtype")
     add("--device", default="cpu", help="where a .pt2 is to run, e.g. cuda; default cpu")
     add("--normalized", action="store_true", help="take frames that are normalised; default: uint8 as from a camera")
     add("--cache", choices=["ring", "growing"], default="ring", help="kind of ONNX cache; default ring")
@@ -78,13 +78,13 @@ def run(arguments: list[str]) -> None:
         layers=tuple(options.layers),
         camera_token=options.camera_token,
         aspect_ratio=None if options.aspect_ratio is None else tuple(options.aspect_ratio),
-        cache_dtype=None if options.cache_dtype is None else getattr(torch, options.cache_dtype),
+        cache_dtype=None if options.cache_dtype is None else getattr(torch, DTYPE_NAMES[options.cache_dtype]),
         normalize=not options.normalized,
     )
     named = ("variant", "rope_layout", "time_mode")
     chosen = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
     backbone = OmniStream.from_pretrained(options.checkpoint, **chosen)
-    backbone = backbone.to(device, getattr(torch, options.dtype))
+    backbone = backbone.to(device, getattr(torch, DTYPE_NAMES[options.dtype]))
     if kind == "pt2":
         path = export_step(backbone, options.out, fixed)
     else:

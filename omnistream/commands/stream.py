@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omnistream.commands.arguments import CommandParser, usable_device
+from omnistream.commands.arguments import DTYPE_NAMES, FLOAT_NAMES, CommandParser, usable_device
 from omnistream.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ examples:
   omnistream stream rtsp://camera/live --checkpoint my_backbone --out seen --window 256 --fps 5 --features cls
   omnistream stream 0 --random --variant vit_tiny --out tried --max-frames 100
 """
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8"}
 _USUAL_WINDOW = 64
-_FLOATS = ("fp32", "bf16", "fp16")
 
 
 def run(arguments: list[str]) -> None:
@@ -119,7 +117,7 @@ def _place(model: "StreamModel", given: argparse.Namespace) -> "torch.device":
 
     device = usable_device(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     mean, std = model.backbone.mean.float(), model.backbone.std.float()
-    model.backbone.to(device, getattr(torch, _DTYPES[given.dtype]))
+    model.backbone.to(device, getattr(torch, DTYPE_NAMES[given.dtype]))
     model.backbone.mean, model.backbone.std = mean.to(device), std.to(device)
     if model.geometry is not None:
         model.geometry.to(device)
@@ -143,7 +141,7 @@ def _output_options(given: argparse.Namespace, model: "StreamModel") -> "OutputO
         heads=heads,
         features=parse_features(given.features or "", model.backbone.num_layers),
         features_format=given.features_format,
-        features_dtype=getattr(torch, _DTYPES[given.features_dtype]),
+        features_dtype=getattr(torch, DTYPE_NAMES[given.features_dtype]),
         fit_frames=given.fit_frames,
         depth_range=_depth_range(given.depth_range),
         point_stride=given.point_stride,
@@ -182,7 +180,7 @@ def _stream_options(given: argparse.Namespace, model: "StreamModel", outputs: "O
     return StreamOptions(
         window=_window(given.window, model.backbone.window),
         sink=given.sink,
-        cache_dtype=None if given.cache_dtype is None else getattr(torch, _DTYPES[given.cache_dtype]),
+        cache_dtype=None if given.cache_dtype is None else getattr(torch, DTYPE_NAMES[given.cache_dtype]),
         size=FrameSize.parse(given.size),
         max_frames=given.max_frames,
         chunk=given.chunk,
@@ -213,7 +211,7 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--random", action="store_true", help="random weights, to try a source or measure speed")
     group.add_argument("--device", help="e.g. cpu or cuda:1; default cuda if there is one")
-    group.add_argument("--dtype", choices=_FLOATS, default="fp32", help="of the backbone; heads run in fp32")
+    group.add_argument("--dtype", choices=FLOAT_NAMES, default="fp32", help="of the backbone; heads run in fp32")
 
 
 def _add_stream_options(group: argparse._ArgumentGroup) -> None:
@@ -221,7 +219,8 @@ def _add_stream_options(group: argparse._ArgumentGroup) -> None:
         "--window", metavar="W", help="frames remembered, or all: memory then grows (the checkpoint's own, else 64)"
     )
     group.add_argument("--sink", type=int, default=1, metavar="N", help="first frames never forgotten (1)")
-    group.add_argument("--cache-dtype", choices=tuple(_DTYPES), help="of the memory of past frames; default --dtype")
+    stored = "of the memory of past frames; default --dtype"
+    group.add_argument("--cache-dtype", choices=tuple(DTYPE_NAMES), help=stored)
     group.add_argument(
         "--size",
         default="224",

@@ -136,6 +136,21 @@ def test_offloaded_layers_give_the_same_and_rest_elsewhere(dtype, window):
     assert torch.equal(*(attend(c, *parts, starts=ALL + 10, layer=2) for c in (fork, offloaded)))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [None, torch.int8])
+def test_offload_from_a_gpu_equals_a_cache_that_stays_there(dtype):
+    qkv = [t.cuda() for t in tokens(16)]
+    plain, offloaded = (KVCache(3, 2, P, 4, dtype=dtype, offload=offload) for offload in (False, True))
+    for start in range(16):  # three turns of the ring
+        parts = [t[:, :, start * P : (start + 1) * P] for t in qkv]
+        for layer in range(3):
+            scaled = [t * (1 + layer) for t in parts]
+            expected, result = (attend(c, *scaled, starts=ALL + start, layer=layer) for c in (plain, offloaded))
+            torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+    assert all(t.device.type == "cpu" for store in offloaded.stores for t in store.tensors.values())
+
+
 def test_offloaded_slots_lie_in_one_block():
     placement = Offload(torch.device("cpu")).host(Placement(torch.device("cpu"), torch.float32))
     store = Int8Store(StoreShape(2, HEADS, D, P, 8, sink=1), placement, Workspace())

@@ -52,9 +52,7 @@ def test_floor_is_the_larger_of_two_times():
     assert rates.estimate(Cost(20, 10, 50, 50), copied_bytes=150) == 20 / 10 + 10 / 5 + 300 / 100
 
 
-def test_measured_rates_are_of_this_planet(monkeypatch):
+def test_measured_rates_are_rates(monkeypatch):
     monkeypatch.setattr("floor.SMALLEST_COPY", 2**20)
     rates = measure_rates(TINY, 16, 3, torch.float32, "cpu")
-    assert 1e7 < rates.copy_bytes < 1e13
-    assert rates.attention_flops > 0
-    assert 1e8 < rates.matmul_flops < 1e15
+    assert all(0 < rate < float("inf") for rate in (rates.copy_bytes, rates.attention_flops, rates.matmul_flops))
