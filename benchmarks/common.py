@@ -181,7 +181,7 @@ def child(script, arguments, threads=None, timeout=None):
     Raises:
         RuntimeError: If it fails or takes longer than `timeout` seconds, with the last line it wrote.
     """
-    environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
+    environment = {"GOMP_SPINCOUNT": "20000", **os.environ}
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
     command = [sys.executable, str(script), *map(str, arguments)]

@@ -18,7 +18,7 @@ NOTES = """Time and peak memory of the T-th frame of one stream (batch 1), rando
 - Attention and matrix products alone: those of our step on preallocated tensors, nothing between them.
 - Floor: the larger of bytes of weights and cache over measured copy bandwidth, and FLOPs over measured matmul rate.
 - A ratio is the median over rounds of neighbouring calls. What was skipped or not run says so and is never estimated.
-- OpenMP threads sleep while they wait (OMP_WAIT_POLICY=passive) unless the environment says otherwise.
+- OpenMP threads wait briefly, then sleep (GOMP_SPINCOUNT=20000) unless the environment says otherwise.
 """
 
 

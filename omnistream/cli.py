@@ -84,9 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
-    # Read when PyTorch is first imported. Idle OpenMP threads otherwise spin, and beside any other process on the same
-    # cores a training step takes many times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Read when PyTorch is first imported. GNU OpenMP's idle threads otherwise spin for milliseconds, and beside any
+    # other process on the same cores a step takes many times as long. This is enough to bridge the gap between kernels.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         _dispatch(given)
     except Exception as error:
