@@ -48,7 +48,7 @@ def test_a_child_that_fails_says_why(tmp_path, monkeypatch):
     script = tmp_path / "script.py"
     script.write_text("import json, os, sys\nassert len(sys.argv) == 2, 'two'\nprint(json.dumps(dict(os.environ)))\n")
     environment = child(script, ["one"], threads=3)
-    assert (environment["OMP_NUM_THREADS"], environment["OMP_WAIT_POLICY"]) == ("3", "passive")
+    assert (environment["OMP_NUM_THREADS"], environment["GOMP_SPINCOUNT"]) == ("3", "20000")
     with pytest.raises(RuntimeError, match="ended with 1: AssertionError: two"):
         child(script, ["one", "two"])
     script.write_text("import time\ntime.sleep(30)\n")
