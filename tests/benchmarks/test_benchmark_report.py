@@ -44,7 +44,7 @@ def test_peak_memory_sees_what_was_freed():
 
 
 def test_a_child_that_fails_says_why(tmp_path, monkeypatch):
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     script = tmp_path / "script.py"
     script.write_text("import json, os, sys\nassert len(sys.argv) == 2, 'two'\nprint(json.dumps(dict(os.environ)))\n")
     environment = child(script, ["one"], threads=3)
