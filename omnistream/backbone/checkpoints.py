@@ -140,7 +140,8 @@ def build(
         with torch.device("meta"):  # drawing weights that are overwritten takes longer than loading
             model = cls(variant, **options)
     except TypeError as error:
-        raise ValueError(f"{source.name}: settings that {cls.__name__} cannot take ({error}): {options}") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{source.name}: {cls.__name__} cannot take the settings {options} ({reason})") from error
     model.to_empty(device="cpu")
     model.reset_parameters(only=model.state_dict().keys() - converted.state.keys())
     _, report = _finish(model, source, converted, mean, std)

@@ -240,7 +240,7 @@ class StreamSession:
         Raises:
             ValueError: If it was saved with other options or for another model.
         """
-        if missing := sorted({"options", "layout", "frame_indices", "cache"} - state.keys()):
+        if missing := sorted({"options", "layout"} - state.keys()):
             raise ValueError(f"not the state of a session: it lacks {', '.join(missing)}")
         saved, mine = state["options"], self._options()
         if saved != mine:

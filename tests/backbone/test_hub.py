@@ -99,7 +99,7 @@ class TestSaved:
             ({"architecture": {"num_heads": 4}}, "config.json has num_heads=4, the model 2"),
             ({"options": [1]}, r"options in config.json should be an object, got \[1\]"),
             ({"variant": ["vit_nano"]}, r"variant in the config.json of .* should be a name, got \['vit_nano'\]"),
-            ({"options": {"window": "abc"}}, "settings that OmniStream cannot take .*'window': 'abc'"),
+            ({"options": {"window": "abc"}}, "OmniStream cannot take the settings .*'window': 'abc'"),
             ({"variant": "vit_none"}, "unknown backbone variant 'vit_none'"),
             (
                 {"variant": "vit_tiny"},

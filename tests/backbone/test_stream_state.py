@@ -131,7 +131,7 @@ def test_other_options_are_refused_by_name(build):
         build().stream(time_mode="official").load_state_dict(build().stream().state_dict())
     with pytest.raises(ValueError, match="options rope_layout='rotation'"):
         build(rope_layout="official").stream().load_state_dict(build().stream().state_dict())
-    with pytest.raises(ValueError, match="not the state of a session: it lacks cache, frame_indices"):
+    with pytest.raises(ValueError, match="not the state of a session: it lacks layout"):
         build().stream().load_state_dict({"options": {}})
 
 
