@@ -1,5 +1,6 @@
 """Videos of a stream: principal components of the features, and depth."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +35,7 @@ def side_by_side(left: UInt8[np.ndarray, "H W 3"], right: UInt8[np.ndarray, "h w
     return repeat(both, "h w c -> (h i) (w j) c", i=factor, j=factor)
 
 
-class _DelayedVideo:
+class _DelayedVideo(ABC):
     """A video whose colours are fixed by its first frames, which wait until there are enough of them."""
 
     def __init__(self, path: Path, fps: float, fit_frames: int) -> None:
@@ -45,11 +46,13 @@ class _DelayedVideo:
         self._video: Mp4File | None = None
         self._fitted = False
 
+    @abstractmethod
     def _fit(self, values: list[Tensor]) -> None:
-        raise NotImplementedError
+        """Fix the colours on the features or depth of the first frames."""
 
+    @abstractmethod
     def _color(self, value: Tensor) -> np.ndarray:
-        raise NotImplementedError
+        """The picture of one frame's features or depth, (h, w, 3) uint8."""
 
     def _add(self, images: UInt8[Tensor, "S 3 H W"], values: Tensor) -> None:
         for image, value in zip(rearrange(images, "s c h w -> s h w c").numpy(), values, strict=True):

@@ -26,7 +26,7 @@ import sys
 import torch
 file, inputs, outputs = sys.argv[1:]
 step = torch.export.load(file).module()
-results = [step(*frame) for frame in torch.load(inputs)]
+results = [step(*frame) for frame in torch.load(inputs, weights_only=True)]
 assert not any(name.split(".")[0] in ("omnistream", "einops", "jaxtyping") for name in sys.modules)
 assert not any(value.requires_grad for value in results[-1].values())
 torch.save(results, outputs)
@@ -74,7 +74,7 @@ def test_pt2_runs_without_our_package(model, pt2, tmp_path):
     (tmp_path / "reload.py").write_text(RELOAD)
     # -I: without PYTHONPATH and the current folder, where our package could be found.
     run_python(["-I", "reload.py", str(pt2), "in.pt", "out.pt"], cwd=tmp_path)
-    results = torch.load(tmp_path / "out.pt")
+    results = torch.load(tmp_path / "out.pt", weights_only=True)
     assert len(results) == total
     for result, features in zip(results, expected, strict=True):
         torch.testing.assert_close(result, features, atol=3e-5, rtol=0)

@@ -46,7 +46,6 @@ def test_the_frame_is_encoded_again_and_again_at_the_same_place():
 
 @pytest.mark.parametrize("name", ["compiled-fp32", "compiled4-fp32"])
 def test_compiled_session_stands_at_the_frame_with_a_full_cache(name, monkeypatch):
-    pytest.importorskip("omnistream.backbone.compiled")
     # The compiler cannot trace through the shape checks of the tests, and where the session stands is not its matter.
     monkeypatch.setattr(torch, "compile", lambda step, **_: step)
     row = parse_row(name)
