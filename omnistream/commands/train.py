@@ -130,3 +130,10 @@ def run(subcommand: str, arguments: list[str]) -> None:
         )
     except MisconfigurationException as error:
         raise UsageError(str(error)) from error
+    except IsADirectoryError as error:
+        if not (Path(error.filename) / ".metadata").is_file():
+            raise
+        raise UsageError(
+            f"{error.filename} is a distributed checkpoint, which only sharded training reads; add --trainer.strategy "
+            "fsdp2, with any number of devices"
+        ) from error
