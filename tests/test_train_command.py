@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.callbacks import ProgressBar
 from processes import run_python
+from real_model import MODEL
 
 from omnistream.cli import main
 from omnistream.commands import train
@@ -16,18 +17,7 @@ from omnistream.data.world import WorldScenes
 from omnistream.report import TaskProgressBar
 
 CONFIG = f"""\
-model:
-  class_path: omnistream.tasks.MultiTaskModule
-  init_args:
-    backbone: {{class_path: omnistream.backbone.OmniStream, init_args: {{variant: vit_nano}}}}
-    tasks:
-      ssl:
-        class_path: omnistream.tasks.ssl.SSLModule
-        init_args: {{heads: {{num_prototypes: 4, hidden_dim: 16, bottleneck_dim: 8}}}}
-      geometry:
-        class_path: omnistream.tasks.geometry.GeometryModule
-        init_args: {{features: 8, out_channels: [8, 8, 8, 8], hidden: 8}}
-    optimizer: {{warmup_steps: 1}}
+{MODEL}\
 data:
   class_path: omnistream.data.MultiTaskDataModule
   init_args:
