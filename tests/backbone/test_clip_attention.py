@@ -103,7 +103,8 @@ def test_block_mask_of_a_long_clip_needs_no_token_table():
     assert mask.seq_lengths == (128 * 1029, 128 * 1029)
     # Frame n sees min(n, 16) + 1 frames; blocks at the borders of what is visible are seen in part.
     seen = sum(min(n, 16) + 1 for n in range(128)) / 128**2
-    assert 100 - mask.sparsity() == pytest.approx(100 * seen, rel=0.1)
+    # A window that is shorter by one frame would give 0.97 times as much.
+    assert 100 - mask.sparsity() == pytest.approx(100 * seen, rel=0.03)
 
 
 @torch.no_grad()
