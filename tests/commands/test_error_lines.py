@@ -126,7 +126,7 @@ class TestErrors:
             raise KeyError("internal")
 
         monkeypatch.setattr("omnistream.commands.catalogue.configs", fail)
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyError, match="internal"):
             main(["configs"])
 
     def test_own_exceptions_are_one_line(
