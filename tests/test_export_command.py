@@ -24,8 +24,8 @@ def backbone(checkpoint, **options):
 
 def test_pt2(checkpoint, tmp_path, capsys):
     out = tmp_path / "step.pt2"
-    options = ["--window", "2", "--sink", "0", "--layers", "1", "--camera_token", "--aspect_ratio", "0.5"]
-    main(["export", checkpoint, str(out), *SMALL, *options, "--rope_layout", "official"])
+    options = ["--window", "2", "--sink", "0", "--layers", "1", "--camera-token", "--aspect-ratio", "0.5"]
+    main(["export", checkpoint, str(out), *SMALL, *options, "--rope-layout", "official"])
     printed = capsys.readouterr().out
     assert f"wrote {out}" in printed
     assert "vit_nano, frames 8 x 16, uint8" in printed
@@ -62,7 +62,7 @@ def test_onnx(checkpoint, tmp_path, capsys):
         (["step.pt2", "--size", "8", "8", "--cache", "growing"], "--cache growing is for --format onnx"),
         (["step.pt2", *SMALL, "--window", "2", "--sink", "3"], "sink must be between 0 and the window (2), got 3"),
         (["step.onnx", *SMALL, "--window", "2", "--dtype", "bf16"], "needs float32 or float16"),
-        (["step.onnx", *SMALL, "--window", "2", "--cache_dtype", "bf16"], "got torch.bfloat16"),
+        (["step.onnx", *SMALL, "--window", "2", "--cache-dtype", "bf16"], "got torch.bfloat16"),
         (["step.pt2", *SMALL, "--window", "2", "--variant", "vit_giant"], "unknown backbone variant 'vit_giant'"),
         (["step.pt2", *SMALL, "--window", "2", "--size", "8", "9"], "multiples of the patch size 8"),
         (["step.pt2", *SMALL, "--window", "2", "--device", "tpu"], "device 'tpu' cannot be used"),

@@ -5,6 +5,7 @@ import pytest
 from omnistream.commands.overrides import prepare
 from omnistream.commands.train import OmniStreamCLI
 from omnistream.packaged_configs import find_config, list_configs, summary
+from omnistream.report import TaskProgressBar
 from omnistream.tasks import MultiTaskModule
 
 # Weights and decoders of the hub cannot be fetched in a test: their place is taken by random ones of a small size.
@@ -59,6 +60,10 @@ def test_quickstart_builds():
     cli = build(["quickstart"], ["--trainer.logger=false"])
     assert set(cli.model.objectives) == {"ssl", "geometry", "captioning"}
     assert cli.trainer.max_steps > 0
+    without_bar = build(["quickstart"], ["--trainer.logger=false", "--trainer.enable_progress_bar", "false"])
+    shown = [type(callback) for callback in cli.trainer.callbacks]
+    assert TaskProgressBar in shown
+    assert [type(callback) for callback in without_bar.trainer.callbacks] == [t for t in shown if t != TaskProgressBar]
 
 
 def test_real_samples_builds_on_real_files(sample_data):

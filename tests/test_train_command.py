@@ -6,26 +6,18 @@ import warnings
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.callbacks import ProgressBar
 from processes import run_python
+from real_model import MODEL
 
 from omnistream.cli import main
 from omnistream.commands import train
 from omnistream.commands.train import OmniStreamCLI
 from omnistream.data.world import WorldScenes
+from omnistream.report import TaskProgressBar
 
 CONFIG = f"""\
-model:
-  class_path: omnistream.tasks.MultiTaskModule
-  init_args:
-    backbone: {{class_path: omnistream.backbone.OmniStream, init_args: {{variant: vit_nano}}}}
-    tasks:
-      ssl:
-        class_path: omnistream.tasks.ssl.SSLModule
-        init_args: {{heads: {{num_prototypes: 4, hidden_dim: 16, bottleneck_dim: 8}}}}
-      geometry:
-        class_path: omnistream.tasks.geometry.GeometryModule
-        init_args: {{features: 8, out_channels: [8, 8, 8, 8], hidden: 8}}
-    optimizer: {{warmup_steps: 1}}
+{MODEL}\
 data:
   class_path: omnistream.data.MultiTaskDataModule
   init_args:
@@ -108,6 +100,29 @@ def test_samples_are_shared_out_by_our_data_modules_unless_told(config, monkeypa
     monkeypatch.setattr(OmniStreamCLI, "_run_subcommand", lambda self, name: built.append(self.trainer))
     main(["fit", "-c", str(config), *arguments])
     assert built[0]._accelerator_connector.use_distributed_sampler is expected
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "enabled", "bars"),
+    [
+        (["{class_path: omnistream.report.TaskProgressBar, init_args: {refresh_rate: 5}}"], "false", []),
+        (["{class_path: omnistream.report.TaskProgressBar, init_args: {refresh_rate: 5}}"], "true", [5]),
+        (["omnistream.report.Throughput"], "true", [1]),
+        (None, "null", [1]),
+        (None, "false", []),
+    ],
+)
+def test_the_progress_bar_is_the_one_named_ours_or_none(config, monkeypatch, callbacks, enabled, bars):
+    built = []
+    monkeypatch.setattr(OmniStreamCLI, "_run_subcommand", lambda self, name: built.append(self.trainer))
+    monkeypatch.setattr("lightning.pytorch.trainer.connectors.callback_connector._RICH_AVAILABLE", True)
+    named = ["--trainer.callbacks=null"] if callbacks is None else [f"--trainer.callbacks+={one}" for one in callbacks]
+    main(["fit", "-c", str(config), *named, f"--trainer.enable_progress_bar={enabled}"])
+    found = [callback for callback in built[0].callbacks if isinstance(callback, ProgressBar)]
+    assert [bar.refresh_rate for bar in found] == bars
+    assert all(isinstance(bar, TaskProgressBar) for bar in found)
+    others = {type(callback).__name__ for callback in built[0].callbacks} - {"TaskProgressBar"}
+    assert others == {"ModelCheckpoint", "SaveConfig"} | ({"Throughput"} if "Throughput" in str(callbacks) else set())
 
 
 @pytest.mark.slow

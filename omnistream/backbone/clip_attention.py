@@ -135,13 +135,23 @@ def _report_too_many() -> None:
 
 @lru_cache(maxsize=1024)
 def choose(kind: ClipKind) -> Literal["prefix", "flex"]:
-    """The faster kernel for this kind of clip; see the module."""
+    """The faster kernel for this kind of clip, or the only one that can hold it; see the module.
+
+    Raises:
+        torch.OutOfMemoryError: If prefixes do not fit in memory, and FlexAttention cannot be used either.
+    """
     if kind.device.type != "cuda" or not has_room(astuple(kind)):
         return "prefix"
-    seconds = {"prefix": measure(lambda tensors: run("prefix", tensors, kind), kind)}
+    seconds, too_large = {}, None
+    try:
+        seconds["prefix"] = measure(lambda tensors: run("prefix", tensors, kind), kind)
+    except torch.OutOfMemoryError as error:
+        too_large = error.with_traceback(None)  # whose frames would keep the tensors
     try:
         seconds["flex"] = measure(lambda tensors: run("flex", tensors, kind), kind)
     except Exception as error:  # whatever the compiler or its kernel objects to
+        if too_large is not None:
+            raise too_large from error
         logger.warning("FlexAttention cannot be used for %s, going by prefixes: %s", kind, error)
     best = min(seconds, key=lambda name: seconds[name])
     logger.info("attention of %s: %s (%s)", kind, best, seconds)

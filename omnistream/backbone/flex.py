@@ -22,13 +22,18 @@ MAX_COMPILED = 8
 _compiled_sizes: set[tuple[Any, ...]] = set()
 
 
-def visible_matrix(num_frames: int, window: int | None, sink: int) -> Bool[Tensor, "T T"]:
-    """Which frame (row) sees which (column); see `attention.visible_frames`."""
-    now, then = torch.arange(num_frames)[:, None], torch.arange(num_frames)
+def _sees(now: Tensor, then: Tensor, window: int | None, sink: int) -> Tensor:
+    """Whether frame `now` sees frame `then`, for numbers that broadcast; see `attention.visible_frames`."""
     visible = then <= now
     if window is not None:
-        visible &= (now <= window) | (then < sink) | (now - then <= window - sink)
+        visible = visible & ((now <= window) | (then < sink) | (now - then <= window - sink))
     return visible
+
+
+def visible_matrix(num_frames: int, window: int | None, sink: int) -> Bool[Tensor, "T T"]:
+    """Which frame (row) sees which (column)."""
+    frames = torch.arange(num_frames)
+    return _sees(frames[:, None], frames, window, sink)
 
 
 def _count(table: Int[Tensor, "T T"], first: Int[Tensor, " n"], last: Int[Tensor, " n"]) -> Int[Tensor, "n n"]:
@@ -59,11 +64,7 @@ def frame_block_mask(num_frames: int, per_frame: int, window: int | None, sink: 
     partial = (seen > 0) & ~full
 
     def mask_mod(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        now, then = query // per_frame, key // per_frame
-        visible = then <= now
-        if window is None:
-            return visible
-        return visible & ((now <= window) | (then < sink) | (now - then <= window - sink))
+        return _sees(query // per_frame, key // per_frame, window, sink)
 
     def listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
         """Number of marked blocks in each row, and the columns with the marked ones first."""

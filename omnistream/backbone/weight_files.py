@@ -13,6 +13,7 @@ import torch
 from omnistream.backbone.hub import NOT_STORED
 from omnistream.backbone.layouts import StateDict
 from omnistream.errors import one_line
+from omnistream.run_config import Described, find_run_config, read_run_config
 
 INDEX_NAME = "model.safetensors.index.json"
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
@@ -171,30 +172,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def run_folders(checkpoint: Path) -> list[Path]:
-    """Where the config.yaml of the run that wrote a checkpoint may lie: its folder and the two above."""
-    return [checkpoint.parent, *checkpoint.absolute().parents[1:3]]
-
-
 def _run_config(checkpoint: Path) -> dict[str, Any]:
-    """Variant and options of the backbone in the config.yaml of the run that wrote a checkpoint."""
-    found = [folder / "config.yaml" for folder in run_folders(checkpoint)]
-    path = next((path for path in found if path.is_file()), None)
-    if path is None:
+    """Variant and options of the backbone in the config.yaml of the run that wrote a checkpoint; empty without one."""
+    path = find_run_config(checkpoint)
+    model = None if path is None else read_run_config(path)
+    backbone = None if model is None else Described.read(model.settings.get("backbone"))
+    if backbone is None or "variant" not in backbone.settings:
         return {}
-    import yaml
-
-    try:
-        section = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {one_line(error, 200)}") from error
-    for key in ("model", "backbone"):
-        section = section.get(key) if isinstance(section, dict) else None
-        section = section.get("init_args", section) if isinstance(section, dict) else None
-    if not isinstance(section, dict) or "variant" not in section:
-        return {}
-    options = {key: value for key, value in section.items() if key not in NOT_STORED}
-    return {"variant": section["variant"], "options": options}
+    options = {key: value for key, value in backbone.settings.items() if key not in NOT_STORED}
+    return {"variant": backbone.settings["variant"], "options": options}
 
 
 def _download(hub_id: str, revision: str | None, token: str | None) -> Path:

@@ -16,7 +16,7 @@ FLOAT_NAMES = ("fp32", "bf16", "fp16")
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Options are never abbreviated, may be written with - or _ between words, and a mistake is a `UsageError`.
+    """Options are never abbreviated, a mistake is a `UsageError`, and `--a_b` is taken for `--a-b`, as all are named.
 
     Args:
         name: Of the subcommand.
@@ -36,13 +36,12 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse_args(self, args: Sequence[str], namespace: Any = None) -> Any:  # type: ignore[override]
         """See `argparse.ArgumentParser.parse_args`."""
-        spellings = {_spelled(option): option for option in self._option_string_actions}
-        return super().parse_args([self._known(argument, spellings) for argument in args], namespace)
+        return super().parse_args([self._spelled(argument) for argument in args], namespace)
 
-    @staticmethod
-    def _known(argument: str, spellings: dict[str, str]) -> str:
+    def _spelled(self, argument: str) -> str:
         option, equals, value = argument.partition("=")
-        return spellings.get(_spelled(option), option) + equals + value if option.startswith("--") else argument
+        dashed = option.replace("_", "-")
+        return dashed + equals + value if dashed in self._option_string_actions else argument
 
     def error(self, message: str) -> NoReturn:
         """Raise the message instead of leaving the process.
@@ -51,10 +50,6 @@ class CommandParser(argparse.ArgumentParser):
             UsageError: Always.
         """
         raise UsageError(f"{one_line(message)}; see `omnistream {self.name} --help`")
-
-
-def _spelled(option: str) -> str:
-    return option.replace("_", "-")
 
 
 def usable_device(name: str) -> "torch.device":

@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 
-from omnistream.errors import UsageError
+from omnistream.commands.arguments import CommandParser
 from omnistream.packaged_configs import list_configs, summary
 
 
 def configs(arguments: list[str]) -> None:
     """Print name and first comment line of every packaged configuration."""
-    _take_no_arguments("configs", arguments)
+    CommandParser("configs", "List the packaged configurations.", "").parse_args(arguments)
     _print_table([(name, summary(path)) for name, path in list_configs().items()])
 
 
 def models(arguments: list[str]) -> None:
     """Print size and description of every backbone variant, then the public weights."""
-    _take_no_arguments("models", arguments)
+    CommandParser("models", "List the variants of the backbone, then the public weights.", "").parse_args(arguments)
     # The backbone imports torch; `omnistream configs` does without.
     import torch
 
@@ -35,11 +35,6 @@ def models(arguments: list[str]) -> None:
     print(
         '\nLoad with OmniStream.from_pretrained("...") or `omnistream convert ... FOLDER`; files and folders work too.'
     )
-
-
-def _take_no_arguments(command: str, arguments: list[str]) -> None:
-    if arguments:
-        raise UsageError(f"`omnistream {command}` takes no arguments, got {' '.join(arguments)!r}")
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:

@@ -18,7 +18,7 @@ frames and time.
 """
 _EXAMPLES = """\
 examples:
-  omnistream convert dinov3_vitl16_pretrain_lvd1689m-8aa4cbdd.pth dinov3_large --rope_layout spatial
+  omnistream convert dinov3_vitl16_pretrain_lvd1689m-8aa4cbdd.pth dinov3_large --rope-layout spatial
   omnistream convert timm/vit_small_patch16_dinov3_qkvb.lvd1689m dinov3_small
   omnistream convert StreamFormer/OmniStream released
   omnistream convert runs/stage1/version_0/checkpoints/last.ckpt my_backbone
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("out", metavar="OUT", help="folder to write")
     parser.add_argument("--variant", help="size, if it cannot be told from the weights (see `omnistream models`)")
     parser.add_argument(
-        "--rope_layout",
+        "--rope-layout",
         choices=("rotation", "official", "spatial"),
         help="positions to store in config.json; default: the source's, official for the release, rotation for a "
         "DINOv3 (spatial keeps a DINOv3's own features)",

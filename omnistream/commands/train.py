@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 # Classes that are imported can be named without their module in YAML; this also registers the strategy `fsdp2`.
@@ -16,6 +17,7 @@ import omnistream.tasks  # noqa: F401
 from omnistream.commands.overrides import prepare
 from omnistream.commands.parse_errors import shorten
 from omnistream.errors import UsageError
+from omnistream.report import TaskProgressBar
 
 
 class SaveConfig(SaveConfigCallback):
@@ -68,6 +70,20 @@ class OmniStreamCLI(LightningCLI):
         except (ValueError, MisconfigurationException) as error:
             raise UsageError(shorten(str(error))) from error
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A trainer with the bar that is named among its callbacks, with ours if none is, or with none if so told.
+
+        Lightning itself refuses `enable_progress_bar: false` beside a bar, and its own counts steps of a run without
+        epochs as "Epoch 0/-2".
+        """
+        given = self._get(self.config_init, "trainer")
+        callbacks = given.callbacks if isinstance(given.callbacks, list) else [given.callbacks] * bool(given.callbacks)
+        if given.enable_progress_bar is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+        elif not any(isinstance(callback, ProgressBar) for callback in callbacks):
+            callbacks = [*callbacks, TaskProgressBar()]
+        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
     def _known_keys(self, subcommand: str) -> list[str]:
         return list(self._subcommand_parsers[subcommand].get_defaults().keys())
 
@@ -114,3 +130,10 @@ def run(subcommand: str, arguments: list[str]) -> None:
         )
     except MisconfigurationException as error:
         raise UsageError(str(error)) from error
+    except IsADirectoryError as error:
+        if not (Path(error.filename) / ".metadata").is_file():
+            raise
+        raise UsageError(
+            f"{error.filename} is a distributed checkpoint, which only sharded training reads; add --trainer.strategy "
+            "fsdp2, with any number of devices"
+        ) from error

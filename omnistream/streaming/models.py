@@ -1,7 +1,7 @@
 """A backbone and, where the checkpoint has them, geometry heads: from a training checkpoint or published weights.
 
-A training checkpoint holds tensors only; what they belong to is said by the `config.yaml` that the run wrote. It is
-read as plain data: classes named in it are compared with the two that are built here, never imported.
+A training checkpoint holds tensors only; what they belong to is said by the `config.yaml` that the run wrote. Classes
+named in it are compared with the two that are built here, never imported.
 """
 
 import pickle
@@ -10,25 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
 from omnistream.backbone import OmniStream, create_model
-from omnistream.backbone.weight_files import run_folders
 from omnistream.errors import UsageError, one_line
+from omnistream.run_config import Described, find_run_config, read_run_config, run_folders
 from omnistream.tasks.geometry import GeometryModule
 
 _LOADED_OTHERWISE = frozenset({"checkpoint", "pretrained", "activation_checkpointing"})
 _FOR_TRAINING = frozenset({"backbone", "optimizer", "photometric", "activation_checkpointing"})
-_CLASSES: dict[type, tuple[str, ...]] = {
-    OmniStream: ("OmniStream", "omnistream.backbone.OmniStream", "omnistream.backbone.model.OmniStream"),
-    GeometryModule: (
-        "GeometryModule",
-        "omnistream.tasks.geometry.GeometryModule",
-        "omnistream.tasks.geometry.module.GeometryModule",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -83,24 +74,24 @@ def _training_state(path: Path) -> dict[str, Tensor] | None:
 
 
 def _find_config(path: Path) -> Path:
-    folders = run_folders(path)
-    for folder in folders:
-        if (folder / "config.yaml").is_file():
-            return folder / "config.yaml"
+    if (found := find_run_config(path)) is not None:
+        return found
     raise UsageError(
-        f"no config.yaml in {', '.join(map(str, folders))}: name the one that the run wrote with --config, or turn the "
-        "checkpoint into plain weights"
+        f"no config.yaml in {', '.join(map(str, run_folders(path)))}: name the one that the run wrote with --config, "
+        "or turn the checkpoint into plain weights"
     )
 
 
 def _from_training(path: Path, state: dict[str, Tensor], config: Path) -> StreamModel:
-    model = _read_config(config)
-    settings = model["init_args"]
-    if not isinstance(settings.get("backbone"), dict):
+    model = read_run_config(config)
+    if model is None:
+        raise UsageError(f"{config} is not the configuration of a run: it has no model with class_path and init_args")
+    described = Described.read(model.settings.get("backbone"))
+    if described is None:
         raise UsageError(f"{config}: model.init_args.backbone does not describe a backbone")
-    backbone = _build(OmniStream, settings["backbone"], _LOADED_OTHERWISE, config)
+    backbone = _build(OmniStream, described, _LOADED_OTHERWISE, config)
     _load(backbone, state, "backbone.", path)
-    geometry, prefix = _geometry_settings(model)
+    geometry, prefix = _find_geometry(model)
     heads = None
     if geometry is not None:
         heads = _build(GeometryModule, geometry, _FOR_TRAINING, config)
@@ -110,37 +101,28 @@ def _from_training(path: Path, state: dict[str, Tensor], config: Path) -> Stream
     return StreamModel(backbone.eval(), heads, f"{path} ({backbone.variant}{', geometry heads' if heads else ''})")
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """`model` of a run's configuration."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no configuration at {path}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not valid YAML: {one_line(error)}") from error
-    model = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(model, dict) or not isinstance(model.get("init_args"), dict):
-        raise UsageError(f"{path} is not the configuration of a run: it has no model with class_path and init_args")
-    return model
-
-
-def _geometry_settings(model: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+def _find_geometry(model: Described) -> tuple[Described | None, str]:
     """Description of the geometry task and the prefix of its weights, wherever it stands in the model."""
-    if model.get("class_path") in _CLASSES[GeometryModule]:
+    if model.class_path in _names(GeometryModule):
         return model, ""
-    for name, task in (model["init_args"].get("tasks") or {}).items():
-        if isinstance(task, dict) and task.get("class_path") in _CLASSES[GeometryModule]:
+    for name, value in (model.settings.get("tasks") or {}).items():
+        task = Described.read(value)
+        if task is not None and task.class_path in _names(GeometryModule):
             return task, f"tasks.{name}."
     return None, ""
 
 
-def _build(kind: type, description: dict[str, Any], without: frozenset[str], config: Path) -> Any:
+def _names(kind: type) -> tuple[str, str, str]:
+    """What a class may be called in YAML: its path in the package, in its module, and its bare name."""
+    package, name = kind.__module__.rpartition(".")[0], kind.__name__
+    return f"{package}.{name}", f"{kind.__module__}.{name}", name
+
+
+def _build(kind: type, described: Described, without: frozenset[str], config: Path) -> Any:
     """An object of a class that is known here, with settings checked by the types of its constructor."""
-    if description.get("class_path") not in _CLASSES[kind]:
-        raise UsageError(
-            f"{config} names the class {description.get('class_path')!r}; only {_CLASSES[kind][1]} is built here"
-        )
-    settings = {k: v for k, v in (description.get("init_args") or {}).items() if k not in without}
+    if described.class_path not in _names(kind):
+        raise UsageError(f"{config} names the class {described.class_path!r}; only {_names(kind)[0]} is built here")
+    settings = {key: value for key, value in described.settings.items() if key not in without}
     if _names_a_class(settings):
         raise UsageError(f"{config}: the settings of {kind.__name__} name further classes; only plain values are read")
     parser = ArgumentParser(exit_on_error=False)

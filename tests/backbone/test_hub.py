@@ -66,9 +66,7 @@ class TestSaved:
         assert OmniStream.from_pretrained(path).window is None
         assert "no settings lie beside the weights: rope_layout, window and the like are the defaults" in caplog.text
         arguments = {"variant": "vit_nano", "checkpoint": "x.pth", "pretrained": False, "layer_scale_init": 1.0}
-        backbone = arguments | self.OPTIONS
-        if nested:
-            backbone = {"class_path": "omnistream.backbone.OmniStream", "init_args": backbone}
+        backbone = {"class_path": "omnistream.backbone.OmniStream", "init_args": arguments | self.OPTIONS}
         config = {"model": {"class_path": "omnistream.tasks.MultiTaskModule", "init_args": {"backbone": backbone}}}
         (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
         loaded = OmniStream.from_pretrained(path)
@@ -76,7 +74,7 @@ class TestSaved:
         (tmp_path / "run" / "config.yaml").write_text("model: null")
         assert OmniStream.from_pretrained(path).window is None
         (tmp_path / "run" / "config.yaml").write_text("model: {")
-        with pytest.raises(ValueError, match=r"config.yaml is not YAML: "):
+        with pytest.raises(ValueError, match=r"config.yaml is not valid YAML: "):
             OmniStream.from_pretrained(path)
 
     def test_shards(self, build, tmp_path):

@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 import torch
 from lightning import LightningDataModule, LightningModule
+from real_model import MODEL
 from torch import nn
 
 from omnistream.cli import main
@@ -114,17 +115,7 @@ trainer: {{max_steps: 1, accelerator: cpu, logger: false, enable_checkpointing: 
 
 
 REAL_CONFIG = f"""\
-model:
-  class_path: omnistream.tasks.MultiTaskModule
-  init_args:
-    backbone: {{class_path: omnistream.backbone.OmniStream, init_args: {{variant: vit_nano}}}}
-    tasks:
-      ssl:
-        class_path: omnistream.tasks.ssl.SSLModule
-        init_args: {{heads: {{num_prototypes: 4, hidden_dim: 16, bottleneck_dim: 8}}}}
-      geometry:
-        class_path: omnistream.tasks.geometry.GeometryModule
-        init_args: {{features: 8, out_channels: [8, 8, 8, 8], hidden: 8}}
+{MODEL}\
 data: {{class_path: {__name__}.Data}}
 trainer: {{max_steps: 1, accelerator: cpu, logger: false}}
 """

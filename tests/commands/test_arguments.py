@@ -1,5 +1,7 @@
 """The parser that the small subcommands share."""
 
+import re
+
 import pytest
 
 from omnistream.cli import COMMANDS, Command, main
@@ -11,13 +13,13 @@ from omnistream.errors import UsageError
 def parser():
     parser = CommandParser("try", "What it does.", "examples:\n  omnistream try 1_0")
     parser.add_argument("path")
-    parser.add_argument("--rope_layout")
+    parser.add_argument("--rope-layout")
     parser.add_argument("--max-frames", type=int)
     return parser
 
 
 @pytest.mark.parametrize(("layout", "frames"), [("--rope_layout", "--max-frames"), ("--rope-layout", "--max_frames")])
-def test_words_of_an_option_are_joined_by_either_sign(parser, layout, frames):
+def test_words_of_an_option_may_be_joined_by_either_sign(parser, layout, frames):
     found = parser.parse_args(["a_b-c", layout, "x_y", f"{frames}=3"])
     assert (found.path, found.rope_layout, found.max_frames) == ("a_b-c", "x_y", 3)
 
@@ -28,6 +30,15 @@ def test_words_of_an_option_are_joined_by_either_sign(parser, layout, frames):
 def test_mistakes_name_the_help(parser, arguments):
     with pytest.raises(UsageError, match="see `omnistream try --help`"):
         parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize("command", ["stream", "export", "convert", "models", "configs"])
+def test_the_help_has_one_spelling(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert f"usage: omnistream {command}" in text
+    assert re.findall(r"--\w+_\w*", text) == []
 
 
 def test_a_device_that_is_none():

@@ -51,7 +51,7 @@ def test_training_checkpoint_with_choices(tmp_path, capsys):
     state = OmniStream("vit_nano").state_dict()
     saved = {f"backbone.{key}": value for key, value in state.items()} | {"tasks.ssl.weight": torch.ones(2)}
     torch.save({"state_dict": saved}, tmp_path / "last.ckpt")
-    choices = ("--rope_layout", "spatial", "--mean", ".1", ".2", ".3", "--std", ".4", ".5", ".6")
+    choices = ("--rope-layout", "spatial", "--mean", ".1", ".2", ".3", "--std", ".4", ".5", ".6")
     rows = converted(capsys, tmp_path / "last.ckpt", tmp_path / "out", *choices)
     assert rows["not taken over"].strip() == "tasks.* (beside the backbone)"
     assert "0.100, 0.200, 0.300 and 0.400, 0.500, 0.600; as given" in rows["mean and std"]
@@ -64,14 +64,14 @@ def test_a_folder_in_use_is_kept(release, tmp_path, capsys):
     before = (out / "config.json").stat().st_mtime_ns
     assert "is not empty; choose another folder or add --overwrite" in error_of(capsys, release, out)
     assert (out / "config.json").stat().st_mtime_ns == before
-    converted(capsys, release, out, "--overwrite", "--rope_layout", "rotation")
+    converted(capsys, release, out, "--overwrite", "--rope-layout", "rotation")
     assert OmniStream.from_pretrained(out).rope_layout == "rotation"
     assert "is a file; OUT is a folder" in error_of(capsys, release, release)
 
 
 def test_mistakes_are_one_line(release, tmp_path, capsys):
     assert "arguments are required: SOURCE, OUT; see `omnistream convert --help`" in error_of(capsys)
-    assert "invalid choice: 'cube'" in error_of(capsys, release, tmp_path / "out", "--rope_layout", "cube")
+    assert "invalid choice: 'cube'" in error_of(capsys, release, tmp_path / "out", "--rope-layout", "cube")
     assert "no weights at" in error_of(capsys, tmp_path / "none.pth", tmp_path / "out")
     assert "unknown backbone variant 'vit_x'" in error_of(capsys, release, tmp_path / "out", "--variant", "vit_x")
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"a": print}))

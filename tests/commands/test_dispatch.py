@@ -43,7 +43,7 @@ class TestDispatch:
         assert ["StreamFormer/OmniStream", "vit_large", "the", "authors'", "release"] in rows
 
     def test_commands_without_arguments_reject_some(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert error_of(capsys, "models", "vit") == "`omnistream models` takes no arguments, got 'vit'"
+        assert error_of(capsys, "models", "vit") == "unrecognized arguments: vit; see `omnistream models --help`"
 
 
 class TestPackagedConfigs:

@@ -94,6 +94,18 @@ class TestErrors:
     ) -> None:
         assert error_of(capsys, "fit", "-c", str(config), *arguments) == expected.format(m="cli_dummies")
 
+    def test_a_folder_is_resumed_by_sharded_training_only(
+        self, config: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "step=2.ckpt"
+        folder.mkdir()
+        with pytest.raises(SystemExit):
+            main(["fit", "-c", str(config), f"--ckpt_path={folder}"])
+        assert "distributed" not in capsys.readouterr().err
+        (folder / ".metadata").touch()
+        line = error_of(capsys, "fit", "-c", str(config), f"--ckpt_path={folder}")
+        assert line.startswith(f"{folder} is a distributed checkpoint, which only sharded training reads; add")
+
     def test_nothing_given(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "argv", ["omnistream"])
         line = error_of(capsys, "fit")
@@ -114,7 +126,7 @@ class TestErrors:
             raise KeyError("internal")
 
         monkeypatch.setattr("omnistream.commands.catalogue.configs", fail)
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyError, match="internal"):
             main(["configs"])
 
     def test_own_exceptions_are_one_line(

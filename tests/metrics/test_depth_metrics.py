@@ -1,6 +1,5 @@
 import math
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -58,15 +57,7 @@ def test_median_alignment_is_per_row_and_ignores_invalid_pixels():
     assert aligned.tolist() == [[2, 4, 6, 100], [1, 1, 1, 1]]
 
 
-@pytest.fixture
-def _no_type_checks():
-    """Lets a wrong literal reach the code's own message, as it does outside the tests."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("_no_type_checks")
+@pytest.mark.usefixtures("no_type_checks")
 def test_unknown_choices_are_refused():
     preds, target, valid = make()
     with pytest.raises(ValueError, match="alignment"):

@@ -95,7 +95,7 @@ def test_weights_that_do_not_fit_the_configuration(copy):
 def test_yaml_with_python_tags_is_not_executed(copy, tmp_path):
     path = copy()
     (tmp_path / "config.yaml").write_text("model: !!python/object/apply:os.system ['touch x']")
-    with pytest.raises(UsageError, match="not valid YAML"):
+    with pytest.raises(ValueError, match="not valid YAML"):
         load_model(path)
 
 

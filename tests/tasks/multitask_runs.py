@@ -2,7 +2,8 @@
 
     python multitask_runs.py FOLDER STRATEGY PROCESSES STEPS [CHECKPOINT]
 
-prints nothing and leaves `losses.pt` in the folder; with a checkpoint it goes on from there.
+prints nothing and leaves `losses.pt` in the folder; with a checkpoint it goes on from there. Strategies are the
+trainer's, and `fsdp2-folders`, whose checkpoints are folders.
 """
 
 import sys
@@ -14,10 +15,10 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import Dataset
 
-import omnistream.parallel  # noqa: F401  (registers the strategy fsdp2)
 from omnistream.backbone import create_model
 from omnistream.data import MultiTaskDataModule, Source
 from omnistream.data.world import WorldCaptions, WorldFrames, WorldScenes
+from omnistream.parallel import FSDP2Strategy  # also registers the strategy fsdp2
 from omnistream.tasks import MultiTaskModule, NonFiniteConfig, OptimizerConfig
 from omnistream.tasks.captioning import CaptioningModule
 from omnistream.tasks.captioning.decoder import DecoderConfig
@@ -104,7 +105,7 @@ def fit(
     trainer = Trainer(
         max_steps=steps,
         accelerator="cpu",
-        strategy=strategy,
+        strategy=FSDP2Strategy(save_distributed_checkpoint=True) if strategy == "fsdp2-folders" else strategy,
         devices=devices,
         callbacks=callbacks,
         logger=False,

@@ -5,6 +5,7 @@ import pytest
 import torch
 from multitask_runs import NonFiniteConfig, fit, make_data, make_module, poisoned
 from processes import run_python
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from omnistream.backbone import create_model
 from omnistream.tasks import MultiTaskModule, NonFiniteLossError
@@ -144,6 +145,21 @@ def test_two_processes_resume_bit_for_bit(parallel, tmp_path):
     resumed = in_two_processes(tmp_path, strategy, folder / "step=2.ckpt")
     assert resumed == history[2:]
     whole, continued = weights_of(folder), weights_of(tmp_path)
+    assert whole.keys() == continued.keys()
+    assert all(torch.equal(continued[name], value) for name, value in whole.items())
+
+
+@pytest.mark.slow
+def test_two_processes_resume_from_a_folder_bit_for_bit(tmp_path):
+    """A checkpoint with a part per process, as large models need; it may also go on with single files."""
+    history = in_two_processes(tmp_path / "whole", "fsdp2-folders")
+    assert (tmp_path / "whole" / "step=2.ckpt" / ".metadata").is_file()
+    assert len(list((tmp_path / "whole" / "step=2.ckpt").glob("*.distcp"))) == 2
+    resumed = in_two_processes(tmp_path / "continued", "fsdp2", tmp_path / "whole" / "step=2.ckpt")
+    assert resumed == history[2:]
+    dcp_to_torch_save(tmp_path / "whole" / "step=4.ckpt", tmp_path / "whole.pt")
+    whole = torch.load(tmp_path / "whole.pt", weights_only=True)["state_dict"]
+    continued = weights_of(tmp_path / "continued")
     assert whole.keys() == continued.keys()
     assert all(torch.equal(continued[name], value) for name, value in whole.items())
 

@@ -6,7 +6,7 @@ three splits differ in their remainder by three, so no scene is in two of them.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch.utils.data import Dataset
@@ -21,7 +21,14 @@ from omnistream.data.world.language import LanguageConfig
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+TextTask = Literal["caption", "ocr", "grounding", "region"]
+TEXT_TASKS: tuple[TextTask, ...] = get_args(TextTask)
 _TRIES = 50
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {SPLITS}, got {split!r}")
 
 
 def clip_seed(seed: int, split: Split, key: int | SampleKey, salt: int = 0) -> int:
@@ -30,23 +37,21 @@ def clip_seed(seed: int, split: Split, key: int | SampleKey, salt: int = 0) -> i
     Raises:
         ValueError: If the split is unknown.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split: expected one of {SPLITS}, got {split!r}")
+    _check_split(split)
     epoch, index = sample_key(key)
     drawn = int(sample_rng(seed, SampleKey(epoch if split == "train" else 0, index), salt).integers(2**62))
     return drawn - drawn % 3 + SPLITS.index(split)
 
 
 class _World(Dataset):
-    """What all data sets of the world share: length, seeds, settings."""
+    """What all data sets of the world share: length, seeds, settings, and the fields of every sample."""
 
     def __init__(
         self, num_samples: int, split: Split, seed: int, num_frames: int, size: tuple[int, int], config: WorldConfig
     ) -> None:
         if num_samples < 1:
             raise ValueError(f"num_samples: expected at least 1, got {num_samples}")
-        if split not in SPLITS:
-            raise ValueError(f"split: expected one of {SPLITS}, got {split!r}")
+        _check_split(split)
         self.num_samples, self.split, self.seed = num_samples, split, seed
         self.config = replace(config, size=(size[0], size[1]), num_frames=num_frames)
 
@@ -58,8 +63,13 @@ class _World(Dataset):
             raise IndexError(f"index {sample_key(key).index} of a data set of {self.num_samples} samples")
         return clip_seed(self.seed, self.split, key, salt)
 
-    def _name(self, seed: int) -> str:
-        return f"world/{self.split}/{seed}"
+    def _common(self, key: int | SampleKey, seed: int, clip: WorldClip) -> dict[str, Any]:
+        """Pictures, name and seed of a sample whose scene was drawn with `seed`."""
+        return {
+            "images": torch.from_numpy(clip.images),
+            "name": f"world/{self.split}/{seed}",
+            "seed": sample_seed(self.seed, key, salt=1),
+        }
 
 
 class WorldScenes(_World):
@@ -92,15 +102,13 @@ class WorldScenes(_World):
         seed = self._seed(key)
         clip = render_clip(seed, self.config)
         return SceneClip(
-            images=torch.from_numpy(clip.images),
+            **self._common(key, seed, clip),
             depth=torch.from_numpy(clip.depth),
             valid=torch.from_numpy(clip.valid),
             intrinsics=torch.from_numpy(clip.intrinsics),
             camera_to_world=torch.from_numpy(clip.camera_to_world),
             is_metric=torch.tensor(True),
             is_video=torch.tensor(clip.is_video),
-            name=self._name(seed),
-            seed=sample_seed(self.seed, key, salt=1),
         )
 
 
@@ -133,12 +141,7 @@ class WorldFrames(_World):
     def __getitem__(self, key: int | SampleKey) -> FrameClip:
         """The clip of an index or key."""
         seed = self._seed(key)
-        return FrameClip(
-            images=torch.from_numpy(render_clip(seed, self.config).images),
-            label=torch.tensor(-1),
-            name=self._name(seed),
-            seed=sample_seed(self.seed, key, salt=1),
-        )
+        return FrameClip(**self._common(key, seed, render_clip(seed, self.config)), label=torch.tensor(-1))
 
 
 class WorldActions(_World):
@@ -184,12 +187,8 @@ class WorldActions(_World):
         """The clip of an index or key."""
         seed, (epoch, index) = self._seed(key, salt=2), sample_key(key)
         label = (index + (epoch if self.split == "train" else 0)) % len(self.classes)
-        return FrameClip(
-            images=torch.from_numpy(render_action(seed, label, self.config).images),
-            label=torch.tensor(label),
-            name=self._name(seed),
-            seed=sample_seed(self.seed, key, salt=1),
-        )
+        clip = render_action(seed, label, self.config)
+        return FrameClip(**self._common(key, seed, clip), label=torch.tensor(label))
 
 
 class WorldCaptions(_World):
@@ -221,7 +220,7 @@ class WorldCaptions(_World):
         num_frames: int = 1,
         size: tuple[int, int] = (64, 64),
         config: WorldConfig = WorldConfig(),  # noqa: B008 (frozen)
-        tasks: Sequence[Literal["caption", "ocr", "grounding", "region"]] = ("caption", "ocr", "grounding", "region"),
+        tasks: Sequence[TextTask] = TEXT_TASKS,
         task_weights: Sequence[float] | None = None,
         language_config: LanguageConfig = LanguageConfig(),  # noqa: B008 (frozen)
     ) -> None:
@@ -229,9 +228,8 @@ class WorldCaptions(_World):
         weights = [1.0] * len(tasks) if task_weights is None else list(task_weights)
         if len(weights) != len(tasks) or not tasks or min(weights) < 0 or sum(weights) <= 0:
             raise ValueError(f"task_weights: expected a weight >= 0 for each of {tuple(tasks)}, got {task_weights}")
-        unknown = set(tasks) - {"caption", "ocr", "grounding", "region"}
-        if unknown:
-            raise ValueError(f"tasks: expected some of caption, ocr, grounding, region; got {sorted(unknown)}")
+        if unknown := set(tasks) - set(TEXT_TASKS):
+            raise ValueError(f"tasks: expected some of {', '.join(TEXT_TASKS)}; got {sorted(unknown)}")
         self.tasks, self.weights = tuple(tasks), [weight / sum(weights) for weight in weights]
         self.language_config = language_config
 
@@ -250,12 +248,7 @@ class WorldCaptions(_World):
             clip = render_clip(seed, config)
             target = self._say(task, clip, seed)
             if target is not None:
-                return CaptionClip(
-                    images=torch.from_numpy(clip.images),
-                    target=target,
-                    name=self._name(seed),
-                    seed=sample_seed(self.seed, key, salt=1),
-                )
+                return CaptionClip(**self._common(key, seed, clip), target=target)
         raise RuntimeError(f"no scene allows the task {task!r}: raise num_objects, object_size or size in the config")
 
     def _say(self, task: str, clip: WorldClip, seed: int) -> TextTarget | None:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -73,15 +72,7 @@ def test_caption_tasks_follow_their_weights_and_carry_boxes():
             assert 0 <= y1 < y2 <= 1
 
 
-@pytest.fixture
-def _unchecked():
-    """Without the tests' own check of types, as a user runs it."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.usefixtures("no_type_checks")
 def test_wrong_arguments_say_what_is_wrong():
     with pytest.raises(ValueError, match="split"):
         WorldScenes(split="dev")

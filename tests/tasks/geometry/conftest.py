@@ -1,19 +1,10 @@
 """A made-up clip with exact geometry: a wavy surface in front of a moving camera."""
 
-import jaxtyping
 import pytest
 import torch
 
 from omnistream.cameras import make_intrinsics, make_pose, matrix_from_quaternion
 from omnistream.data.batch import SceneClip
-
-
-@pytest.fixture
-def no_type_checks():
-    """Lets a wrong literal reach the code's own message, as it does outside the tests."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def make_clip(batch=2, frames=3, size=(16, 24), seed=0, dtype=torch.float32) -> SceneClip:
