@@ -46,4 +46,5 @@ def command_speed(variant, size, num_frames, device, threads, timeout):
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             return f"`{shown}`: not run, the command ended with {done.returncode}: {last}"
         speed = json.loads((out / "summary.json").read_text())["frames_per_second"]
-    return f"`{shown}`, {num_frames} frames of a {size} px video, all outputs written: {speed:.2f} frames/s"
+        written = ", ".join(sorted(file.name for file in out.iterdir()))
+    return f"`{shown}`, {num_frames} frames of a {size} px video, wrote {written}: {speed:.2f} frames/s"

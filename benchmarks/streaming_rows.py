@@ -131,13 +131,21 @@ def held_tensors(value, seen=None):
     return [tensor for part in parts for tensor in held_tensors(part, seen)]
 
 
+def open_session(backbone, row):
+    """A session that has seen nothing."""
+    if row.method == "compiled":
+        from omnistream.backbone.compiled import CompiledSession
+
+        return CompiledSession(backbone, window=row.window)
+    return backbone.stream(window=row.window, cache_dtype=torch.int8 if row.method == "int8" else None)
+
+
 class OursCall:
     """The T-th frame of a session, again and again."""
 
     def __init__(self, backbone, row, size, num_frames):
         device, dtype = backbone.cls_token.device, backbone.cls_token.dtype
-        cache_dtype = torch.int8 if row.method == "int8" else None
-        self.session = backbone.stream(window=row.window, cache_dtype=cache_dtype)
+        self.session = open_session(backbone, row)
         self.frame = torch.randn(1, 1, 3, size, size, device=device).to(dtype)
         self.session.step(self.frame)
         self.set_frame(num_frames - 1)
@@ -169,10 +177,8 @@ class CompiledCall:
     """The T-th frame of a compiled session, again and again."""
 
     def __init__(self, backbone, row, size, num_frames):
-        from omnistream.backbone.compiled import CompiledSession
-
         device, dtype = backbone.cls_token.device, backbone.cls_token.dtype
-        self.session = CompiledSession(backbone, window=row.window)
+        self.session = open_session(backbone, row)
         self.frame = torch.randn(1, 1, 3, size, size, device=device).to(dtype)
         self.session.step(self.frame)
         # It grows by doubling only: stop at each size on the way.
