@@ -124,7 +124,8 @@ def flatness_lines(results, size):
         early, late = (1000 * statistics.median(found["seconds"][start]) for start in ("100", "900"))
         text = f"- {name}: {early:.1f} ms from frame 100 on, {late:.1f} ms from frame 900 on"
         count = len(found["seconds"]["100"])
-        lines.append(f"{text}, ratio {results.drift(size, name):.3f} ({count} frames each; all frames before them were encoded; the streams take turns)")
+        how = f"{count} frames each; all frames before them were encoded; the streams take turns"
+        lines.append(f"{text}, ratio {results.drift(size, name):.3f} ({how})")
     return lines
 
 
