@@ -10,7 +10,7 @@ from omnistream.backbone.attention import check_window
 from omnistream.backbone.frame_step import Features, StepOptions, check_static_dtype
 from omnistream.backbone.kv_cache import cache_dtype_of
 from omnistream.backbone.model import BackboneOutput, OmniStream
-from omnistream.backbone.session_checks import check_frames, chosen_rows
+from omnistream.backbone.session_checks import check_aspect_ratio, check_frames, chosen_rows
 from omnistream.backbone.static_step import StaticStep
 
 FIRST_SLOTS = 8
@@ -70,6 +70,8 @@ class CompiledSession:
         check_static_dtype(self.cache_dtype)
         backbone.check_layers(layers)
         self.layers, self.camera_token = tuple(layers), camera_token
+        if aspect_ratio is not None:
+            check_aspect_ratio(aspect_ratio)
         self.aspect_ratio = None if aspect_ratio is None else tuple(aspect_ratio.tolist())
         self.backend, self.mode = backend, mode
         self.frame_indices = torch.zeros(0, dtype=torch.int64)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from omnistream.backbone.attention import Context, check_window
 from omnistream.backbone.model import NUM_REGISTERS, OmniStream
 from omnistream.backbone.rope_lookup import RopeLookup
+from omnistream.backbone.session_checks import check_aspect_ratio
 
 Features = dict[str, Tensor]
 """Of one frame: `last` [B, h, w, D], `cls` [B, D], `registers` [B, 4, D], `camera` [B, D] if it was asked for, and
@@ -65,10 +66,7 @@ class StepOptions:
             return
         if not self.camera_token:
             raise ValueError("aspect_ratio is told to the camera token: pass camera_token=True with it")
-        if len(self.aspect_ratio) != self.batch_size:
-            raise ValueError(
-                f"aspect_ratio must have one value per stream ({self.batch_size}), got {len(self.aspect_ratio)}"
-            )
+        check_aspect_ratio(self.aspect_ratio, self.batch_size)
 
 
 class FrameStep(nn.Module):

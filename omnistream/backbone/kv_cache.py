@@ -15,6 +15,7 @@ from torch import Tensor
 from omnistream.backbone.attention import check_window
 from omnistream.backbone.kv_offload import Offload
 from omnistream.backbone.kv_store import Int8Store, LayerStore, Placement, PlainStore, StoreShape, Workspace
+from omnistream.backbone.session_checks import described, require_keys, saved_dtype
 
 INITIAL_FRAMES = 8
 CACHE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
@@ -184,25 +185,45 @@ class KVCache:
             "dtype": None if first is None else str(first.placement.dtype).removeprefix("torch."),
         }
 
-    def load_state(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state(self, state: dict[str, Any], device: torch.device, num_frames: int, heads: tuple[int, int]) -> None:
         """Take over what `state` gave, on this device.
 
+        Args:
+            state: See `state`.
+            device: Device of the attention.
+            num_frames: Frames of the longest stream; they say how many slots are in use.
+            heads: Number and width of the model's attention heads.
+
         Raises:
-            ValueError: If the tensors do not have the sizes of this cache.
+            ValueError: If something is missing, or does not have the sizes of this cache.
         """
-        for layer, tensors in enumerate(state["layers"]):
-            if tensors is None:
-                continue
-            placement = Placement(device, getattr(torch, state["dtype"]))
-            heads, head_dim = state["heads"]
-            store = self._allocate(layer, self.capacity(state["slots"]), heads, head_dim, placement)
-            for name, mine in store.slots(0, state["slots"]):
-                if tensors[name].shape != mine.shape:
-                    raise ValueError(
-                        f"the saved {name} of layer {layer} have shape {tuple(tensors[name].shape)}, "
-                        f"this session's have {tuple(mine.shape)}; was it another model or image size?"
-                    )
-                mine.copy_(tensors[name])
+        require_keys(state, ("slots", "layers", "heads", "dtype"), "its cache")
+        slots, layers = state["slots"], state["layers"]
+        if slots != (used := self.num_used(num_frames)):
+            raise ValueError(f"the saved cache holds {slots} frames, a stream of {num_frames} frames leaves {used}")
+        if not isinstance(layers, list) or len(layers) != self.num_layers:
+            got = len(layers) if isinstance(layers, list) else type(layers).__name__
+            raise ValueError(f"the saved cache must have {self.num_layers} layers, got {got}; was it another model?")
+        if slots == 0 and all(tensors is None for tensors in layers):
+            return
+        if state["heads"] is None or tuple(state["heads"]) != heads:
+            raise ValueError(f"the saved cache has heads (number, width) {state['heads']}, the model has {heads}")
+        placement = Placement(device, saved_dtype(state["dtype"]))
+        for layer, tensors in enumerate(layers):
+            store = self._allocate(layer, self.capacity(slots), *heads, placement)
+            self._load_layer(layer, dict(store.slots(0, slots)), tensors)
+
+    @staticmethod
+    def _load_layer(layer: int, mine: dict[str, Tensor], theirs: Any) -> None:
+        require_keys(theirs, list(mine), f"layer {layer} of its cache")
+        for name, tensor in mine.items():
+            saved = theirs[name]
+            if described(saved) != described(tensor):
+                raise ValueError(
+                    f"the saved {name} of layer {layer} have {described(saved)}, this session's have "
+                    f"{described(tensor)}; was it another model or image size?"
+                )
+            tensor.copy_(saved)
 
     def _settle(self) -> None:
         """Wait for what is still on its way to layers in CPU memory, before the CPU reads them."""

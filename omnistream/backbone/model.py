@@ -16,6 +16,7 @@ from omnistream.backbone.clip_attention import AttentionChoice, check_attention
 from omnistream.backbone.hub import HubMixin
 from omnistream.backbone.layers import NORM_EPS, Block, LayerScale
 from omnistream.backbone.rope import PositionTables, RopeLayout, check_layout, draw_scale, rope_tables
+from omnistream.backbone.session_checks import check_aspect_ratio, check_frames
 from omnistream.backbone.time_mode import TimeMode, check_time_mode, clip_times
 from omnistream.backbone.variants import get_variant
 
@@ -209,10 +210,15 @@ class OmniStream(HubMixin):
             layers: Blocks (0-based) whose patch outputs are returned, un-normalised.
             camera_token: Add the camera token to every frame.
             aspect_ratio: Height over width of the original images; told to the camera token. Needs `camera_token`.
+                Values on an accelerator are not checked, which would wait for it in every forward.
 
         Raises:
-            ValueError: If a side is no multiple of the patch size, the masks do not fit, or a layer does not exist.
+            ValueError: If the images are no floats of this shape with T >= 1, a side is no multiple of the patch size,
+                the masks do not fit, a layer does not exist, or an aspect ratio is not finite or not above 0.
         """
+        check_frames(images)
+        if aspect_ratio is not None:
+            check_aspect_ratio(aspect_ratio, images.shape[0], wait=False)
         frames = torch.arange(images.shape[1], device=images.device)
         context = ClipContext(images.shape[1], self.window, self.sink, self.attention)
         times = clip_times(images.shape[1], self.window, self.time_mode, images.device)

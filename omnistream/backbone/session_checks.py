@@ -1,9 +1,11 @@
-"""What sessions check of what they are given: frames, and the streams that start anew."""
+"""What forwards and sessions check of what they are given: frames, ratios, streams that start anew, saved states."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -16,9 +18,34 @@ def check_frames(frames: Tensor) -> None:
     if frames.ndim != 5 or frames.shape[2] != 3:
         raise ValueError(f"frames must have the shape [B, S, 3, H, W], got {tuple(frames.shape)}")
     if frames.shape[1] < 1:
-        raise ValueError("a step needs at least one frame, got none")
+        raise ValueError("at least one frame is needed, got none")
     if not frames.is_floating_point():
         raise ValueError(f"frames must be normalised, got {frames.dtype}; use backbone.normalize(frames)")
+
+
+def check_aspect_ratio(
+    ratio: Float[Tensor, "..."] | Sequence[float], num_streams: int | None = None, *, wait: bool = True
+) -> None:
+    """Refuse what is no aspect ratio per stream. While a graph is captured only the length is checked.
+
+    Args:
+        ratio: Height over width.
+        num_streams: B; None while it is not known.
+        wait: Read the values also where they lie on an accelerator, which waits for it.
+
+    Raises:
+        ValueError: If there is not one value per stream, or one is not finite or not above 0.
+    """
+    shape = tuple(ratio.shape) if isinstance(ratio, Tensor) else (len(ratio),)
+    if len(shape) != 1 or num_streams not in (None, shape[0]):
+        number = "" if num_streams is None else f" ({num_streams})"
+        raise ValueError(f"aspect_ratio must have one value per stream{number}, got shape {shape}")
+    if isinstance(ratio, Tensor):
+        if torch.compiler.is_compiling() or not (wait or ratio.device.type == "cpu"):
+            return
+        ratio = ratio.tolist()
+    if bad := [value for value in ratio if not 0 < value < math.inf]:
+        raise ValueError(f"aspect_ratio, height over width, must be finite and above 0, got {bad}")
 
 
 def chosen_rows(
@@ -43,3 +70,53 @@ def chosen_rows(
     if bad := [row for row in chosen.tolist() if row not in range(num_streams)]:
         raise ValueError(f"cannot reset rows {bad}; the session has streams 0 to {num_streams - 1}")
     return chosen.long()
+
+
+def require_keys(part: Any, keys: Sequence[str], what: str) -> None:
+    """Refuse a part of a saved state that cannot be read.
+
+    Args:
+        part: What should be a dictionary.
+        keys: What it must hold.
+        what: Its name in the message.
+
+    Raises:
+        ValueError: If it is no dictionary, or a key is missing.
+    """
+    if not isinstance(part, Mapping):
+        raise ValueError(f"not the state of a session: {what} should be a dictionary, got {type(part).__name__}")
+    if missing := sorted(set(keys) - part.keys()):
+        raise ValueError(f"not the state of a session: {what} lacks {', '.join(missing)}")
+
+
+def described(value: Any) -> str:
+    """Shape and dtype of a tensor, or the type of what should have been one."""
+    return f"shape {tuple(value.shape)} ({value.dtype})" if isinstance(value, Tensor) else type(value).__name__
+
+
+def saved_dtype(name: Any) -> torch.dtype:
+    """The floating-point dtype of a name in a saved state.
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    dtype = getattr(torch, name, None) if isinstance(name, str) else None
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"not the state of a session: dtype should name a floating-point dtype, got {name!r}")
+    return dtype
+
+
+def saved_counts(counts: Any, num_streams: int) -> Int[Tensor, " B"]:
+    """A copy of the frames seen by each stream, on the CPU.
+
+    Raises:
+        ValueError: If it is not one number of frames per stream.
+    """
+    if not isinstance(counts, Tensor) or counts.dtype != torch.int64 or counts.shape != (num_streams,):
+        raise ValueError(
+            "not the state of a session: frame_indices should be int64 with one value per stream "
+            f"({num_streams}), got {described(counts)}"
+        )
+    if bool((counts < 0).any()):
+        raise ValueError(f"not the state of a session: frame_indices should not be negative, got {counts.tolist()}")
+    return counts.to("cpu", copy=True)

@@ -12,7 +12,14 @@ from omnistream.backbone.heads import StreamHead, read_heads, requested_layers
 from omnistream.backbone.kv_cache import CacheContext, KVCache, cache_dtype_of
 from omnistream.backbone.model import BackboneOutput, OmniStream
 from omnistream.backbone.rope import GridTables
-from omnistream.backbone.session_checks import check_frames, chosen_rows
+from omnistream.backbone.session_checks import (
+    check_aspect_ratio,
+    check_frames,
+    chosen_rows,
+    require_keys,
+    saved_counts,
+    saved_dtype,
+)
 from omnistream.backbone.time_mode import check_time_mode, stream_times
 
 _FROM_BACKBONE = "backbone"
@@ -27,6 +34,25 @@ class _Layout:
     width: int
     dtype: torch.dtype
     device: torch.device
+
+    def state(self) -> dict[str, Any]:
+        """All but the device, as plain values."""
+        sizes = {"batch_size": self.batch_size, "height": self.height, "width": self.width}
+        return {**sizes, "dtype": str(self.dtype).removeprefix("torch.")}
+
+    @classmethod
+    def from_state(cls, state: Any, device: torch.device) -> "_Layout":
+        """What `state` gave, on this device.
+
+        Raises:
+            ValueError: If a value is missing, or a size is no positive integer.
+        """
+        names = ("batch_size", "height", "width")
+        require_keys(state, (*names, "dtype"), "its layout")
+        sizes = [state[name] for name in names]
+        if not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise ValueError(f"not the state of a session: {', '.join(names)} should be positive, got {sizes}")
+        return cls(*sizes, saved_dtype(state["dtype"]), device)
 
     def __str__(self) -> str:
         size = f"{self.batch_size} x 3 x {self.height} x {self.width}"
@@ -94,6 +120,8 @@ class StreamSession:
         self._encoded_layers = requested_layers(layers, self.heads)
         backbone.check_layers(self._encoded_layers)
         check_time_mode(self.time_mode)
+        if aspect_ratio is not None:
+            check_aspect_ratio(aspect_ratio)
         if offload and backbone.cls_token.device.type == "cpu":
             raise ValueError(
                 "offload=True brings the cache from CPU memory to an accelerator; the backbone is on the CPU"
@@ -142,10 +170,8 @@ class StreamSession:
         layout, home = _Layout(B, H, W, frames.dtype, frames.device), self.backbone.cls_token.device
         if self._layout is None:
             h, w = self.backbone.grid_size(H, W)
-            if self.aspect_ratio is not None and self.aspect_ratio.shape != (B,):
-                raise ValueError(
-                    f"aspect_ratio must have one value per stream ({B}), got {tuple(self.aspect_ratio.shape)}"
-                )
+            if self.aspect_ratio is not None:
+                check_aspect_ratio(self.aspect_ratio, B, wait=False)
             if frames.device != home:
                 raise ValueError(f"frames are on {frames.device} and the backbone is on {home}; move one to the other")
             self.cache = self._new_cache(B, self._num_prefix + h * w)
@@ -224,12 +250,7 @@ class StreamSession:
             return {"options": self._options(), "layout": None}
         return {
             "options": self._options(),
-            "layout": {
-                "batch_size": layout.batch_size,
-                "height": layout.height,
-                "width": layout.width,
-                "dtype": str(layout.dtype).removeprefix("torch."),
-            },
+            "layout": layout.state(),
             "frame_indices": self.frame_indices.clone(),
             "cache": cache.state(cache.num_used(int(self.frame_indices.max()))),
         }
@@ -238,11 +259,11 @@ class StreamSession:
         """Go on from a saved state, on the device where the backbone is now.
 
         Raises:
-            ValueError: If it was saved with other options or for another model.
+            ValueError: If it was saved with other options or for another model, or is incomplete.
         """
-        if missing := sorted({"options", "layout"} - state.keys()):
-            raise ValueError(f"not the state of a session: it lacks {', '.join(missing)}")
+        require_keys(state, ("options", "layout"), "it")
         saved, mine = state["options"], self._options()
+        require_keys(saved, (), "its options")
         if saved != mine:
             differing = [name for name in mine if saved.get(name) != mine[name]]
             theirs, ours = (", ".join(f"{name}={o.get(name)!r}" for name in differing) for o in (saved, mine))
@@ -251,13 +272,14 @@ class StreamSession:
             self.frame_indices = torch.zeros(0, dtype=torch.int64)
             self.cache, self._layout, self._grid_tables = None, None, None
             return
-        sizes, device = dict(state["layout"]), self.backbone.cls_token.device
-        layout = _Layout(**{**sizes, "dtype": getattr(torch, sizes["dtype"])}, device=device)
+        require_keys(state, ("frame_indices", "cache"), "it")
+        layout = _Layout.from_state(state["layout"], self.backbone.cls_token.device)
+        counts = saved_counts(state["frame_indices"], layout.batch_size)
         h, w = self.backbone.grid_size(layout.height, layout.width)
         cache = self._new_cache(layout.batch_size, self._num_prefix + h * w)
-        cache.load_state(state["cache"], device)
-        self.frame_indices = state["frame_indices"].clone()
-        self.cache, self._layout, self._grid_tables = cache, layout, None
+        heads = self.backbone.num_heads, self.backbone.arch.head_dim
+        cache.load_state(state["cache"], layout.device, int(counts.max()), heads)
+        self.frame_indices, self.cache, self._layout, self._grid_tables = counts, cache, layout, None
 
     def _options(self) -> dict[str, Any]:
         return {

@@ -92,6 +92,37 @@ def test_wrong_inputs_are_refused(build):
         model(clip(), aspect_ratio=torch.ones(2))
 
 
+def test_wrong_images_and_ratios_are_refused_in_one_line(build, no_type_checks):
+    model = build()
+    with pytest.raises(ValueError, match="at least one frame is needed"):
+        model(clip()[:, :0])
+    with pytest.raises(ValueError, match=r"must be normalised, got torch\.uint8; use backbone\.normalize"):
+        model(clip().byte())
+    with pytest.raises(ValueError, match=r"shape \[B, S, 3, H, W\], got \(3, 3, 16, 24\)"):
+        model(clip()[0])
+    with pytest.raises(ValueError, match=r"one value per stream \(2\), got shape \(3,\)"):
+        model(clip(), camera_token=True, aspect_ratio=torch.ones(3))
+
+
+@torch.no_grad()
+def test_a_forward_with_ratios_can_be_exported(build, no_type_checks):
+    model, images, ratio = build(), clip(), torch.tensor([0.5, 1.7])
+    options = {"camera_token": True, "aspect_ratio": ratio}
+    program = torch.export.export(Camera(model), (images, ratio))
+    torch.testing.assert_close(program.module()(images, ratio), model(images, **options).camera)
+
+
+class Camera(torch.nn.Module):
+    """The forward with a ratio, as a function of tensors."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images, ratio):
+        return self.model(images, camera_token=True, aspect_ratio=ratio).camera
+
+
 def test_shape_annotations_are_checked_in_tests(build):
     with pytest.raises(jaxtyping.TypeCheckError):
         build()(torch.randn(2, 3, 16, 24))

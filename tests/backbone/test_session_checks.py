@@ -1,11 +1,13 @@
-"""Frames and rows that sessions refuse, and masks of rows."""
+"""Frames, ratios and rows that forwards and sessions refuse, and masks of rows."""
+
+import math
 
 import pytest
 import torch
 
 from omnistream.backbone.compiled import CompiledSession
 from omnistream.backbone.frame_step import StepOptions
-from omnistream.backbone.session_checks import check_frames, chosen_rows
+from omnistream.backbone.session_checks import check_aspect_ratio, check_frames, chosen_rows
 
 
 def test_rows_are_numbers_or_a_mask():
@@ -40,6 +42,35 @@ def test_frames_that_are_none_are_refused():
         check_frames(torch.zeros(1, 0, 3, 16, 16))
     with pytest.raises(ValueError, match=r"must be normalised, got torch\.uint8; use backbone\.normalize"):
         check_frames(torch.zeros(1, 1, 3, 16, 16, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("bad", [0.0, -0.5, math.inf, -math.inf, math.nan])
+def test_ratios_that_have_no_finite_logarithm_are_refused_everywhere(build, bad):
+    model, ratio = build(), torch.tensor([1.5, bad])
+    for refuse in (
+        lambda: check_aspect_ratio((1.5, bad), 2),
+        lambda: model(torch.rand(2, 1, 3, 16, 16), camera_token=True, aspect_ratio=ratio),
+        lambda: model.stream(camera_token=True, aspect_ratio=ratio),
+        lambda: CompiledSession(model, camera_token=True, aspect_ratio=ratio),
+        lambda: StepOptions(image_size=(16, 16), batch_size=2, camera_token=True, aspect_ratio=(1.5, bad)),
+    ):
+        with pytest.raises(ValueError, match=rf"must be finite and above 0, got \[{bad}\]"):
+            refuse()
+
+
+def test_ratios_are_one_per_stream():
+    check_aspect_ratio(torch.tensor([0.5, 2.0]), 2)
+    check_aspect_ratio((0.5, 2.0))
+    for ratio in (torch.ones(3), torch.ones(2, 1), torch.tensor(1.0), (1.0,)):
+        with pytest.raises(ValueError, match=r"one value per stream \(2\), got shape"):
+            check_aspect_ratio(ratio, 2)
+
+
+def test_ratios_on_an_accelerator_are_read_only_where_one_may_wait():
+    # The meta device stands for one: whoever reads its values fails.
+    check_aspect_ratio(torch.ones(2, device="meta"), 2, wait=False)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        check_aspect_ratio(torch.ones(2, device="meta"), 2)
 
 
 def test_options_are_refused_before_the_first_frame(build):

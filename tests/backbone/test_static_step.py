@@ -3,6 +3,8 @@
 Tolerance: features have standard deviation 1 to 3 and pass four blocks in float32, whose rounding shows at 1e-5.
 """
 
+import math
+
 import pytest
 import torch
 
@@ -170,5 +172,8 @@ def test_mistakes_are_refused(build):
         StepOptions(image_size=SIZE, window=1, sink=2)
     with pytest.raises(ValueError, match="pass camera_token=True"):
         StepOptions(image_size=SIZE, aspect_ratio=(1.0,))
-    with pytest.raises(ValueError, match=r"one value per stream \(1\), got 2"):
+    with pytest.raises(ValueError, match=r"one value per stream \(1\), got shape \(2,\)"):
         StepOptions(image_size=SIZE, camera_token=True, aspect_ratio=(1.0, 2.0))
+    for ratio in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="must be finite and above 0"):
+            StepOptions(image_size=SIZE, camera_token=True, aspect_ratio=(ratio,))

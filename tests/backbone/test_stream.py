@@ -244,7 +244,7 @@ def test_mismatches_are_refused(build):
             session.step(frames)
     with pytest.raises(ValueError, match="at least one frame"):
         session.step(clip(0))
-    with pytest.raises(ValueError, match=r"one value per stream \(2\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"one value per stream \(2\), got shape \(3,\)"):
         model.stream(camera_token=True, aspect_ratio=torch.ones(3)).step(clip(1))
     with pytest.raises(ValueError, match="pass camera_token=True"):
         model.stream(aspect_ratio=torch.ones(2)).step(clip(1))

@@ -140,8 +140,67 @@ def test_a_state_of_another_size_is_refused(build):
     session.step(clip(2))
     state = session.state_dict()
     state["layout"]["height"] = 24
-    with pytest.raises(ValueError, match=r"saved keys of layer 0 have shape \(2, 2, 22, 32\), this session's have"):
+    with pytest.raises(ValueError, match=r"saved keys of layer 0 have shape \(2, 2, 22, 32\) .*, this session's have"):
         build().stream().load_state_dict(state)
+
+
+def drop(*path):
+    def spoil(state):
+        for key in path[:-1]:
+            state = state[key]
+        del state[path[-1]]
+
+    return spoil
+
+
+def put(value, *path):
+    def spoil(state):
+        for key in path[:-1]:
+            state = state[key]
+        state[path[-1]] = value
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (drop("cache"), "it lacks cache"),
+        (drop("frame_indices"), "it lacks frame_indices"),
+        (put(3, "options"), "its options should be a dictionary, got int"),
+        (put([], "layout"), "its layout should be a dictionary, got list"),
+        (drop("layout", "dtype"), "its layout lacks dtype"),
+        (put("int64", "layout", "dtype"), "dtype should name a floating-point dtype, got 'int64'"),
+        (put("load", "layout", "dtype"), "dtype should name a floating-point dtype, got 'load'"),
+        (put(0, "layout", "batch_size"), r"should be positive, got \[0, 16, 24\]"),
+        (put(20, "layout", "height"), "multiples of the patch size 8, got height 20"),
+        (put([2, 2], "frame_indices"), r"one value per stream \(2\), got list"),
+        (put(torch.tensor([2]), "frame_indices"), r"one value per stream \(2\), got shape \(1,\)"),
+        (put(torch.tensor([2.0, 2.0]), "frame_indices"), r"should be int64 .*got shape \(2,\) \(torch.float32"),
+        (put(torch.tensor([2, -1]), "frame_indices"), r"should not be negative, got \[2, -1\]"),
+        (put(torch.tensor([2, 5]), "frame_indices"), "cache holds 2 frames, a stream of 5 frames leaves 4"),
+        (put(torch.tensor([1, 1]), "frame_indices"), "cache holds 2 frames, a stream of 1 frames leaves 1"),
+        (drop("cache", "heads"), "its cache lacks heads"),
+        (put([4, 16], "cache", "heads"), r"heads \(number, width\) \[4, 16\], the model has \(2, 32\)"),
+        (put("bfloat32", "cache", "dtype"), "dtype should name a floating-point dtype, got 'bfloat32'"),
+        (drop("cache", "layers", 3), "must have 4 layers, got 3; was it another model"),
+        (put(None, "cache", "layers"), "must have 4 layers, got NoneType"),
+        (put(None, "cache", "layers", 1), "layer 1 of its cache should be a dictionary, got NoneType"),
+        (drop("cache", "layers", 2, "values"), "layer 2 of its cache lacks values"),
+        (put(torch.zeros(2, 2, 22, 32).bfloat16(), "cache", "layers", 0, "keys"), r"keys of layer 0 .*bfloat16"),
+    ],
+)
+def test_a_damaged_state_is_refused_and_changes_nothing(build, spoil, message):
+    model, images = build(), clip(4)
+    session, other = model.stream(window=3), model.stream(window=3)
+    run(session, images[:, :3])
+    other.step(clip(2))
+    state = other.state_dict()
+    spoil(state)
+    with pytest.raises(ValueError, match=message) as error:
+        session.load_state_dict(state)
+    assert "\n" not in str(error.value)
+    assert torch.equal(run(session, images[:, 3:]), run(model.stream(window=3), images)[:, 3:])
 
 
 def test_a_session_moves_with_its_memory(build):
