@@ -1,25 +1,25 @@
 """A compiled streaming session: one graph once the window is full, a few while it fills."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from omnistream.backbone.attention import check_window
 from omnistream.backbone.frame_step import Features, StepOptions, check_static_dtype
-from omnistream.backbone.kv_cache import cache_dtype_of
+from omnistream.backbone.heads import StreamHead
+from omnistream.backbone.kv_cache import KVCache, cache_dtype_of
 from omnistream.backbone.model import BackboneOutput, OmniStream
-from omnistream.backbone.session_checks import check_aspect_ratio, check_frames, chosen_rows
+from omnistream.backbone.session import FROM_BACKBONE, Layout, Session
 from omnistream.backbone.static_step import StaticStep
 
 FIRST_SLOTS = 8
 """Frame slots at the start; they double until the window or `max_frames` is reached, so few lengths are compiled."""
 MANY = 1 << 20
-_FROM_BACKBONE = "backbone"
 
 
-class CompiledSession:
+class CompiledSession(Session):
     """Encodes B streams frame by frame like `StreamSession`, through `torch.compile`.
 
     The cache holds 8, 16, 32, ... frames while the stream grows, and each of these sizes is compiled once, when it is
@@ -34,117 +34,91 @@ class CompiledSession:
         backbone: Model to use; it is not copied.
         window: Remembered frames W; None for all. Default: the backbone's.
         sink: First frames never forgotten. Default: the backbone's.
+        time_mode: `absolute` or `official`. Default: the backbone's.
         cache_dtype: Dtype of cache and attention, e.g. `torch.bfloat16`; None for the backbone's. Not `int8`.
         max_frames: Without a window: refuse more frames.
         layers: Blocks whose patch outputs are returned.
         camera_token: Add the camera token.
         aspect_ratio: Height over width per stream [B], told to the camera token.
+        heads: Read the features of each step; see `StreamSession`. They are not compiled with it.
         backend: Of `torch.compile`.
         mode: Of `torch.compile`; default `reduce-overhead` (CUDA graphs) on CUDA and `default` elsewhere with inductor.
 
     Raises:
-        ValueError: For a window that cannot hold its sink, a layer that does not exist, or an 8-bit cache.
+        ValueError: For a window that cannot hold its sink, a layer that does not exist, an unknown time mode, an aspect
+            ratio that is not finite or not above 0, or an 8-bit cache.
     """
 
     def __init__(
         self,
         backbone: OmniStream,
         *,
-        window: int | str | None = _FROM_BACKBONE,
-        sink: int | str = _FROM_BACKBONE,
+        window: int | str | None = FROM_BACKBONE,
+        sink: int | str = FROM_BACKBONE,
+        time_mode: str = FROM_BACKBONE,
         cache_dtype: torch.dtype | str | None = None,
         max_frames: int | None = None,
         layers: Sequence[int] = (),
         camera_token: bool = False,
         aspect_ratio: Float[Tensor, " B"] | None = None,
+        heads: Mapping[str, StreamHead] | None = None,
         backend: str = "inductor",
         mode: str | None = None,
     ) -> None:
-        self.backbone = backbone
-        self.window: int | None = backbone.window if window == _FROM_BACKBONE else window  # type: ignore[assignment]
-        self.sink: int = backbone.sink if sink == _FROM_BACKBONE else sink  # type: ignore[assignment]
-        check_window(self.window, self.sink)
-        if max_frames is not None and max_frames < 1:
-            raise ValueError(f"max_frames must be at least 1 (or None to grow), got {max_frames}")
-        self.cache_dtype, self.max_frames = cache_dtype_of(cache_dtype), max_frames
-        check_static_dtype(self.cache_dtype)
-        backbone.check_layers(layers)
-        self.layers, self.camera_token = tuple(layers), camera_token
-        if aspect_ratio is not None:
-            check_aspect_ratio(aspect_ratio)
-        self.aspect_ratio = None if aspect_ratio is None else tuple(aspect_ratio.tolist())
+        check_static_dtype(cache_dtype_of(cache_dtype))
+        super().__init__(
+            backbone, window=window, sink=sink, time_mode=time_mode, cache_dtype=cache_dtype, max_frames=max_frames,
+            layers=layers, camera_token=camera_token, aspect_ratio=aspect_ratio, heads=heads,
+        )  # fmt: skip
         self.backend, self.mode = backend, mode
-        self.frame_indices = torch.zeros(0, dtype=torch.int64)
-        """Frames seen so far by each stream, int64 [B] on the CPU."""
         self.static: StaticStep | None = None
         """The step that is compiled, with the cache; None before the first frame."""
 
-    def step(self, frames: Float[Tensor, "B S 3 H W"]) -> BackboneOutput:
-        """Features of the next S >= 1 frames of every stream, one frame after the other.
+    def _begin(self, layout: Layout) -> None:
+        self._use(self._new_step(layout, self._bounded(FIRST_SLOTS)))
 
-        Args:
-            frames: Normalised frames (see `OmniStream.normalize`).
+    def _new_step(self, layout: Layout, num_slots: int) -> StaticStep:
+        ratio = None if self.aspect_ratio is None else tuple(self.aspect_ratio.tolist())
+        if ratio is None and self._tell_aspect_ratio:
+            ratio = (layout.height / layout.width,) * layout.batch_size
+        options = StepOptions(
+            image_size=(layout.height, layout.width),
+            batch_size=layout.batch_size,
+            window=self.window,
+            sink=self.sink,
+            time_mode=self.time_mode,
+            layers=self._encoded_layers,
+            camera_token=self.camera_token,
+            aspect_ratio=ratio,
+            cache_dtype=self.cache_dtype,
+        )
+        return StaticStep(self.backbone, options, num_slots)
 
-        Raises:
-            ValueError: If the frames are not floats of this shape, batch or image size differ from the first step's,
-                dtype or device from the backbone's, or `max_frames` is exceeded.
-        """
-        check_frames(frames)
-        # Buffers made in inference mode could not be written outside it.
-        with torch.inference_mode(False), torch.no_grad():
-            return self._encode(frames)
+    def _use(self, step: StaticStep) -> None:
+        import torch._dynamo  # takes a second
+
+        device = step.frame.device
+        mode = self.mode or ("reduce-overhead" if device.type == "cuda" and self.backend == "inductor" else None)
+        self._compiled = torch.compile(step, fullgraph=True, dynamic=False, backend=self.backend, mode=mode)
+        self._no_reset = torch.zeros(len(step.frame), dtype=torch.bool, device=device)
+        self._images = step.blank_images()  # one place and stride for the input, however many frames come at once
+        self._fix_addresses(step)
+        self.static = step
 
     def _encode(self, frames: Tensor) -> BackboneOutput:
-        B, S, _, H, W = frames.shape
-        step = self._begin(B, H, W) if self.static is None else self.static
-        expected = (step.options.batch_size, *step.options.image_size)
-        if expected != (B, H, W):
-            raise ValueError(
-                f"a session keeps batch, height and width of its first step {expected}, got {(B, H, W)}; "
-                "open another session"
-            )
-        if (frames.dtype, frames.device) != (self._images.dtype, self._images.device):
-            raise ValueError(
-                f"frames must be {self._images.dtype} on {self._images.device} as the backbone is, "
-                f"got {frames.dtype} on {frames.device}"
-            )
-        last = int(self.frame_indices.max()) + S
-        if self.window is None and self.max_frames is not None and last > self.max_frames:
-            raise ValueError(
-                f"the stream has reached max_frames={self.max_frames}; reset it, raise max_frames, or set a window"
-            )
-        outputs = [self._next(step, frames[:, i]) for i in range(S)]
+        """One frame after the other."""
+        step = self.static
+        assert step is not None
+        self._slots.capacity(int(self.frame_indices.max()) + frames.shape[1])  # refuses more than `max_frames`
+        outputs = [self._next(step, images) for images in frames.unbind(1)]
         stacked = {name: torch.stack([output[name] for output in outputs], dim=1) for name in outputs[0]}
         return BackboneOutput(
-            patches={layer: stacked[f"block_{layer}"] for layer in self.layers},
+            patches={layer: stacked[f"block_{layer}"] for layer in self._encoded_layers},
             last=stacked["last"],
             cls=stacked["cls"],
             registers=stacked["registers"],
             camera=stacked.get("camera"),
         )
-
-    def _begin(self, batch_size: int, height: int, width: int) -> StaticStep:
-        import torch._dynamo  # takes a second
-
-        options = StepOptions(
-            image_size=(height, width),
-            batch_size=batch_size,
-            window=self.window,
-            sink=self.sink,
-            layers=self.layers,
-            camera_token=self.camera_token,
-            aspect_ratio=self.aspect_ratio,
-            cache_dtype=self.cache_dtype,
-        )
-        step = StaticStep(self.backbone, options, num_slots=self._bounded(FIRST_SLOTS))
-        device = step.frame.device
-        mode = self.mode or ("reduce-overhead" if device.type == "cuda" and self.backend == "inductor" else None)
-        self._compiled = torch.compile(step, fullgraph=True, dynamic=False, backend=self.backend, mode=mode)
-        self._no_reset = torch.zeros(batch_size, dtype=torch.bool, device=device)
-        self._images = step.blank_images()  # one place and stride for the input, however many frames come at once
-        self._fix_addresses(step)
-        self.static, self.frame_indices = step, torch.zeros(batch_size, dtype=torch.int64)
-        return step
 
     def _bounded(self, num_slots: int) -> int:
         limit = self.max_frames if self.window is None else self.window + 1
@@ -171,19 +145,44 @@ class CompiledSession:
         self.frame_indices += 1
         return {name: value.clone() for name, value in features.items()}
 
-    def reset(self, rows: Iterable[int] | Int[Tensor, " R"] | Bool[Tensor, " B"] | None = None) -> None:
-        """Start streams anew: those in `rows` (numbers, or a mask), or all.
+    def _restart(self, rows: Int[Tensor, " R"]) -> None:
+        """Wipe their slots; full-window steps mask again."""
+        if self.static is not None:
+            self.static.restart(rows.to(self.static.frame.device))
 
-        The cache stays allocated, and full-window steps mask again.
+    def fork(self) -> "CompiledSession":
+        """An independent session that continues from here. Its step is compiled anew, as its memory lies elsewhere."""
+        copy = self.__class__.__new__(self.__class__)
+        copy.__dict__.update(self.__dict__)
+        copy.load_state_dict(self.state_dict())
+        return copy
 
-        Raises:
-            ValueError: If there is no such stream.
-        """
-        if self.static is None:
-            return  # no stream has begun
-        chosen = chosen_rows(rows, len(self.frame_indices))
-        self.frame_indices[chosen] = 0
-        self.static.restart(chosen.to(self.static.frame.device))
+    def _cache_state(self, slots: int) -> dict[str, Any]:
+        assert self.static is not None
+        return {
+            "slots": slots,
+            "layers": self.static.stored(slots),
+            "heads": (self.backbone.num_heads, self.backbone.arch.head_dim),
+            "dtype": str(self.static.cache_dtype).removeprefix("torch."),
+        }
+
+    def _resume(self, layout: Layout | None, counts: Int[Tensor, " B"], cache: KVCache | None) -> None:
+        if layout is None or cache is None:
+            self.static = None
+        else:
+            num_slots, last = self._bounded(FIRST_SLOTS), int(counts.max())
+            while last > num_slots < (more := self._bounded(2 * num_slots)):
+                num_slots = more
+            step, slots = self._new_step(layout, num_slots), cache.num_used(last)
+            stored = [dict(store.slots(0, slots)) for store in cache.stores if store is not None]
+            if stored and (dtype := stored[0]["keys"].dtype) != step.cache_dtype:
+                raise ValueError(
+                    f"the state has a cache of {dtype}, a compiled session one of {step.cache_dtype}; "
+                    "convert the backbone or choose cache_dtype"
+                )
+            step.fill(stored, counts)
+            self._use(step)
+        self._layout, self.frame_indices = layout, counts
 
     @property
     def num_bytes(self) -> int:

@@ -46,7 +46,7 @@ def describe(step: FrameStep, **more: Any) -> dict[str, Any]:
         "torch": torch.__version__,
         "variant": backbone.variant,
         "rope_layout": backbone.rope_layout,
-        "time_mode": backbone.time_mode,
+        "time_mode": step.time_mode,
         "image_size": list(options.image_size),
         "batch_size": options.batch_size,
         "images": "uint8 RGB, 0 to 255" if options.normalize else "normalised RGB",

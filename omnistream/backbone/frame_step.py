@@ -14,6 +14,7 @@ from omnistream.backbone.attention import Context, check_window
 from omnistream.backbone.model import NUM_REGISTERS, OmniStream
 from omnistream.backbone.rope_lookup import RopeLookup
 from omnistream.backbone.session_checks import check_aspect_ratio
+from omnistream.backbone.time_mode import TimeMode, check_time_mode
 
 Features = dict[str, Tensor]
 """Of one frame: `last` [B, h, w, D], `cls` [B, D], `registers` [B, 4, D], `camera` [B, D] if it was asked for, and
@@ -28,8 +29,8 @@ def check_static_dtype(cache_dtype: torch.dtype | None) -> None:
     """
     if cache_dtype is not None and not cache_dtype.is_floating_point:
         raise ValueError(
-            f"a compiled or exported step has a floating-point cache, got cache_dtype {cache_dtype}; "
-            "8-bit caches are for backbone.stream()"
+            f"a compiled or exported step has a floating-point cache, got cache_dtype {cache_dtype}; leave it out, "
+            "or for a stream leave out compiled=True"
         )
 
 
@@ -45,6 +46,8 @@ class StepOptions:
     """Remembered frames W: a frame sees W + 1, itself included. None for all, where the step can grow."""
     sink: int = 1
     """First frames never forgotten."""
+    time_mode: TimeMode | None = None
+    """`absolute` or `official`; None for the backbone's."""
     layers: tuple[int, ...] = ()
     """Blocks whose patch outputs are returned."""
     camera_token: bool = False
@@ -62,6 +65,8 @@ class StepOptions:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         check_window(self.window, self.sink)
         check_static_dtype(self.cache_dtype)
+        if self.time_mode is not None:
+            check_time_mode(self.time_mode)
         if self.aspect_ratio is None:
             return
         if not self.camera_token:
@@ -93,7 +98,7 @@ class FrameStep(nn.Module):
         num_prefix = 1 + int(options.camera_token) + NUM_REGISTERS
         self.tokens_per_frame = num_prefix + h * w
         reference = backbone.cls_token
-        latest = options.window if backbone.time_mode == "official" else None
+        latest = options.window if self.time_mode == "official" else None
         self.rope = RopeLookup(h, w, num_prefix, backbone.arch.head_dim, backbone.rope_layout, reference.device, latest)
         ratio = None if options.aspect_ratio is None else reference.new_tensor([options.aspect_ratio])
         self.register_buffer("aspect_ratio", ratio, persistent=False)
@@ -102,6 +107,11 @@ class FrameStep(nn.Module):
     def cache_dtype(self) -> torch.dtype:
         """Dtype of cache and attention."""
         return self.options.cache_dtype or self.backbone.cls_token.dtype
+
+    @property
+    def time_mode(self) -> TimeMode:
+        """See `omnistream.backbone.time_mode`."""
+        return self.options.time_mode or self.backbone.time_mode
 
     def features(self, images: Tensor, frame: Tensor, context: Context) -> Features:
         """Features of one frame [B, 3, H, W] per stream, each with its own index in its stream [B]."""

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from einops import rearrange
@@ -21,6 +21,8 @@ from omnistream.backbone.time_mode import TimeMode, check_time_mode, clip_times
 from omnistream.backbone.variants import get_variant
 
 if TYPE_CHECKING:
+    import omnistream.backbone.compiled
+    import omnistream.backbone.session
     import omnistream.backbone.stream
 
 NUM_REGISTERS = 4
@@ -290,11 +292,37 @@ class OmniStream(HubMixin):
             camera=special[:, :, 1] if camera_token else None,
         )
 
-    def stream(self, **options: object) -> "omnistream.backbone.stream.StreamSession":
-        """A session that takes frames as they come; see `StreamSession` for the options."""
-        from omnistream.backbone.stream import StreamSession
+    @overload
+    def stream(
+        self, *, compiled: Literal[False] = False, **options: object
+    ) -> "omnistream.backbone.stream.StreamSession": ...
 
-        return StreamSession(self, **options)  # type: ignore[arg-type]
+    @overload
+    def stream(
+        self, *, compiled: Literal[True], **options: object
+    ) -> "omnistream.backbone.compiled.CompiledSession": ...
+
+    def stream(self, *, compiled: bool = False, **options: object) -> "omnistream.backbone.session.Session":
+        """A session that takes frames as they come.
+
+        Args:
+            compiled: Compile the step; takes a while for each cache size, and pays off in long streams.
+            options: See `StreamSession`, or `CompiledSession`.
+
+        Raises:
+            ValueError: If an option does not fit, or a cache that is compiled should be offloaded or in 8 bits.
+        """
+        if not compiled:
+            from omnistream.backbone.stream import StreamSession
+
+            return StreamSession(self, **options)  # type: ignore[arg-type]
+        from omnistream.backbone.compiled import CompiledSession
+
+        if options.pop("offload", False):
+            raise ValueError(
+                "a compiled session keeps its cache on the device; leave out offload=True or compiled=True"
+            )
+        return CompiledSession(self, **options)  # type: ignore[arg-type]
 
     def _embed(
         self,

@@ -209,3 +209,37 @@ class StaticStep(RingStep):
             by_stream = rearrange(new, "(b c) p heads d -> b c p heads d", b=B)
             by_stream[:, :old_slots] = rearrange(old, "(b c) p heads d -> b c p heads d", b=B)
         self._set_cache(new_keys, new_values)
+
+    def stored(self, num_slots: int) -> list[dict[str, Tensor]]:
+        """Copies of the first slots per layer, `keys` and `values` [B, heads, slots * P, d]; see `KVCache.state`."""
+        return [
+            {
+                name: rearrange(slots[:, :, :num_slots], "b h c p d -> b h (c p) d").clone()
+                for name, slots in layer.items()
+            }
+            for layer in self._by_stream()
+        ]
+
+    @torch.no_grad()
+    def fill(self, layers: list[dict[str, Tensor]], frame: Int[Tensor, " B"]) -> None:
+        """Go on from what `stored` gave of streams that have seen so many frames; nothing where no layer is given.
+
+        Slots that a stream has not written stay zero, whatever is stored there.
+        """
+        for mine, theirs in zip(self._by_stream(), layers, strict=False):
+            for name, slots in mine.items():
+                stored = rearrange(theirs[name], "b h (c p) d -> b h c p d", p=self.tokens_per_frame)
+                for row, seen in enumerate(frame.tolist()):
+                    used = min(seen, stored.shape[2])
+                    slots[row, :, :used] = stored[row, :, :used]
+        self.frame.copy_(frame)
+
+    def _by_stream(self) -> list[dict[str, Tensor]]:
+        """Views of the caches, [B, heads, slots, P, d]."""
+        return [
+            {
+                name: rearrange(buffer, "(b c) p h d -> b h c p d", b=self.options.batch_size)
+                for name, buffer in (("keys", keys), ("values", values))
+            }
+            for keys, values in zip(*self.cache(), strict=True)
+        ]

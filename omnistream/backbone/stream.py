@@ -1,65 +1,22 @@
 """A streaming session: frames in, features out, with the past kept in a preallocated cache."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from omnistream.backbone.heads import StreamHead, read_heads, requested_layers
-from omnistream.backbone.kv_cache import CacheContext, KVCache, cache_dtype_of
+from omnistream.backbone.heads import StreamHead
+from omnistream.backbone.kv_cache import CacheContext, KVCache
 from omnistream.backbone.model import BackboneOutput, OmniStream
 from omnistream.backbone.rope import GridTables
-from omnistream.backbone.session_checks import (
-    check_aspect_ratio,
-    check_frames,
-    chosen_rows,
-    require_keys,
-    saved_counts,
-    saved_dtype,
-)
-from omnistream.backbone.time_mode import check_time_mode, stream_times
-
-_FROM_BACKBONE = "backbone"
+from omnistream.backbone.session import FROM_BACKBONE, Layout, Session
+from omnistream.backbone.time_mode import stream_times
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """What the first step fixes."""
-
-    batch_size: int
-    height: int
-    width: int
-    dtype: torch.dtype
-    device: torch.device
-
-    def state(self) -> dict[str, Any]:
-        """All but the device, as plain values."""
-        sizes = {"batch_size": self.batch_size, "height": self.height, "width": self.width}
-        return {**sizes, "dtype": str(self.dtype).removeprefix("torch.")}
-
-    @classmethod
-    def from_state(cls, state: Any, device: torch.device) -> "_Layout":
-        """What `state` gave, on this device.
-
-        Raises:
-            ValueError: If a value is missing, or a size is no positive integer.
-        """
-        names = ("batch_size", "height", "width")
-        require_keys(state, (*names, "dtype"), "its layout")
-        sizes = [state[name] for name in names]
-        if not all(isinstance(size, int) and size > 0 for size in sizes):
-            raise ValueError(f"not the state of a session: {', '.join(names)} should be positive, got {sizes}")
-        return cls(*sizes, saved_dtype(state["dtype"]), device)
-
-    def __str__(self) -> str:
-        size = f"{self.batch_size} x 3 x {self.height} x {self.width}"
-        return f"({size}, {str(self.dtype).removeprefix('torch.')}, {self.device})"
-
-
-class StreamSession:
+class StreamSession(Session):
     """Encodes B streams frame by frame, exactly as one whole-clip forward would.
 
     Runs without gradient and as in eval mode whatever the backbone's mode. The first step fixes batch size, image size,
@@ -97,9 +54,9 @@ class StreamSession:
         self,
         backbone: OmniStream,
         *,
-        window: int | str | None = _FROM_BACKBONE,
-        sink: int | str = _FROM_BACKBONE,
-        time_mode: str = _FROM_BACKBONE,
+        window: int | str | None = FROM_BACKBONE,
+        sink: int | str = FROM_BACKBONE,
+        time_mode: str = FROM_BACKBONE,
         cache_dtype: torch.dtype | str | None = None,
         max_frames: int | None = None,
         offload: bool = False,
@@ -108,86 +65,21 @@ class StreamSession:
         aspect_ratio: Float[Tensor, " B"] | None = None,
         heads: Mapping[str, StreamHead] | None = None,
     ) -> None:
-        self.backbone = backbone
-        self.window = backbone.window if window == _FROM_BACKBONE else window
-        self.sink = backbone.sink if sink == _FROM_BACKBONE else sink
-        self.time_mode = backbone.time_mode if time_mode == _FROM_BACKBONE else time_mode
-        self.cache_dtype, self.max_frames, self.offload = cache_dtype_of(cache_dtype), max_frames, offload
-        self.heads = dict(heads or {})
-        self._tell_aspect_ratio = any(head.camera_token for head in self.heads.values())
-        self.layers, self.aspect_ratio = tuple(layers), aspect_ratio
-        self.camera_token = camera_token or self._tell_aspect_ratio
-        self._encoded_layers = requested_layers(layers, self.heads)
-        backbone.check_layers(self._encoded_layers)
-        check_time_mode(self.time_mode)
-        if aspect_ratio is not None:
-            check_aspect_ratio(aspect_ratio)
         if offload and backbone.cls_token.device.type == "cpu":
             raise ValueError(
                 "offload=True brings the cache from CPU memory to an accelerator; the backbone is on the CPU"
             )
-        self._new_cache(1, 1)  # refuses bad options now
+        self.offload = offload
+        super().__init__(
+            backbone, window=window, sink=sink, time_mode=time_mode, cache_dtype=cache_dtype, max_frames=max_frames,
+            layers=layers, camera_token=camera_token, aspect_ratio=aspect_ratio, heads=heads,
+        )  # fmt: skip
         self.cache: KVCache | None = None
-        self.frame_indices = torch.zeros(0, dtype=torch.int64)
-        """Frames seen so far by each stream, int64 [B] on the CPU."""
-        self._layout: _Layout | None = None
         self._grid_tables: GridTables | None = None
 
-    def _new_cache(self, batch_size: int, tokens_per_frame: int) -> KVCache:
-        return KVCache(
-            self.backbone.num_layers,
-            batch_size,
-            tokens_per_frame,
-            self.window,  # type: ignore[arg-type]
-            self.sink,  # type: ignore[arg-type]
-            self.max_frames,
-            self.cache_dtype,
-            self.offload,
-        )
-
-    def step(self, frames: Float[Tensor, "B S 3 H W"]) -> BackboneOutput:
-        """Features of the next S >= 1 frames of every stream.
-
-        Args:
-            frames: Normalised frames (see `OmniStream.normalize`).
-
-        Raises:
-            ValueError: If the frames are not floats of this shape, batch, size, device or dtype differ from the first
-                step's, or `max_frames` is exceeded.
-        """
-        # Buffers made in inference mode could not be written outside it.
-        with torch.inference_mode(False), torch.no_grad():
-            self._check(frames)
-            output = self._encode(frames)
-            read_heads(output, self.heads, self.layers, (frames.shape[-2], frames.shape[-1]))
-            self.frame_indices += frames.shape[1]
-            return output
-
-    def _check(self, frames: Tensor) -> None:
-        """Fix the layout at the first step, insist on it later."""
-        check_frames(frames)
-        B, _, _, H, W = frames.shape
-        layout, home = _Layout(B, H, W, frames.dtype, frames.device), self.backbone.cls_token.device
-        if self._layout is None:
-            h, w = self.backbone.grid_size(H, W)
-            if self.aspect_ratio is not None:
-                check_aspect_ratio(self.aspect_ratio, B, wait=False)
-            if frames.device != home:
-                raise ValueError(f"frames are on {frames.device} and the backbone is on {home}; move one to the other")
-            self.cache = self._new_cache(B, self._num_prefix + h * w)
-            self.frame_indices = torch.zeros(B, dtype=torch.int64)
-            self._layout = layout
-        elif self._layout.device != home:
-            raise ValueError(f"the session is on {self._layout.device} and the backbone is on {home}; use session.to")
-        elif layout != self._layout:
-            raise ValueError(
-                "a session keeps batch, height, width, device and dtype of its first step "
-                f"{self._layout}, got {layout}; open another session"
-            )
-
-    @property
-    def _num_prefix(self) -> int:
-        return 1 + int(self.camera_token) + self.backbone.register_token.shape[2]
+    def _begin(self, layout: Layout) -> None:
+        h, w = self.backbone.grid_size(layout.height, layout.width)
+        self.cache = self._new_cache(layout.batch_size, self._num_prefix + h * w)
 
     def _encode(self, frames: Tensor) -> BackboneOutput:
         assert self.cache is not None
@@ -204,16 +96,18 @@ class StreamSession:
             indices = torch.arange(int(starts[0]), int(starts[0]) + S, device=frames.device)
         else:
             indices = (starts[:, None] + torch.arange(S)).to(frames.device, non_blocking=True)
-        return backbone.encode(
+        output = backbone.encode(
             frames.to(backbone.cls_token.dtype),
             indices,
             CacheContext(self.cache, self.frame_indices),
             layers=self._encoded_layers,
             camera_token=self.camera_token,
             aspect_ratio=aspect,
-            times=stream_times(indices, self.window, self.time_mode),  # type: ignore[arg-type]
+            times=stream_times(indices, self.window, self.time_mode),
             grid_tables=self._grid_tables,
         )
+        self.frame_indices += S
+        return output
 
     def to(self, device: torch.device | str) -> "StreamSession":
         """Move the session's memory; the backbone, which may serve others, is moved by its owner."""
@@ -226,15 +120,6 @@ class StreamSession:
             self._layout = replace(self._layout, device=device)
         return self
 
-    def reset(self, rows: Iterable[int] | Int[Tensor, " R"] | Bool[Tensor, " B"] | None = None) -> None:
-        """Start streams anew: those in `rows` (numbers, or a mask), or all. The cache stays allocated.
-
-        Raises:
-            ValueError: If there is no such stream.
-        """
-        if self._layout is not None:  # else no stream has begun
-            self.frame_indices[chosen_rows(rows, len(self.frame_indices))] = 0
-
     def fork(self) -> "StreamSession":
         """An independent session that continues from here; for trying out several futures."""
         copy = self.__class__.__new__(self.__class__)
@@ -243,55 +128,9 @@ class StreamSession:
         copy.frame_indices = self.frame_indices.clone()
         return copy
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on later with the same options: tensors and plain values only."""
-        layout, cache = self._layout, self.cache
-        if layout is None or cache is None:
-            return {"options": self._options(), "layout": None}
-        return {
-            "options": self._options(),
-            "layout": layout.state(),
-            "frame_indices": self.frame_indices.clone(),
-            "cache": cache.state(cache.num_used(int(self.frame_indices.max()))),
-        }
+    def _cache_state(self, slots: int) -> dict[str, Any]:
+        assert self.cache is not None
+        return self.cache.state(slots)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state, on the device where the backbone is now.
-
-        Raises:
-            ValueError: If it was saved with other options or for another model, or is incomplete.
-        """
-        require_keys(state, ("options", "layout"), "it")
-        saved, mine = state["options"], self._options()
-        require_keys(saved, (), "its options")
-        if saved != mine:
-            differing = [name for name in mine if saved.get(name) != mine[name]]
-            theirs, ours = (", ".join(f"{name}={o.get(name)!r}" for name in differing) for o in (saved, mine))
-            raise ValueError(f"the state was saved with options {theirs}; this session has {ours}")
-        if state["layout"] is None:
-            self.frame_indices = torch.zeros(0, dtype=torch.int64)
-            self.cache, self._layout, self._grid_tables = None, None, None
-            return
-        require_keys(state, ("frame_indices", "cache"), "it")
-        layout = _Layout.from_state(state["layout"], self.backbone.cls_token.device)
-        counts = saved_counts(state["frame_indices"], layout.batch_size)
-        h, w = self.backbone.grid_size(layout.height, layout.width)
-        cache = self._new_cache(layout.batch_size, self._num_prefix + h * w)
-        heads = self.backbone.num_heads, self.backbone.arch.head_dim
-        cache.load_state(state["cache"], layout.device, int(counts.max()), heads)
-        self.frame_indices, self.cache, self._layout, self._grid_tables = counts, cache, layout, None
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            "variant": self.backbone.variant,
-            "rope_layout": self.backbone.rope_layout,
-            "window": self.window,
-            "sink": self.sink,
-            "time_mode": self.time_mode,
-            "max_frames": self.max_frames,
-            "cache_dtype": str(self.cache_dtype),
-            "layers": list(self.layers),
-            "camera_token": self.camera_token,
-            "aspect_ratio": None if self.aspect_ratio is None else self.aspect_ratio.tolist(),
-            "tell_aspect_ratio": self._tell_aspect_ratio,
-        }
+    def _resume(self, layout: Layout | None, counts: Int[Tensor, " B"], cache: KVCache | None) -> None:
+        self._layout, self.frame_indices, self.cache, self._grid_tables = layout, counts, cache, None

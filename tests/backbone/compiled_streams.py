@@ -1,9 +1,10 @@
-"""Compiled sessions against `StreamSession`, one JSON line per case; a program of its own.
+"""Compiled sessions against `StreamSession`, one JSON line per case; a program of its own, but for `go_on`.
 
 The tests wrap every function in a check of shapes, which `torch.compile` cannot trace.
 """
 
 import argparse
+import io
 import json
 
 import torch
@@ -20,6 +21,7 @@ CASES = {
     "growing": {"window": None},
     "at most 9": {"window": None, "max_frames": 9},
 }
+LIVES = {"official time": {"window": 2, "time_mode": "official"}, "all remembered": {"window": None}}
 
 
 def build(num_blocks: int) -> OmniStream:
@@ -39,6 +41,67 @@ def named(output) -> dict[str, torch.Tensor]:
     tensors = {"last": output.last, "cls": output.cls, "registers": output.registers}
     tensors |= {f"block_{layer}": patches for layer, patches in output.patches.items()}
     return tensors if output.camera is None else tensors | {"camera": output.camera}
+
+
+class CornerHead:
+    """The first block's patches in the corner, and how much the camera token differs from them."""
+
+    layers, camera_token = (0,), True
+
+    def __call__(self, output, size):
+        corner = output.patches[0][..., 0, 0, :]
+        return {"corner": corner, "camera": (output.camera - corner) * size[0] / size[1]}
+
+
+def copied(state: dict) -> dict:
+    """A state that has been in a file."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def go_on(model: OmniStream, options: dict, backend: str = "eager") -> dict[str, list[tuple]]:
+    """Five frames, of which the third and fifth start a stream anew; then three more, by all ways to go on.
+
+    Returns:
+        By name of the way, pairs of features and results of heads: its own, and those of an uncompiled session.
+    """
+    images = torch.randn(2, 8, 3, *SIZE, device=model.cls_token.device)
+    options = {"layers": (-1 + model.num_layers,), "heads": {"corner": CornerHead()}, **options}
+    compile_too = {"compiled": True, "backend": backend}
+    session, stream = model.stream(**compile_too, **options), model.stream(**options)
+    pairs: dict[str, list[tuple]] = {"before": []}
+    for i in range(5):
+        for each in (session, stream):
+            if i in (2, 4):
+                each.reset([i // 2 - 1])
+        outputs = [each.step(images[:, i : i + 1]) for each in (session, stream)]
+        pairs["before"].append(tuple(named(output) | output.heads["corner"] for output in outputs))
+    ways = {"fork": session.fork(), "the session": session}
+    for name, saved in {"compiled": session, "uncompiled": stream}.items():
+        state = copied(saved.state_dict())
+        for kind, extra in {"compiled": compile_too, "uncompiled": {}}.items():
+            ways[f"{kind} from {name}"] = model.stream(**extra, **options)
+            ways[f"{kind} from {name}"].load_state_dict(state)
+    session.fork().step(torch.randn_like(images[:, :3]))  # whatever another future brings
+    rest = stream.step(images[:, 5:])
+    for name, way in ways.items():
+        outputs = [way.step(images[:, 5:]), rest]
+        pairs[name] = [tuple(named(output) | output.heads["corner"] for output in outputs)]
+        assert way.frame_indices.tolist() == stream.frame_indices.tolist() == [6, 4]
+    return pairs
+
+
+def run_life(model: OmniStream, options: dict, backend: str) -> dict:
+    """Largest error of each way to go on."""
+    pairs = go_on(model, options, backend)
+    assert all(sorted(mine) == sorted(theirs) for both in pairs.values() for mine, theirs in both)
+    errors = {
+        name: max((mine[part] - theirs[part]).abs().max().item() for mine, theirs in both for part in theirs)
+        for name, both in pairs.items()
+    }
+    return {"errors": errors}
 
 
 def run(model: OmniStream, options: dict, backend: str, device: str) -> dict:
@@ -78,7 +141,7 @@ def run(model: OmniStream, options: dict, backend: str, device: str) -> dict:
 def main() -> None:
     """Run the cases asked for."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("cases", nargs="+", choices=CASES)
+    parser.add_argument("cases", nargs="+", choices=[*CASES, *LIVES])
     parser.add_argument("--backend", default="eager")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--blocks", type=int, default=1)
@@ -87,6 +150,9 @@ def main() -> None:
     torch._dynamo.config.recompile_limit = 1  # a session must not depend on it
     model = build(options.blocks).to(options.device)
     for case in options.cases:
+        if case in LIVES:
+            print(json.dumps({"case": case} | run_life(model, LIVES[case], options.backend)), flush=True)
+            continue
         arguments = {k: v.to(options.device) if k == "aspect_ratio" else v for k, v in CASES[case].items()}
         torch._dynamo.reset()
         print(json.dumps({"case": case} | run(model, arguments, options.backend, options.device)), flush=True)

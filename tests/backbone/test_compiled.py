@@ -15,10 +15,15 @@ GRAPHS = {"shortest window": 2, "window": 3, "sink, camera, layers": 3, "growing
 SLOTS = {"shortest window": 2, "window": 3, "sink, camera, layers": 4, "growing": 16, "at most 9": 9}
 
 
-def check(cases, tmp_path, *options, timeout=240):
+def results_of(cases, tmp_path, *options, timeout=240):
     output = run_python([str(PROGRAM), *cases, *options], cwd=tmp_path, timeout=timeout)
     results = [json.loads(line) for line in output.splitlines() if line.startswith('{"case"')]
     assert [result["case"] for result in results] == list(cases)
+    return results
+
+
+def check(cases, tmp_path, *options, timeout=240):
+    results = results_of(cases, tmp_path, *options, timeout=timeout)
     for result in results:
         case = result["case"]
         assert result["std"] > 0.5, result
@@ -32,6 +37,17 @@ def check(cases, tmp_path, *options, timeout=240):
 
 def test_one_graph_once_the_window_is_full(tmp_path):
     check(["shortest window"], tmp_path)
+
+
+def check_lives(cases, tmp_path, *options, timeout=240):
+    for result in results_of(cases, tmp_path, *options, timeout=timeout):
+        assert len(result["errors"]) == 7
+        assert max(result["errors"].values()) < 3e-5, result
+
+
+@pytest.mark.slow
+def test_compiled_forks_and_states_go_on(tmp_path):
+    check_lives(["official time", "all remembered"], tmp_path, timeout=600)
 
 
 @pytest.mark.slow
@@ -51,6 +67,13 @@ def test_cuda_graphs(tmp_path):
         assert result["cudagraph skips"] == 0, result
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_lives_with_cuda_graphs(tmp_path):
+    cases = ["official time", "all remembered"]
+    check_lives(cases, tmp_path, "--backend", "inductor", "--device", "cuda", timeout=900)
+
+
 def test_mistakes_are_refused(build):
     model = build()
     with pytest.raises(ValueError, match="sink must be between 0 and the window"):
@@ -62,9 +85,8 @@ def test_mistakes_are_refused(build):
         session.step(torch.rand(1, 0, 3, 16, 16))
     with pytest.raises(ValueError, match="multiples of the patch size"):
         session.step(torch.rand(1, 1, 3, 16, 20))
-    with pytest.raises(ValueError, match=r"frames must be torch\.float32 on cpu .* got torch\.float64 on cpu"):
-        session.step(torch.rand(1, 1, 3, 16, 16, dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"keeps batch, height and width of its first step \(1, 16, 16\)"):
+    session._check(torch.rand(1, 1, 3, 16, 16))  # compiles nothing yet
+    with pytest.raises(ValueError, match=r"of its first step \(1 x 3 x 16 x 16, float32, cpu\), got \(2 x 3 x"):
         session.step(torch.rand(2, 1, 3, 16, 16))
     with pytest.raises(ValueError, match=r"cannot reset rows \[5\]; the session has streams 0 to 0"):
         session.reset([5])

@@ -26,7 +26,7 @@ def test_rows_are_numbers_or_a_mask():
 def test_a_mask_resets_the_rows_it_marks(build):
     stream, compiled = build().stream(), CompiledSession(build(), window=3)
     stream.step(torch.randn(3, 2, 3, 16, 16))
-    compiled._begin(3, 16, 16)  # compiles nothing yet
+    compiled._check(torch.randn(3, 2, 3, 16, 16))  # compiles nothing yet
     for session in (stream, compiled):
         session.frame_indices = torch.tensor([2, 2, 2])
         session.reset(torch.tensor([False, True, False]))

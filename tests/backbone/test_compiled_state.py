@@ -1,0 +1,134 @@
+"""Compiled sessions that fork, are saved, read heads. Here the step runs as it is; test_compiled.py compiles it.
+
+The checks of shapes that the tests wrap around every function cannot be compiled.
+"""
+
+import pytest
+import torch
+from compiled_streams import CornerHead, go_on
+
+from omnistream.backbone import compiled
+
+OPTIONS = {
+    "window": {"window": 2},
+    "no sink": {"window": 3, "sink": 0},
+    "not full yet": {"window": 12, "sink": 2},
+    "all remembered": {"window": None},
+    "at most 9": {"window": None, "max_frames": 9},
+    "official": {"window": 2, "time_mode": "official"},
+    "told a ratio": {"window": 2, "camera_token": True, "aspect_ratio": torch.tensor([0.5, 1.7])},
+}
+
+MODES = ("official", "absolute")
+
+
+@pytest.fixture(autouse=True)
+def _not_compiled(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda step, **options: step)
+    monkeypatch.setattr(compiled, "FIRST_SLOTS", 2)  # so that a few frames go through several sizes
+
+
+def frames(number, batch=2):
+    return torch.randn(batch, number, 3, 16, 24)
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_all_ways_to_go_on_give_what_an_uncompiled_session_gives(build, kind):
+    for pairs in go_on(build(), OPTIONS[kind]).values():
+        for mine, theirs in pairs:
+            assert sorted(mine) == ["block_3", "camera", "cls", "corner", "last", "registers"]
+            # Four blocks of float32, whose rounding shows at 1e-5.
+            torch.testing.assert_close(mine, theirs, atol=3e-5, rtol=0)
+
+
+def test_time_mode_is_the_sessions_and_else_the_backbones(build):
+    model, images = build(time_mode="official"), frames(6)
+    results = {mode: model.stream(compiled=True, window=2, time_mode=mode).step(images).last for mode in MODES}
+    assert torch.equal(model.stream(compiled=True, window=2).step(images).last, results["official"])
+    assert (results["official"] - results["absolute"]).abs().max() > 1e-2
+
+
+def test_a_compiled_state_is_that_of_an_uncompiled_session(build):
+    model, images = build(), frames(4)
+    compiled_session, stream = (model.stream(compiled=choice, window=2) for choice in (True, False))
+    for session in (compiled_session, stream):
+        session.step(images)
+    mine, theirs = compiled_session.state_dict(), stream.state_dict()
+    mine_layers, their_layers = (state["cache"].pop("layers") for state in (mine, theirs))
+    for state in (mine, theirs):
+        assert state.pop("frame_indices").tolist() == [4, 4]
+    assert mine == theirs
+    torch.testing.assert_close(mine_layers, their_layers, atol=3e-5, rtol=0)
+
+
+def test_a_fork_shares_no_memory_and_a_fresh_session_can_be_saved(build):
+    model = build()
+    session = model.stream(compiled=True, window=2)
+    fresh = session.fork()
+    session.load_state_dict(fresh.state_dict())
+    assert session.static is fresh.static is None
+    session.step(frames(1))
+    fork = session.fork()
+    addresses = [{t.data_ptr() for part in each.static.cache() for t in part} for each in (session, fork)]
+    assert addresses[0].isdisjoint(addresses[1])
+    assert fork.static.frame.data_ptr() != session.static.frame.data_ptr()
+    session.load_state_dict(fresh.state_dict())
+    assert session.num_bytes == 0
+    assert session.step(frames(2, batch=3)).last.shape[:2] == (3, 2)  # a layout of its own
+
+
+def test_what_a_stream_left_behind_is_not_taken_over(build):
+    # A mask multiplies by zero, so a NaN in a slot that is not in use would come through.
+    stream = build().stream(window=3)
+    images = frames(3)
+    images[0] = torch.nan
+    stream.step(images)
+    stream.reset([0])
+    session = build().stream(compiled=True, window=3)
+    session.load_state_dict(stream.state_dict())
+    assert session.step(frames(1)).last.isfinite().all()
+
+
+def test_states_that_do_not_fit_are_refused(build):
+    model = build()
+    stream = model.stream(window=2, cache_dtype="int8")
+    stream.step(frames(1))
+    with pytest.raises(ValueError, match=r"options cache_dtype='torch.int8'; this session has cache_dtype='None'"):
+        model.stream(compiled=True, window=2).load_state_dict(stream.state_dict())
+    stream = model.stream(window=2)
+    stream.step(frames(1))
+    session = build().bfloat16().stream(compiled=True, window=2)
+    with pytest.raises(ValueError, match=r"cache of torch\.float32, a compiled session one of torch\.bfloat16"):
+        session.load_state_dict(stream.state_dict())
+    assert session.static is None
+
+
+def test_frames_of_another_dtype_are_cast_as_in_a_stream(build):
+    model, images = build().bfloat16(), frames(3)
+    expected, result = (model.stream(compiled=choice, window=1).step(images).last for choice in (False, True))
+    assert result.dtype == torch.bfloat16
+    assert (result - expected).norm() / expected.norm() < 3e-2
+
+
+def test_kinds_of_cache_that_are_not_compiled_are_named(build):
+    model = build()
+    with pytest.raises(ValueError, match="leave out offload=True or compiled=True"):
+        model.stream(compiled=True, offload=True)
+    for dtype in ("int8", torch.int8):
+        with pytest.raises(
+            ValueError, match=r"got cache_dtype torch\.int8; leave it out, or .* leave out compiled=True"
+        ):
+            model.stream(compiled=True, cache_dtype=dtype)
+    with pytest.raises(ValueError, match="time_mode must be one of"):
+        model.stream(compiled=True, time_mode="window")
+    assert isinstance(model.stream(compiled=True, offload=False), compiled.CompiledSession)
+
+
+def test_heads_bring_their_layers_and_the_ratio_of_the_frames(build):
+    model, images = build(), frames(2)
+    output = model.stream(compiled=True, window=1, heads={"corner": CornerHead()}).step(images)
+    assert output.patches == {}
+    ratio = torch.full((2,), 16 / 24)
+    expected = model.stream(window=1, layers=(0,), camera_token=True, aspect_ratio=ratio).step(images)
+    expected = CornerHead()(expected, (16, 24))
+    torch.testing.assert_close(output.heads["corner"], expected, atol=3e-5, rtol=0)
