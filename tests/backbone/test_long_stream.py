@@ -3,7 +3,6 @@
 import gc
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import torch
 
@@ -12,12 +11,8 @@ from omnistream.backbone.attention import ClipContext
 WINDOW, SINK, POOL = 4, 1, 97
 
 
-@pytest.fixture(autouse=True)
-def _without_shape_checks():
-    """They take most of the time here, and other tests have them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+# Checks of shapes take most of the time here, and other tests have them.
+pytestmark = pytest.mark.usefixtures("no_type_checks")
 
 
 def live_tensors():
