@@ -1,6 +1,7 @@
 """A compiled streaming session: one graph once the window is full, a few while it fills."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -101,7 +102,8 @@ class CompiledSession(Session):
         mode = self.mode or ("reduce-overhead" if device.type == "cuda" and self.backend == "inductor" else None)
         self._compiled = torch.compile(step, fullgraph=True, dynamic=False, backend=self.backend, mode=mode)
         self._no_reset = torch.zeros(len(step.frame), dtype=torch.bool, device=device)
-        self._images = step.blank_images()  # one place and stride for the input, however many frames come at once
+        # One place and stride for the input, however many frames come at once.
+        self._images = step.blank_images().to(device)
         self._fix_addresses(step)
         self.static = step
 
@@ -109,8 +111,11 @@ class CompiledSession(Session):
         """One frame after the other."""
         step = self.static
         assert step is not None
+        if (begun := self._images.dtype) != (now := self.backbone.cls_token.dtype):
+            raise ValueError(f"the backbone was {begun} when this session began and is {now} now; open another session")
         self._slots.capacity(int(self.frame_indices.max()) + frames.shape[1])  # refuses more than `max_frames`
-        outputs = [self._next(step, images) for images in frames.unbind(1)]
+        step.frame.copy_(self.frame_indices, non_blocking=True)  # a step that failed may have counted on
+        outputs = [self._next(step, images, self.frame_indices + i) for i, images in enumerate(frames.unbind(1))]
         stacked = {name: torch.stack([output[name] for output in outputs], dim=1) for name in outputs[0]}
         return BackboneOutput(
             patches={layer: stacked[f"block_{layer}"] for layer in self._encoded_layers},
@@ -128,21 +133,21 @@ class CompiledSession(Session):
         """Tell the compiler that the state stays where it is, so that a CUDA graph may change it in place."""
         keys, values = step.cache()
         for buffer in (step.frame, *keys, *values, self._images, self._no_reset):
-            torch._dynamo.mark_static_address(buffer)
+            # Unguarded (torch 2.9 guards by default), so that forks and other sessions use the code that is there.
+            torch._dynamo.mark_static_address(buffer, guard=False)
 
-    def _next(self, step: StaticStep, images: Tensor) -> Features:
+    def _next(self, step: StaticStep, images: Tensor, seen: Tensor) -> Features:
         """Features of one frame per stream, in memory of their own."""
-        if int(self.frame_indices.max()) >= step.num_slots < (more := self._bounded(2 * step.num_slots)):
+        if int(seen.max()) >= step.num_slots < (more := self._bounded(2 * step.num_slots)):
             step.grow(more)
             self._fix_addresses(step)
         # A stream's own frame fills the last slot before it attends, so frame W needs no mask.
-        masked = self.window is None or int(self.frame_indices.min()) < self.window
+        masked = self.window is None or int(seen.min()) < self.window
         self._images.copy_(images)
         torch.compiler.cudagraph_mark_step_begin()
         # The sizes of all sessions of a process count against one limit, and every one of them is wanted.
         with torch._dynamo.config.patch(recompile_limit=MANY, accumulated_recompile_limit=MANY):
             features = self._compiled(self._images, self._no_reset, masked)
-        self.frame_indices += 1
         return {name: value.clone() for name, value in features.items()}
 
     def _restart(self, rows: Int[Tensor, " R"]) -> None:
@@ -150,12 +155,27 @@ class CompiledSession(Session):
         if self.static is not None:
             self.static.restart(rows.to(self.static.frame.device))
 
+    @torch.inference_mode(False)  # buffers made in it could not be written outside
     def fork(self) -> "CompiledSession":
-        """An independent session that continues from here. Its step is compiled anew, as its memory lies elsewhere."""
-        copy = self.__class__.__new__(self.__class__)
-        copy.__dict__.update(self.__dict__)
-        copy.load_state_dict(self.state_dict())
-        return copy
+        """An independent session that continues from here, with memory of its own and the compiled code that is there.
+
+        On CUDA its graphs are recorded anew.
+        """
+        twin = self.__class__.__new__(self.__class__)
+        twin.__dict__.update(self.__dict__)
+        twin.frame_indices = self.frame_indices.clone()
+        if self.static is not None:
+            twin._use(self.static.copied(self.static.frame.device))
+        return twin
+
+    @torch.inference_mode(False)
+    def to(self, device: torch.device | str) -> "CompiledSession":
+        """Move the session's memory; the backbone is moved by its owner. Elsewhere the step is compiled anew."""
+        device = torch.empty(0, device=device).device  # "cuda" becomes the current one, "cuda:0"
+        if self.static is not None and self._layout is not None and device != self._layout.device:
+            self._use(self.static.copied(device))
+            self._layout = replace(self._layout, device=device)
+        return self
 
     def _cache_state(self, slots: int) -> dict[str, Any]:
         assert self.static is not None

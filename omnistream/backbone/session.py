@@ -134,6 +134,7 @@ class Session(ABC):
             self._check(frames)
             output = self._encode(frames)
             read_heads(output, self.heads, self.layers, (frames.shape[-2], frames.shape[-1]))
+            self.frame_indices += frames.shape[1]  # last, so that a step that failed can be tried again
             return output
 
     def _check(self, frames: Tensor) -> None:
@@ -166,7 +167,7 @@ class Session(ABC):
 
     @abstractmethod
     def _encode(self, frames: Tensor) -> BackboneOutput:
-        """Features of checked frames, with the blocks the heads need; counts the frames in `frame_indices`."""
+        """Features of checked frames, with the blocks the heads need."""
 
     def reset(self, rows: Iterable[int] | Int[Tensor, " R"] | Bool[Tensor, " B"] | None = None) -> None:
         """Start streams anew: those in `rows` (numbers, or a mask), or all. The cache stays allocated.

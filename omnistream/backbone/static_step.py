@@ -5,6 +5,7 @@ the count is a tensor, the slot to write is computed from it, and slots without 
 starts a stream anew.
 """
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -209,6 +210,12 @@ class StaticStep(RingStep):
             by_stream = rearrange(new, "(b c) p heads d -> b c p heads d", b=B)
             by_stream[:, :old_slots] = rearrange(old, "(b c) p heads d -> b c p heads d", b=B)
         self._set_cache(new_keys, new_values)
+
+    def copied(self, device: torch.device) -> "StaticStep":
+        """The step with a state of its own, on this device; the backbone is shared and stays where it is."""
+        buffers = [*self.buffers(recurse=False), *self.rope.buffers()]
+        shared = {id(self.backbone): self.backbone}
+        return copy.deepcopy(self, shared | {id(t): t.to(device, copy=True) for t in buffers})
 
     def stored(self, num_slots: int) -> list[dict[str, Tensor]]:
         """Copies of the first slots per layer, `keys` and `values` [B, heads, slots * P, d]; see `KVCache.state`."""

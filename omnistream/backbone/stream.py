@@ -96,7 +96,7 @@ class StreamSession(Session):
             indices = torch.arange(int(starts[0]), int(starts[0]) + S, device=frames.device)
         else:
             indices = (starts[:, None] + torch.arange(S)).to(frames.device, non_blocking=True)
-        output = backbone.encode(
+        return backbone.encode(
             frames.to(backbone.cls_token.dtype),
             indices,
             CacheContext(self.cache, self.frame_indices),
@@ -106,8 +106,6 @@ class StreamSession(Session):
             times=stream_times(indices, self.window, self.time_mode),
             grid_tables=self._grid_tables,
         )
-        self.frame_indices += S
-        return output
 
     def to(self, device: torch.device | str) -> "StreamSession":
         """Move the session's memory; the backbone, which may serve others, is moved by its owner."""
@@ -120,6 +118,7 @@ class StreamSession(Session):
             self._layout = replace(self._layout, device=device)
         return self
 
+    @torch.inference_mode(False)  # buffers made in it could not be written outside
     def fork(self) -> "StreamSession":
         """An independent session that continues from here; for trying out several futures."""
         copy = self.__class__.__new__(self.__class__)

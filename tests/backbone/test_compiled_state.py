@@ -132,3 +132,60 @@ def test_heads_bring_their_layers_and_the_ratio_of_the_frames(build):
     expected = model.stream(window=1, layers=(0,), camera_token=True, aspect_ratio=ratio).step(images)
     expected = CornerHead()(expected, (16, 24))
     torch.testing.assert_close(output.heads["corner"], expected, atol=3e-5, rtol=0)
+
+
+class FailingHead(CornerHead):
+    """Fails once."""
+
+    failed = False
+
+    def __call__(self, output, size):
+        if not self.failed:
+            self.failed = True
+            raise RuntimeError("a head that fails")
+        return super().__call__(output, size)
+
+
+@pytest.mark.parametrize("choice", [False, True])
+def test_a_step_whose_head_failed_can_be_tried_again(build, choice):
+    model, images = build(), frames(4)
+    session = model.stream(compiled=choice, window=2, heads={"corner": FailingHead()})
+    with pytest.raises(RuntimeError, match="a head that fails"):
+        session.step(images[:, :1])
+    other = model.stream(window=2, heads={"corner": CornerHead()})
+    for part in (images[:, :3], images[:, 3:]):
+        mine, theirs = session.step(part), other.step(part)
+        torch.testing.assert_close(mine.last, theirs.last, atol=3e-5, rtol=0)
+        torch.testing.assert_close(mine.heads, theirs.heads, atol=3e-5, rtol=0)
+    assert session.frame_indices.tolist() == [4, 4]
+
+
+@pytest.mark.parametrize("choice", [False, True])
+def test_a_fork_made_in_inference_mode_goes_on_outside(build, choice):
+    model, images = build(), frames(5)
+    session = model.stream(compiled=choice, window=2)
+    session.step(images[:, :3])
+    with torch.inference_mode():
+        fork = session.fork()
+    expected = model.stream(window=2).step(images).last[:, 3:]
+    torch.testing.assert_close(fork.step(images[:, 3:]).last, expected, atol=3e-5, rtol=0)
+
+
+def test_a_session_moves_with_its_memory(build):
+    # The meta device stands for another one: what is on it has no content, but knows where it is.
+    session = build().stream(compiled=True, window=2)
+    session.step(frames(1))
+    session.to("cpu").step(frames(1))
+    assert all(t.device.type == "meta" for t in session.to("meta").static.buffers(recurse=False))
+    assert session.backbone.cls_token.device.type == "cpu"
+    with pytest.raises(ValueError, match=r"session is on meta and the backbone is on cpu; use session\.to"):
+        session.step(frames(1))
+
+
+def test_another_dtype_of_the_backbone_is_refused(build):
+    model = build()
+    session = model.stream(compiled=True, window=2)
+    session.step(frames(1))
+    model.bfloat16()
+    with pytest.raises(ValueError, match=r"was torch\.float32 when this session began and is torch\.bfloat16 now"):
+        session.step(frames(1))

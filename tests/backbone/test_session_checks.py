@@ -91,7 +91,7 @@ def test_options_are_refused_before_the_first_frame(build):
 def test_state_of_a_compiled_session_begun_in_inference_mode_can_be_written_outside(build):
     session = CompiledSession(build(), window=2, backend="eager")
     begun = []
-    session._next = lambda step, images: begun.append(step) or step(images, torch.tensor([False]))
+    session._next = lambda step, images, seen: begun.append(step) or step(images, torch.tensor([False]))
     with torch.inference_mode():
         session.step(torch.randn(1, 1, 3, 16, 16))
     assert not any(t.is_inference() for t in begun[0].buffers())
