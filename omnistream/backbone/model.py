@@ -302,6 +302,9 @@ class OmniStream(HubMixin):
         self, *, compiled: Literal[True], **options: object
     ) -> "omnistream.backbone.compiled.CompiledSession": ...
 
+    @overload
+    def stream(self, *, compiled: bool, **options: object) -> "omnistream.backbone.session.Session": ...
+
     def stream(self, *, compiled: bool = False, **options: object) -> "omnistream.backbone.session.Session":
         """A session that takes frames as they come.
 

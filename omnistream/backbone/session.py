@@ -151,10 +151,7 @@ class Session(ABC):
             self._begin(layout)
             self.frame_indices, self._layout = torch.zeros(B, dtype=torch.int64), layout
         elif self._layout.device != home:
-            raise ValueError(
-                f"the session is on {self._layout.device} and the backbone is on {home}; use session.to, or load its "
-                "state_dict into another session"
-            )
+            raise ValueError(f"the session is on {self._layout.device} and the backbone is on {home}; use session.to")
         elif layout != self._layout:
             raise ValueError(
                 "a session keeps batch, height, width, device and dtype of its first step "

@@ -173,6 +173,8 @@ def _window(text: str | None, own: int | None) -> int | None:
 def _stream_options(given: argparse.Namespace, model: "StreamModel", outputs: "OutputOptions") -> "StreamOptions":
     import torch
 
+    if given.compile and given.cache_dtype == "int8":
+        raise UsageError("--compile needs a floating-point cache; leave out --cache-dtype int8 or --compile")
     from omnistream.streaming.features import layers_of
     from omnistream.streaming.frame_size import FrameSize
     from omnistream.streaming.runner import StreamOptions
@@ -184,6 +186,7 @@ def _stream_options(given: argparse.Namespace, model: "StreamModel", outputs: "O
         size=FrameSize.parse(given.size),
         max_frames=given.max_frames,
         chunk=given.chunk,
+        compiled=given.compile,
         layers=layers_of(list(outputs.features)),
     )
 
@@ -230,6 +233,11 @@ def _add_stream_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--frame-rate", type=float, default=30.0, help="rate of a folder of pictures (30)")
     group.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
     group.add_argument("--chunk", type=int, default=1, metavar="N", help="frames per step: faster, but later (1)")
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the step: the first frames then take minutes; meant for long streams on a GPU",
+    )
     group.add_argument("--timeout", type=float, default=10.0, help="seconds to wait for an address (10)")
 
 

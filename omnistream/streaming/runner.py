@@ -41,6 +41,8 @@ class StreamOptions:
     """Stop after this many frames."""
     chunk: int = 1
     """Frames per step; more are faster and later."""
+    compiled: bool = False
+    """Compile the step, which the first frames wait for; chunks go through it frame by frame."""
     layers: Sequence[int] = ()
     """Blocks whose outputs the writers want."""
 
@@ -110,6 +112,7 @@ def run_stream(
             cache_dtype=options.cache_dtype,
             layers=options.layers,
             heads=heads,
+            compiled=options.compiled,
         )
         device = backbone.mean.device
         count, start = 0, time.monotonic()
