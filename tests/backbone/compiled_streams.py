@@ -123,6 +123,8 @@ def run(model: OmniStream, options: dict, backend: str, device: str) -> dict:
     for _ in range(4):
         kept.append(named(session.step(images[:, :1])))
         expected.append(named(stream.step(images[:, :1])))
+    after_reset = counters["stats"]["unique_graphs"] - graphs
+    session.fork().step(images[:, :1])
     # Compared only now: features that a later step overwrote would differ.
     error = max((a[name] - b[name]).abs().max().item() for a, b in zip(kept, expected, strict=True) for name in b)
     return {
@@ -130,7 +132,8 @@ def run(model: OmniStream, options: dict, backend: str, device: str) -> dict:
         "std": expected[0]["last"].std().item(),
         "names": [sorted(a) == sorted(b) for a, b in zip(kept, expected, strict=True)].count(False),
         "graphs": graphs,
-        "graphs after reset": counters["stats"]["unique_graphs"] - graphs,
+        "graphs after reset": after_reset,
+        "graphs of a fork": counters["stats"]["unique_graphs"] - graphs - after_reset,
         "cudagraph skips": counters["inductor"]["cudagraph_skips"],
         "frame_indices": session.frame_indices.tolist(),
         "num_slots": session.static.num_slots,
