@@ -4,7 +4,8 @@ Source of the order (activation checkpointing, compile per block, shard): pytorc
 facebookresearch/dinov3.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -24,11 +25,45 @@ def local_tensor(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def compile_blocks(module: nn.Module) -> None:
-    """Compile every transformer block of every backbone inside `module`, in place."""
+RECOMPILE_LIMIT = 128
+"""Variants of one function that may be compiled; where every batch has another size, no more."""
+
+
+def compile_blocks(module: nn.Module, **options: Any) -> None:
+    """Compile every transformer block of every backbone inside `module`, in place.
+
+    Args:
+        module: The module; copies made of it later are not compiled.
+        options: Of `torch.compile`.
+    """
     for backbone in backbones(module):
         for block in backbone.blocks:
-            block.compile()
+            block.compile(**options)
+            assert block._compiled_call_impl is not None
+            block._compiled_call_impl = _with_more_variants(block._compiled_call_impl)
+
+
+def _with_more_variants(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The same compiled call, for more sizes than torch's 8 of one function.
+
+    All blocks of all backbones share their functions, and a step with several tasks has more kinds of calls than that:
+    by size, number of frames, and with or without gradient.
+    """
+    import torch._dynamo  # takes a second
+
+    settings = {
+        "recompile_limit": RECOMPILE_LIMIT,
+        "accumulated_recompile_limit": 4 * RECOMPILE_LIMIT,
+        "allow_unspec_int_on_nn_module": True,  # or the number of each block would make a variant
+    }
+
+    @wraps(call)
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        # Around every call, as torch keeps its settings per thread: a backward pass recomputes blocks in another one.
+        with torch._dynamo.config.patch(settings):
+            return call(*args, **kwargs)
+
+    return limited
 
 
 def backbones(module: nn.Module) -> list[OmniStream]:

@@ -6,6 +6,8 @@ Both give the same result. The choice is made once per kind of clip and kept for
 - Elsewhere prefixes are taken untimed. Measured on a CPU (one thread, torch 2.14.1, float32): ViT-S at 224 px, T=16:
   130 ms by prefixes against 186 ms compiled by FlexAttention; ViT-tiny at 64 px, T=8, batch 4: 7 against 20 ms.
   Compiling took 9 to 87 s, and there is no backward pass on a CPU.
+
+A model that is compiled chooses too: the attention of clips stays outside its graphs. An exported one goes by prefixes.
 """
 
 import logging
@@ -102,9 +104,18 @@ def clip_attention(
 ) -> Float[Tensor, "B heads N d"]:
     """Frame-causal attention of a clip by the kernel chosen, or by the faster one for `auto`."""
     tensors = (query, key, value)
-    # A tracing compiler cannot time; a single frame sees only itself.
-    if choice == "prefix" or num_frames == 1 or (choice == "auto" and torch.compiler.is_compiling()):
+    # A single frame sees only itself; what is exported runs where nobody can time.
+    if choice == "prefix" or num_frames == 1 or (choice == "auto" and torch.compiler.is_exporting()):
         return prefix_attention(*tensors, num_frames, window, sink)
+    return choose_and_run(tensors, num_frames, window, sink, choice)
+
+
+@torch.compiler.disable(reason="a compiler that traces cannot time; the kernels are compiled on their own")
+def choose_and_run(
+    tensors: tuple[Tensor, Tensor, Tensor], num_frames: int, window: int | None, sink: int, choice: AttentionChoice
+) -> Tensor:
+    """Attention of a clip of several frames; a graph break in a model that is compiled."""
+    query = tensors[0]
     B, heads, N, d = query.shape
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     kind = ClipKind(query.device, query.dtype, B, heads, d, num_frames, N // num_frames, window, sink, needs_grad)
