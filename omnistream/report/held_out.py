@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -17,11 +17,15 @@ from omnistream.metrics.text import unigram_entropy
 from omnistream.report.figures import FigureRow
 from omnistream.tasks.captioning import CaptioningModule
 from omnistream.tasks.geometry import GeometryModule
+from omnistream.tasks.multitask import MultiTaskModule
+from omnistream.tasks.objective import Objective
 from omnistream.tasks.optimization import OptimizerConfig, build_optimizer
 from omnistream.tasks.probing import cache_features, fit_action_probe
 from omnistream.tasks.probing.action import ProbeConfig
+from omnistream.tasks.probing.features import CachedFeatures
 from omnistream.tasks.probing.linear import fit_linear_probe
 
+TaskT = TypeVar("TaskT", bound=Objective)
 logger = logging.getLogger(__name__)
 
 ACTION_PROBE = ProbeConfig(num_layers=1, num_heads=8, lrs=(3e-3,), weight_decays=(0.1,), query_std=1.0)
@@ -36,8 +40,9 @@ class HeldOutFigures(Callback):
       (in another order) on a backbone that was never trained.
     - Captions: mean token loss of the true answers. Baselines: the entropy of the answers' token frequencies (no model
       without context is better), and the same model shown the images of another sample.
-    - Actions: accuracy of a linear and of an attentive probe on frozen features. Baselines: chance (the most frequent
-      class), and the same probe on the features of the untrained backbone.
+    - Actions: accuracy of a linear and of an attentive probe on frozen features; that of the attentive one, which
+      varies with the probe's first weights, is the mean over seeds. Baselines: chance (the most frequent class), and
+      the same probe on the features of the untrained backbone.
 
     A figure whose task the model lacks, or whose data set is null, is left out.
 
@@ -50,12 +55,16 @@ class HeldOutFigures(Callback):
         token_grid: Tokens per side and frame that the action probe sees.
         probe: Shape and settings of the action probe.
         probe_epochs: Passes of the probe over its cached features.
+        probe_seeds: Attentive probes per backbone, whose accuracies are averaged.
         baseline_steps: Steps of the head on the untrained backbone; None for as many as the run made.
         depth_ratio: Largest Abs Rel, relative to the best constant, that passes.
         action_ratio: Smallest accuracy, relative to chance, that passes.
         caption_note: What to say beside the caption figures, such as how their scenes differ from the default world.
         action_note: The same for the action figures.
-        seed: Of the untrained backbone and the probes.
+        seed: Of the untrained backbone, and the first of the probes' seeds.
+
+    Raises:
+        ValueError: If only one half of the action clips is given, or there is to be no probe.
     """
 
     def __init__(
@@ -68,6 +77,7 @@ class HeldOutFigures(Callback):
         token_grid: int = 4,
         probe: ProbeConfig = ACTION_PROBE,
         probe_epochs: int = 20,
+        probe_seeds: int = 2,
         baseline_steps: int | None = None,
         depth_ratio: float = 0.6,
         action_ratio: float = 3.0,
@@ -77,10 +87,12 @@ class HeldOutFigures(Callback):
     ) -> None:
         if (actions_train is None) != (actions_test is None):
             raise ValueError("HeldOutFigures needs both actions_train and actions_test, or neither")
+        if probe_seeds < 1:
+            raise ValueError(f"probe_seeds must be at least 1, got {probe_seeds}")
         self.scenes, self.captions = scenes, captions
         self.actions_train, self.actions_test = actions_train, actions_test
         self.batch_size, self.token_grid = batch_size, token_grid
-        self.probe, self.probe_epochs = probe, probe_epochs
+        self.probe, self.probe_epochs, self.probe_seeds = probe, probe_epochs, probe_seeds
         self.baseline_steps, self.depth_ratio, self.action_ratio = baseline_steps, depth_ratio, action_ratio
         self.caption_note, self.action_note, self.seed = caption_note, action_note, seed
         self._rows: list[FigureRow] = []
@@ -90,26 +102,42 @@ class HeldOutFigures(Callback):
         return self._rows
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse several processes before training, not after it.
+        """Refuse before training what could not be measured after it.
 
         Raises:
-            ValueError: If there is more than one process.
+            ValueError: If there is more than one process, the model is one objective alone, the geometry task has no
+            data source of its name, or there is but one caption.
         """
         if trainer.world_size > 1:
             raise ValueError("HeldOutFigures measures in one process; remove the callback or set trainer.devices to 1")
+        if not isinstance(pl_module, MultiTaskModule):
+            raise ValueError(
+                f"HeldOutFigures measures a MultiTaskModule, got {type(pl_module).__name__}; remove the callback, or "
+                "give the objective as the only one of a MultiTaskModule"
+            )
+        name, geometry = _first(pl_module, GeometryModule)
+        sources = getattr(getattr(trainer, "datamodule", None), "sources", {})
+        if self.scenes is not None and geometry is not None and name not in sources:
+            raise ValueError(
+                f"HeldOutFigures trains its baseline on a data source {name!r}, there are {sorted(sources)}; "
+                "rename one, or set the callback's scenes to null"
+            )
+        captioning = _first(pl_module, CaptioningModule)[1]
+        if self.captions is not None and captioning is not None and len(self.captions) < 2:  # type: ignore[arg-type]
+            raise ValueError("HeldOutFigures shows captions another sample's images: give at least two captions")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure everything there is to measure."""
-        tasks = dict(pl_module.tasks.items())  # type: ignore[union-attr, operator]
-        backbone: nn.Module = pl_module.backbone  # type: ignore[assignment]
+        assert isinstance(pl_module, MultiTaskModule)  # on_fit_start
+        backbone = pl_module.backbone
         pl_module.eval()
         untrained = self._untrained(backbone)
         rows: list[FigureRow] = []
-        name, geometry = next(((n, t) for n, t in tasks.items() if isinstance(t, GeometryModule)), ("", None))
+        name, geometry = _first(pl_module, GeometryModule)
         if self.scenes is not None and geometry is not None:
             logger.info("measuring depth on held-out scenes against a constant and an untrained backbone")
             rows += self._depth_rows(trainer, pl_module, name, geometry, untrained)
-        captioning = next((task for task in tasks.values() if isinstance(task, CaptioningModule)), None)
+        captioning = _first(pl_module, CaptioningModule)[1]
         if self.captions is not None and captioning is not None:
             logger.info("measuring captions on held-out images")
             rows += self._caption_rows(captioning, backbone)
@@ -128,17 +156,18 @@ class HeldOutFigures(Callback):
 
     def _batches(self, dataset: Any, device: torch.device) -> Iterator[Any]:
         collate = getattr(dataset, "collate", Batch.collate)
-        for batch in DataLoader(dataset, batch_size=self.batch_size, collate_fn=collate):
+        rows = batches_of_several(len(dataset), self.batch_size)
+        for batch in DataLoader(dataset, batch_sampler=rows, collate_fn=collate):
             yield batch.to(device)
 
     def _depth_rows(
-        self, trainer: Trainer, module: LightningModule, source: str, task: GeometryModule, untrained: nn.Module
+        self, trainer: Trainer, module: MultiTaskModule, source: str, task: GeometryModule, untrained: nn.Module
     ) -> list[FigureRow]:
         baseline = train_heads(
             task,
             untrained,
             trainer.datamodule.sources[source],  # type: ignore[attr-defined]
-            module.optimizer_config,  # type: ignore[arg-type]
+            module.optimizer_config,
             self.baseline_steps or trainer.global_step,
             module.device,
             self.seed,
@@ -217,39 +246,76 @@ class HeldOutFigures(Callback):
         for model in (backbone, untrained):
             train, test = (cache_features(model, loader, token_grid=self.token_grid) for loader in batches)
             linear.append(fit_linear_probe(*train, *test, num_classes=num_classes, seed=self.seed).accuracy)
-            result = fit_action_probe(
+            attentive.append(self._attentive_accuracy(train, test, num_classes))
+        chance = max(1 / num_classes, float(torch.bincount(test.labels).max()) / len(test.labels))
+        number = f"mean of {self.probe_seeds} probes with different seeds" if self.probe_seeds > 1 else "one seed"
+        attentive_note = f"{self.action_note}; {number}" if self.action_note else number
+        return [
+            *self._accuracy_rows("linear", linear, chance, num_classes, self.action_note),
+            *self._accuracy_rows("attentive", attentive, chance, num_classes, attentive_note),
+        ]
+
+    def _attentive_accuracy(self, train: CachedFeatures, test: CachedFeatures, num_classes: int) -> float:
+        """Mean over the seeds."""
+        results = [
+            fit_action_probe(
                 *train,
                 *test,
                 num_classes=num_classes,
                 config=self.probe,
                 position_embedding=True,
                 epochs=self.probe_epochs,
-                seed=self.seed,
+                seed=self.seed + i,
             )
-            attentive.append(result.accuracy)
-        chance = max(1 / num_classes, result.chance)
-        rows = []
-        for probe, (value, baseline) in {"linear": linear, "attentive": attentive}.items():
-            name = f"Action accuracy, {probe} probe, {len(self.actions_test)} held-out clips"  # type: ignore[arg-type]
-            rows += [
-                FigureRow(
-                    name=name,
-                    value=value,
-                    baseline=chance,
-                    baseline_name=f"chance among {num_classes} classes",
-                    at_least=self.action_ratio,
-                    judged="ratio",
-                    note=self.action_note,
-                ),
-                FigureRow(
-                    name=name,
-                    value=value,
-                    baseline=baseline,
-                    baseline_name="the same probe on an untrained backbone",
-                    note=self.action_note,
-                ),
-            ]
-        return rows
+            for i in range(self.probe_seeds)
+        ]
+        return sum(result.accuracy for result in results) / len(results)
+
+    def _accuracy_rows(
+        self, probe: str, accuracies: list[float], chance: float, num_classes: int, note: str
+    ) -> list[FigureRow]:
+        """A probe's accuracy on the trained backbone against chance, and against that on the untrained one."""
+        value, untrained = accuracies
+        name = f"Action accuracy, {probe} probe, {len(self.actions_test)} held-out clips"  # type: ignore[arg-type]
+        return [
+            FigureRow(
+                name=name,
+                value=value,
+                baseline=chance,
+                baseline_name=f"chance among {num_classes} classes",
+                at_least=self.action_ratio,
+                judged="ratio",
+                note=note,
+            ),
+            FigureRow(
+                name=name,
+                value=value,
+                baseline=untrained,
+                baseline_name="the same probe on an untrained backbone",
+                note=note,
+            ),
+        ]
+
+
+def _first(module: MultiTaskModule, kind: type[TaskT]) -> tuple[str, TaskT | None]:
+    """Name and task of the first objective of a kind, if there is one."""
+    return next(((name, task) for name, task in module.objectives.items() if isinstance(task, kind)), ("", None))
+
+
+def batches_of_several(num_samples: int, batch_size: int) -> list[list[int]]:
+    """Indices in order, in batches of which none holds a single sample: it could not be shown another one's images.
+
+    Example:
+        >>> batches_of_several(5, 2)
+        [[0, 1], [2, 3, 4]]
+    """
+    size = max(batch_size, 2)
+    starts = range(0, num_samples, size)
+    batches = [list(range(start, min(start + size, num_samples))) for start in starts]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        last = batches.pop()
+        batches[-1] += last
+    return batches
 
 
 def train_heads(
