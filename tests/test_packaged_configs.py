@@ -1,9 +1,11 @@
 """Every packaged configuration parses, and builds its model and data."""
 
 import pytest
+import torch
 
 from omnistream.commands.overrides import prepare
 from omnistream.commands.train import OmniStreamCLI
+from omnistream.errors import UsageError
 from omnistream.packaged_configs import find_config, list_configs, summary
 from omnistream.report import TaskProgressBar
 from omnistream.tasks import MultiTaskModule
@@ -32,9 +34,28 @@ def test_there_are_the_papers_stages_ablations_and_the_two_demos():
     assert all(summary(find_config(name)) for name in list_configs())
 
 
-@pytest.mark.parametrize(("name", "size", "steps"), [("stage1", 224, 60_000), ("stage2", 512, 120_000)])
-def test_stages_are_the_papers(name, size, steps):
-    cli = build([name], OFFLINE)
+@pytest.fixture(scope="module")
+def first_stage():
+    return build(["stage1"], OFFLINE)
+
+
+@pytest.fixture
+def second_stage(first_stage, tmp_path):
+    checkpoint = tmp_path / "last.ckpt"
+    torch.save({"state_dict": first_stage.model.state_dict()}, checkpoint)
+    cli = build(["stage2"], [*OFFLINE, f"--model.init_from={checkpoint}"])
+    checkpoint.unlink()  # it is large
+    return cli
+
+
+def test_second_stage_needs_the_first():
+    with pytest.raises(UsageError, match=r"pass its checkpoint, --model.init_from STAGE1.ckpt \(or null"):
+        build(["stage2"], OFFLINE)
+
+
+@pytest.mark.parametrize(("stage", "size", "steps"), [("first_stage", 224, 60_000), ("second_stage", 512, 120_000)])
+def test_stages_are_the_papers(stage, size, steps, request):
+    cli = request.getfixturevalue(stage)
     model: MultiTaskModule = cli.model
     assert model.weights == {"ssl": 0.1, "geometry": 1.0, "captioning": 1.0}
     assert (model.optimizer_config.lr, model.optimizer_config.warmup_steps) == (1e-4, 4000)

@@ -28,6 +28,8 @@ from omnistream.tasks.optimization import OptimizerConfig, build_optimizer
 
 logger = logging.getLogger(__name__)
 
+REQUIRED = "REQUIRED"
+"""Stands in a configuration for a checkpoint that only the user can name."""
 PAPER_WEIGHTS = {"ssl": 0.1, "geometry": 1.0, "captioning": 1.0}
 """Paper Eq. 10."""
 
@@ -65,9 +67,11 @@ class MultiTaskModule(LightningModule):
         seed: Of the random choices within steps.
         init_from: Checkpoint of an earlier stage: its weights, heads and teachers are taken over, its optimiser,
             schedules and position in the data are not. (`--ckpt_path` continues a run; this starts the next.)
+            `REQUIRED`, as in the second stage's configuration, is refused.
 
     Raises:
-        ValueError: If no task is left, a weight belongs to no task, or `init_from` lacks weights of this module.
+        ValueError: If no task is left, a weight belongs to no task, or `init_from` is `REQUIRED` or lacks weights of
+            this module.
         FileNotFoundError: If there is no file `init_from`.
     """
 
@@ -86,6 +90,11 @@ class MultiTaskModule(LightningModule):
         init_from: Path | str | None = None,
     ) -> None:
         super().__init__()
+        if str(init_from) == REQUIRED:
+            raise ValueError(
+                "this stage goes on from an earlier one: pass its checkpoint, --model.init_from STAGE1.ckpt "
+                "(or null, to train from the backbone as it is)"
+            )
         self.automatic_optimization = False
         active = {name: task for name, task in tasks.items() if task is not None}
         if not active:
