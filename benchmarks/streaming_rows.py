@@ -82,8 +82,8 @@ def default_rows(dtypes, device="cpu"):
 def row_cost(row, variant, size, num_frames):
     """Work of the T-th frame."""
     arch, value_bytes = get_variant(variant), DTYPES[row.dtype].itemsize
-    # 8 bits per number and one scale per head and token.
-    cached = 1 + value_bytes / arch.head_dim if row.method == "int8" else value_bytes
+    # 8 bits per number and one float32 scale per head and token.
+    cached = 1 + 4 / arch.head_dim if row.method == "int8" else value_bytes
     new = num_frames if row.method == "recompute" else 1
     return step_cost(arch, size, row.num_visible(num_frames), value_bytes, cached, new)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int8
+from jaxtyping import Float, Float32, Int8
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -180,19 +180,23 @@ class PlainStore(LayerStore):
 
 def quantize(
     tokens: Float[Tensor, "B heads N d"],
-) -> tuple[Int8[Tensor, "B heads N d"], Float[Tensor, "B heads N 1"]]:
-    """Codes in [-127, 127] and one scale per head and token, in the dtype of the tokens; their product is the value."""
-    scale = tokens.abs().amax(-1, keepdim=True) / INT8_MAX
-    scale = scale.clamp_min(torch.finfo(tokens.dtype).tiny)
-    codes = (tokens.float() / scale.float()).round_().clamp_(-INT8_MAX, INT8_MAX)
+) -> tuple[Int8[Tensor, "B heads N d"], Float32[Tensor, "B heads N 1"]]:
+    """Codes in [-127, 127] and one float32 scale per head and token; their product is the value.
+
+    A float16 scale would be subnormal, and coarse, for values around 1e-4.
+    """
+    tokens = tokens.float()
+    scale = (tokens.abs().amax(-1, keepdim=True) / INT8_MAX).clamp_min(torch.finfo(torch.float32).tiny)
+    codes = (tokens / scale).round_().clamp_(-INT8_MAX, INT8_MAX)
     return codes.to(torch.int8), scale
 
 
 class Int8Store(LayerStore):
-    """Keys and values in 8 bits with a scale per head and token; the sink's frames in full precision.
+    """Keys and values in 8 bits with a float32 scale per head and token; the sink's frames in full precision.
 
     To attend, a few heads at a time are restored into a workspace that all layers share, so that full-precision copies
-    take `WORKSPACE_BYTES` at most, or one head of one layer where that is more.
+    take `WORKSPACE_BYTES` at most, or one head of one layer where that is more. On a CPU, restoring them in half
+    precision takes twice as much more, for a moment.
     """
 
     WORKSPACE_BYTES = {"cpu": 2**24, "cuda": 2**28}  # A CPU's share stays in its cache; a GPU wants all heads at once.
@@ -208,7 +212,7 @@ class Int8Store(LayerStore):
     def _parts(self, capacity: int) -> dict[str, tuple[int, int, torch.dtype]]:
         shape, dtype = self.shape, self.placement.dtype
         coded = max(capacity - shape.sink, 0)
-        codes, scales = (coded, shape.head_dim, torch.int8), (coded, 1, dtype)
+        codes, scales = (coded, shape.head_dim, torch.int8), (coded, 1, torch.float32)
         sink = (shape.sink, shape.head_dim, dtype)
         return {
             "key_codes": codes, "value_codes": codes, "key_scales": scales, "value_scales": scales,
@@ -260,7 +264,7 @@ class Int8Store(LayerStore):
             low = max(start, sink)
             if end > low:
                 part, coded = target[:, :, self._tokens(low, end)], self._tokens(low - sink, end - sink)
-                if part.device.type == "cpu":  # where a product of two dtypes would first cast into new memory
+                if part.device.type == "cpu" and part.dtype == torch.float32:  # no new memory, and twice as fast there
                     part.copy_(codes[:, :, coded]).mul_(scales[:, :, coded])
                 else:
                     torch.mul(codes[:, :, coded], scales[:, :, coded], out=part)
