@@ -19,7 +19,7 @@ class OptimizerConfig:
     warmup_steps: int = 4000
     """Steps of linear warm-up from 0 to `lr`."""
     final_lr: float = 0.0
-    """Learning rate at the last step of the cosine; the paper does not say."""
+    """`lr` at the last step of the cosine; `backbone_lr` ends at the same share of itself. The paper does not say."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's betas; torch's defaults, the paper does not say."""
     eps: float = 1e-8
@@ -54,7 +54,7 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig, total_steps: int
     """Adam and its per-step schedule in the form Lightning's `configure_optimizers` returns.
 
     With `backbone_lr` the parameters of `module.backbone`, where there is one, are a second group; both groups follow
-    the same schedule.
+    the same schedule, a factor from 0 to 1 and down to `final_lr / lr`.
 
     Raises:
         ValueError: If the number of steps is not known.

@@ -18,7 +18,7 @@ def test_one_rate_for_all_parameters_by_default():
 
 def test_backbone_follows_the_same_schedule_at_its_own_rate():
     model = _Model()
-    made = build_optimizer(model, OptimizerConfig(lr=0.1, backbone_lr=0.025, warmup_steps=4), 12)
+    made = build_optimizer(model, OptimizerConfig(lr=0.1, backbone_lr=0.025, warmup_steps=4, final_lr=0.01), 12)
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     heads, backbone = optimizer.param_groups
     assert {id(p) for p in heads["params"]} == {id(p) for p in model.head.parameters()}
@@ -29,6 +29,7 @@ def test_backbone_follows_the_same_schedule_at_its_own_rate():
         optimizer.step()
         schedule.step()
     assert seen[4] == pytest.approx((0.1, 0.025))
+    assert seen[-1] == pytest.approx((0.01, 0.0025))  # both end at a tenth of their peak
     assert all(slow == pytest.approx(fast / 4) for fast, slow in seen)
 
 
