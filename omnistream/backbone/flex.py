@@ -23,7 +23,11 @@ _compiled_sizes: set[tuple[Any, ...]] = set()
 
 
 def _sees(now: Tensor, then: Tensor, window: int | None, sink: int) -> Tensor:
-    """Whether frame `now` sees frame `then`, for numbers that broadcast; see `attention.visible_frames`."""
+    """Whether frame `now` sees frame `then`, for numbers that broadcast.
+
+    Without a window a frame sees all frames up to itself; with a window W, the first `sink` frames, the latest
+    W - sink, and itself: W counts remembered frames, as in the release's streaming.
+    """
     visible = then <= now
     if window is not None:
         visible = visible & ((now <= window) | (then < sink) | (now - then <= window - sink))

@@ -1,8 +1,9 @@
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+from visibility import visible_frames
 
-from omnistream.backbone.attention import ClipContext, check_window, visible_frames
+from omnistream.backbone.attention import ClipContext, check_window
 
 WINDOWS = [(None, 1), (4, 1), (4, 0), (6, 2), (1, 0), (1, 1), (2, 2), (12, 1)]
 

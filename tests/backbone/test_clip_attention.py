@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import create_block_mask
 from torch.utils.checkpoint import checkpoint
+from visibility import visible_frames
 
 import omnistream.backbone.clip_attention as module
-from omnistream.backbone.attention import ClipContext, visible_frames
+from omnistream.backbone.attention import ClipContext
 from omnistream.backbone.clip_attention import (
     ClipKind,
     check_attention,

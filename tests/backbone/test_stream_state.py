@@ -5,8 +5,8 @@ import io
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+from visibility import visible_frames
 
-from omnistream.backbone.attention import visible_frames
 from omnistream.backbone.kv_cache import cache_dtype_of
 from omnistream.backbone.time_mode import stream_times
 
