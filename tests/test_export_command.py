@@ -1,5 +1,8 @@
 """`omnistream export`: files that run, and one line for every mistake."""
 
+import json
+import zipfile
+
 import onnxruntime
 import pytest
 import torch
@@ -41,6 +44,14 @@ def test_pt2(checkpoint, tmp_path, capsys):
         expected = session.step(model.normalize(images)[:, None])
         torch.testing.assert_close(result["camera"], expected.camera[:, 0], atol=3e-5, rtol=0)
         torch.testing.assert_close(result["block_1"], expected.patches[1][:, 0], atol=3e-5, rtol=0)
+
+
+def test_the_sink_is_the_checkpoints_own(tmp_path):
+    OmniStream("vit_nano", sink=2).save_pretrained(tmp_path / "saved")
+    main(["export", str(tmp_path / "saved"), str(tmp_path / "step.pt2"), "--size", "8", "8", "--window", "3"])
+    with zipfile.ZipFile(tmp_path / "step.pt2") as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("omnistream.json")]
+        assert json.loads(archive.read(name))["sink"] == 2
 
 
 @pytest.mark.slow

@@ -73,7 +73,8 @@ def run(arguments: list[str]) -> None:
         result = run_stream(model.backbone, source, start, options, problems, heads)
     finally:
         source.close()
-    chosen = vars(given) | {"source": source.name, "window": options.window, "heads": outputs.heads}
+    chosen = vars(given) | {"source": source.name, "window": options.window, "sink": options.sink}
+    chosen["heads"] = outputs.heads
     write_summary(folder, result, writers, problems, model=model.origin, device=device, options=chosen)
     skipped = f", {problems.skipped} broken ones left out" if problems.skipped else ""
     rate = result.frames / max(result.seconds, 1e-9)
@@ -179,7 +180,7 @@ def _stream_options(given: argparse.Namespace, model: "StreamModel", outputs: "O
 
     return StreamOptions(
         window=_window(given.window, model.backbone.window),
-        sink=given.sink,
+        sink=model.backbone.sink if given.sink is None else given.sink,
         cache_dtype=None if given.cache_dtype is None else getattr(torch, DTYPE_NAMES[given.cache_dtype]),
         size=FrameSize.parse(given.size),
         max_frames=given.max_frames,
@@ -218,7 +219,7 @@ def _add_stream_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--window", metavar="W", help="frames remembered, or all: memory then grows (the checkpoint's own, else 64)"
     )
-    group.add_argument("--sink", type=int, default=1, metavar="N", help="first frames never forgotten (1)")
+    group.add_argument("--sink", type=int, metavar="N", help="first frames never forgotten (the checkpoint's own)")
     stored = "of the memory of past frames; default --dtype"
     group.add_argument("--cache-dtype", choices=tuple(DTYPE_NAMES), help=stored)
     group.add_argument(

@@ -31,8 +31,8 @@ class StreamOptions:
 
     window: int | None = None
     """Remembered frames; None for all, which lets memory grow with the stream."""
-    sink: int = 1
-    """First frames never forgotten."""
+    sink: int | None = None
+    """First frames never forgotten; None for the backbone's."""
     cache_dtype: torch.dtype | None = None
     """Of the key-value cache; None for the model's."""
     size: FrameSize = field(default_factory=FrameSize)
@@ -106,7 +106,7 @@ def run_stream(
         prepared = _prepare(chain([first], frames), source_size, size, problems)
         session = backbone.stream(
             window=options.window,
-            sink=options.sink,
+            sink=backbone.sink if options.sink is None else options.sink,
             cache_dtype=options.cache_dtype,
             layers=options.layers,
             heads=heads,

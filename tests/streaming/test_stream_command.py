@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from stream_clips import decoded, picture
 
+from omnistream.backbone import create_model
 from omnistream.cli import main
 from omnistream.streaming.models import load_model
 
@@ -57,6 +58,21 @@ def test_everything_from_a_trained_checkpoint(trained, make_video, tmp_path, cap
             # 1e-4: chunks of three frames sum in another order than one of twenty.
             np.testing.assert_allclose(stored[f"{name}_00000000"], found[0], rtol=1e-4, atol=1e-4)
     assert len(np.loadtxt(out / "poses.txt", ndmin=2)) == facts["files"]["poses.txt"]["poses"]
+
+
+def test_window_and_sink_are_the_checkpoints_own(make_video, tmp_path):
+    backbone, video, out = create_model("vit_nano", window=3, sink=2).eval(), make_video("clip.mp4", 8), tmp_path / "out"
+    backbone.save_pretrained(tmp_path / "saved")
+    stream(video, "--checkpoint", tmp_path / "saved", "--out", out, "--size", 32, "--features", "cls")
+    assert (summary(out)["options"]["window"], summary(out)["options"]["sink"]) == (3, 2)
+    images = torch.stack([torch.from_numpy(frame).movedim(-1, 0) for frame in decoded(video)])
+    expected, other = (
+        backbone.stream(window=3, sink=sink).step(backbone.normalize(images)[None]).cls[0] for sink in (2, 1)
+    )
+    found = torch.from_numpy(np.load(out / "features.npz")["cls_00000000"])
+    # 1e-4: single frames sum in another order than all at once.
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (found - other).abs().max() > 1e-3
 
 
 def test_heads_can_be_chosen(trained, make_video, tmp_path):
