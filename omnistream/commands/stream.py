@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from omnistream.streaming.models import StreamModel
     from omnistream.streaming.outputs import OutputOptions
     from omnistream.streaming.pictures import DepthRange
-    from omnistream.streaming.runner import StreamOptions
+    from omnistream.streaming.runner import StreamOptions, StreamResult
     from omnistream.streaming.writer import Writer
 
 _DESCRIPTION = """\
@@ -69,13 +69,16 @@ def run(arguments: list[str]) -> None:
         _clear(folder)
         return writers
 
-    try:
-        result = run_stream(model.backbone, source, start, options, problems, heads)
-    finally:
-        source.close()
     chosen = vars(given) | {"source": source.name, "window": options.window, "sink": options.sink}
     chosen["heads"] = outputs.heads
-    write_summary(folder, result, writers, problems, model=model.origin, device=device, options=chosen)
+
+    def finish(result: "StreamResult") -> None:
+        write_summary(folder, result, writers, problems, model=model.origin, device=device, options=chosen)
+
+    try:
+        result = run_stream(model.backbone, source, start, options, problems, heads, finish=finish)
+    finally:
+        source.close()
     skipped = f", {problems.skipped} broken ones left out" if problems.skipped else ""
     rate = result.frames / max(result.seconds, 1e-9)
     print(f"{result.frames} frames ({result.ended}{skipped}), {rate:.1f} frames/s; wrote {folder}")

@@ -61,7 +61,11 @@ def test_everything_from_a_trained_checkpoint(trained, make_video, tmp_path, cap
 
 
 def test_window_and_sink_are_the_checkpoints_own(make_video, tmp_path):
-    backbone, video, out = create_model("vit_nano", window=3, sink=2).eval(), make_video("clip.mp4", 8), tmp_path / "out"
+    backbone, video, out = (
+        create_model("vit_nano", window=3, sink=2).eval(),
+        make_video("clip.mp4", 8),
+        tmp_path / "out",
+    )
     backbone.save_pretrained(tmp_path / "saved")
     stream(video, "--checkpoint", tmp_path / "saved", "--out", out, "--size", 32, "--features", "cls")
     assert (summary(out)["options"]["window"], summary(out)["options"]["sink"]) == (3, 2)
