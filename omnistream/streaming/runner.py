@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
@@ -17,9 +17,10 @@ from omnistream.data.media import VideoReadError
 from omnistream.data.media.resize import resize_images
 from omnistream.errors import one_line
 from omnistream.streaming.frame_size import FrameSize
-from omnistream.streaming.interrupt import StopRequest, stop_on_signals
+from omnistream.streaming.interrupt import stop_on_signals
 from omnistream.streaming.memory import cuda_bytes, cuda_peak, peak_rss, rss
 from omnistream.streaming.problems import Problems
+from omnistream.streaming.reader import frames_until
 from omnistream.streaming.sources import Frame, Source
 from omnistream.streaming.writer import Step, Writer
 
@@ -86,8 +87,9 @@ def run_stream(
 ) -> StreamResult:
     """Send a source through the backbone and give every step to the writers.
 
-    SIGINT ends the stream after the current step. The writers are closed whatever happens, so their files are complete.
-    When several things fail one after the other, as on a full disk, the first is raised.
+    SIGINT ends the stream after the current step, with fewer frames in it than a chunk has and also while the source is
+    silent; a second one raises KeyboardInterrupt in the middle of the step. The writers are closed whatever happens, so
+    their files are complete. When several things fail one after the other, as on a full disk, the first is raised.
 
     Args:
         backbone: In eval mode, on the device and in the dtype to use.
@@ -101,10 +103,12 @@ def run_stream(
 
     Raises:
         VideoReadError: If the source gives no frame at all.
+        KeyboardInterrupt: After a second SIGINT, or one before the first frame.
     """
-    with stop_on_signals() as stop:
-        frames = iter(source)
+    with stop_on_signals() as stop, closing(frames_until(stop, source)) as frames:
         first = next(frames, None)
+        if first is None and stop.requested:
+            raise KeyboardInterrupt
         if first is None:
             raise VideoReadError(source.name, "holds no frame that can be used")
         source_size = (first.image.shape[-2], first.image.shape[-1])
@@ -121,7 +125,7 @@ def run_stream(
         writers = make_writers()
         try:
             with _closing(writers), _bar(source, options, progress) as bar:
-                for step_frames in _chunks(islice(prepared, options.max_frames), options.chunk, stop):
+                for step_frames in _chunks(islice(prepared, options.max_frames), options.chunk):
                     step = _encode(step_frames, backbone, session)
                     for writer in writers:
                         writer.write(step)
@@ -201,11 +205,9 @@ def _prepare(
         yield frame, resize_images(frame.image, size)
 
 
-def _chunks(
-    frames: Iterator[tuple[Frame, Tensor]], length: int, stop: StopRequest
-) -> Iterator[list[tuple[Frame, Tensor]]]:
-    """Lists of up to `length` frames, until the frames end or a stop is requested."""
-    while not stop.requested and (chunk := list(islice(frames, length))):
+def _chunks(frames: Iterator[tuple[Frame, Tensor]], length: int) -> Iterator[list[tuple[Frame, Tensor]]]:
+    """Lists of `length` frames, the last with what is left."""
+    while chunk := list(islice(frames, length)):
         yield chunk
 
 

@@ -52,7 +52,7 @@ class Source(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Let go of files and connections; another thread may still wait for a frame."""
         ...
 
 
@@ -154,7 +154,7 @@ def open_source(
         problems: Gets broken frames as they come.
         fps: Thin out to this rate by time stamps.
         frame_rate: Rate of a folder of pictures.
-        timeout: Seconds to wait for an address to answer, and for each piece of data.
+        timeout: Seconds to wait for an address or camera to answer, and for each piece of data; see `VideoSource`.
 
     Raises:
         UsageError: If the address has an unknown scheme, or this system has no camera support.
@@ -166,7 +166,7 @@ def open_source(
 
     if re.fullmatch(r"\d+", text):
         device, container_format = camera_device(int(text))
-        return VideoSource(device, problems, fps=fps, container_format=container_format, live=True)
+        return VideoSource(device, problems, fps=fps, container_format=container_format, timeout=timeout, live=True)
     if scheme := re.match(r"([a-zA-Z][\w+.-]*)://", text):
         if scheme[1].lower() not in ADDRESSES:
             raise UsageError(

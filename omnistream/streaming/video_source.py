@@ -1,5 +1,6 @@
 """Sequential decoding with PyAV that survives broken packets: the reader for streams of any length."""
 
+import threading
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -42,7 +43,8 @@ class VideoSource:
         problems: Gets broken frames.
         fps: Thin out to this rate by time stamps.
         container_format: FFmpeg's interface to a camera.
-        timeout: Seconds to wait for an address.
+        timeout: Seconds to wait for an answer and for each piece of data. FFmpeg heeds it for addresses; a camera that
+            hangs in its driver is waited for.
         live: Time starts at the first frame instead of being the file's.
 
     Raises:
@@ -60,6 +62,7 @@ class VideoSource:
         live: bool = False,
     ) -> None:
         self.name, self.problems, self.live, self.sampler = public_name(address), problems, live, Subsampler(fps)
+        self._reading = threading.Lock()
         options = {"rtsp_transport": "tcp"} if address.lower().startswith("rtsp") else {}
         try:
             self._container: InputContainer = av.open(
@@ -84,6 +87,21 @@ class VideoSource:
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames that are due and whole."""
+        frames = self._frames()
+        while True:
+            with self._reading:
+                frame = next(frames, None)
+            if frame is None:
+                return
+            yield frame
+
+    def close(self) -> None:
+        """Close the file or connection, unless another thread waits for data from it: that is left to its end."""
+        if self._reading.acquire(blocking=False):
+            self._container.close()
+            self._reading.release()
+
+    def _frames(self) -> Iterator[Frame]:
         index = -1
         for frame in self._decode():
             index += 1
@@ -99,10 +117,6 @@ class VideoSource:
                 self.problems.skip(f"{self.name}: frame {index} has no RGB picture ({_reason(error)})")
                 continue
             yield Frame(index, time, picture)
-
-    def close(self) -> None:
-        """Close the file or connection."""
-        self._container.close()
 
     def _decode(self) -> Iterator[VideoFrame]:
         """All frames in display order; packets that do not decode are left out."""
