@@ -29,7 +29,7 @@ class Frame:
     """One picture of a stream."""
 
     index: int
-    """Position in the source; frames that were left out or broken count."""
+    """Position in the source; frames that were left out or broken count (of a video: see `VideoSource`)."""
     time: float
     """Seconds, rising from frame to frame."""
     image: UInt8[Tensor, "3 H W"]
