@@ -72,6 +72,8 @@ def test_onnx(checkpoint, tmp_path, capsys):
         (["step.pt2"], "the following arguments are required: --size; see `omnistream export --help`"),
         (["step.pt2", "--size", "8", "8", "--cache", "growing"], "--cache growing is for --format onnx"),
         (["step.pt2", *SMALL, "--window", "2", "--sink", "3"], "sink must be between 0 and the window (2), got 3"),
+        (["step.onnx", *SMALL, "--cache", "growing", "--sink", "5"], "leave --window and --sink out"),
+        (["step.onnx", *SMALL, "--cache", "growing", "--window", "5"], "leave --window and --sink out"),
         (["step.onnx", *SMALL, "--window", "2", "--dtype", "bf16"], "needs float32 or float16"),
         (["step.onnx", *SMALL, "--window", "2", "--cache-dtype", "bf16"], "got torch.bfloat16"),
         (["step.pt2", *SMALL, "--window", "2", "--variant", "vit_giant"], "unknown backbone variant 'vit_giant'"),

@@ -1,6 +1,7 @@
 """What the subcommands that are not Lightning's share: the parser, and what a device's name means."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -50,6 +51,34 @@ class CommandParser(argparse.ArgumentParser):
             UsageError: Always.
         """
         raise UsageError(f"{one_line(message)}; see `omnistream {self.name} --help`")
+
+
+def above_zero(text: str) -> float:
+    """A number of an option that must be positive and finite.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is not.
+    """
+    return _between(text, 0, math.inf, "must be a positive number")
+
+
+def frame_rate(text: str) -> float:
+    """A number of frames per second, from one in a quarter of an hour to a thousand.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is not.
+    """
+    return _between(text, 0.001, 1000, "must be a number of frames per second from 0.001 to 1000")
+
+
+def _between(text: str, low: float, high: float, expected: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if number > 0 and low <= number <= high and number < math.inf:
+        return number
+    raise argparse.ArgumentTypeError(f"{expected}, got {text!r}")
 
 
 def usable_device(name: str) -> "torch.device":

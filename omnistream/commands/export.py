@@ -54,6 +54,10 @@ def run(arguments: list[str]) -> None:
         raise UsageError(f"cannot tell the format from {str(options.out)!r}; add --format pt2 or --format onnx")
     if kind == "pt2" and options.cache == "growing":
         raise UsageError("--cache growing is for --format onnx; a .pt2 keeps its state in a ring, set --window")
+    if options.cache == "growing" and (options.window, options.sink) != (None, None):
+        raise UsageError(
+            "a growing cache forgets nothing by itself; leave --window and --sink out, or take --cache ring"
+        )
     if options.cache == "ring" and options.window is None:
         raise UsageError("set --window: the number of frames the step remembers")
     if options.out.is_dir():

@@ -45,17 +45,19 @@ def load_model(checkpoint: Path | str, *, variant: str | None = None, config: Pa
     Args:
         checkpoint: A checkpoint written by `omnistream fit` (`.ckpt` with the run's `config.yaml` in its folder or one
             of the two above), a folder written by `OmniStream.save_pretrained`, or a file of weights.
-        variant: Size of the backbone, for weights that do not come with a description.
+        variant: Size of the backbone, for weights that do not come with a description; none for a training checkpoint.
         config: Another place of `config.yaml`.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
-        UsageError: If nothing says what the weights belong to.
+        UsageError: If nothing says what the weights belong to, or `variant` or `config` would have no effect.
         ValueError: If they do not fit, or the file could run code when loaded.
     """
     path = Path(checkpoint)
     if path.suffix == ".ckpt" and path.is_file():
         state = _training_state(path)
+        if state is not None and variant is not None:
+            raise UsageError(f"{path} is a checkpoint of a training run, whose config.yaml says the variant; give none")
         if state is not None:
             return _from_training(path, state, _find_config(path) if config is None else Path(config))
     if config is not None:

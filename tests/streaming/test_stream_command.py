@@ -145,11 +145,46 @@ def test_mistakes_are_one_line(trained, make_video, tmp_path, capsys):
     assert "window is a number of frames or all" in failure(capsys, video, *given, "--window", "some")
     assert "got '²'" in failure(capsys, video, *given, "--window", "²")
     assert "limit of 67108864 pixels; choose a smaller size" in failure(capsys, video, *given, "--size", "long:100000")
-    assert "fps must be a positive number, got nan" in failure(capsys, video, *given, "--fps", "nan")
     assert "--out" in failure(capsys, video)
     assert "no camera 987" in failure(capsys, "987", *given)
     assert "is a file" in failure(capsys, video, "--out", video, *RANDOM)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fps", "nan"], "--fps: must be a number of frames per second from 0.001 to 1000, got 'nan'"),
+        (["--frame-rate", "1e-9"], "--frame-rate: must be a number of frames per second from 0.001 to 1000"),
+        (["--frame-rate", "-3"], "--frame-rate: must be a number of frames per second"),
+        (["--timeout", "-1"], "--timeout: must be a positive number, got '-1'"),
+        (["--timeout", "inf"], "--timeout: must be a positive number, got 'inf'"),
+        (["--timeout", "soon"], "--timeout: must be a positive number, got 'soon'"),
+        (["--timeout", "5"], "a timeout is for addresses and cameras"),
+        (["--frame-rate", "10"], "a frame rate is for a folder of pictures"),
+        (["--config", "config.yaml"], "--config describes a checkpoint; leave it out with --random"),
+        (["--window", "all", "--sink", "2"], "with --window all nothing is forgotten; leave --sink out"),
+        (["--depth-range", "first"], "--depth-range is about the output depth, which is not written"),
+        (["--cameras", "head"], "--cameras is about the output pose"),
+        (["--max-points", "5"], "--max-points is about the output points"),
+        (["--point-stride", "4"], "--point-stride is about the output points"),
+        (["--point-confidence", "0"], "--point-confidence is about the output points"),
+        (["--features-format", "npz"], "--features-format is about stored features: say with --features which"),
+        (["--features-dtype", "fp16"], "--features-dtype is about stored features"),
+    ],
+)
+def test_options_without_effect_or_sense_are_refused(make_video, tmp_path, capsys, arguments, message):
+    line = failure(capsys, make_video("clip.mp4", 1), "--out", tmp_path / "out", *RANDOM, *arguments)
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_heads_that_are_left_out(trained, make_video, tmp_path, capsys):
+    video, given = make_video("clip.mp4", 1), ["--checkpoint", trained, "--out", tmp_path / "out", "--heads", "pose"]
+    assert "--max-points is about the output points" in failure(capsys, video, *given, "--max-points", "5")
+    assert "the variant; give none" in failure(capsys, video, *given, "--variant", "vit_nano")
+    stream(video, *given, "--cameras", "rays")
+    assert (summary(tmp_path / "out")["options"]["cameras"], summary(tmp_path / "out")["frames"]) == ("rays", 1)
 
 
 def test_a_source_without_a_whole_frame(tmp_path, capsys):
