@@ -85,13 +85,13 @@ def usable_device(name: str) -> "torch.device":
     """The device of this name.
 
     Raises:
-        UsageError: If there is none, or nothing can be put on it.
+        UsageError: If there is none, or nothing can be put on it and read back.
     """
     import torch
 
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # `meta` takes anything, and gives nothing back
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {name!r} cannot be used ({one_line(error, 120)})") from error
     return device

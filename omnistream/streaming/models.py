@@ -66,13 +66,21 @@ def load_model(checkpoint: Path | str, *, variant: str | None = None, config: Pa
 
 
 def _training_state(path: Path) -> dict[str, Tensor] | None:
-    """Weights of a Lightning checkpoint; None if it is of another kind."""
+    """Weights of a Lightning checkpoint; None if it is of another kind.
+
+    Raises:
+        ValueError: If it cannot be loaded or holds no weights.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(f"{path} is damaged, or could run code when loaded; not loaded") from error
-    is_lightning = isinstance(content, dict) and "pytorch-lightning_version" in content
-    return content["state_dict"] if is_lightning else None
+    if not isinstance(content, dict) or "pytorch-lightning_version" not in content:
+        return None
+    state = content.get("state_dict")
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} is a Lightning checkpoint without weights: it has no state_dict")
+    return state
 
 
 def _find_config(path: Path) -> Path:

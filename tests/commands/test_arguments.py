@@ -43,8 +43,9 @@ def test_the_help_has_one_spelling(command, capsys):
 
 def test_a_device_that_is_none():
     assert usable_device("cpu").type == "cpu"
-    with pytest.raises(UsageError, match="device 'tpu' cannot be used"):
-        usable_device("tpu")
+    for name in ("tpu", "meta"):
+        with pytest.raises(UsageError, match=f"device '{name}' cannot be used"):
+            usable_device(name)
 
 
 @pytest.mark.parametrize("kind", [PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError, OSError])
