@@ -112,7 +112,10 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
 
 def _add_stream_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--window", metavar="W", help="frames remembered, or all: memory then grows (the checkpoint's own, else 64)"
+        "--window",
+        metavar="W",
+        help="frames remembered, or all: memory then grows (the checkpoint's own, else 64); what is more than 16 "
+        "frames back is further away than anything in a training clip of 16",
     )
     group.add_argument("--sink", type=int, metavar="N", help="first frames never forgotten (the checkpoint's own)")
     stored = "of the memory of past frames; default --dtype"

@@ -187,6 +187,16 @@ def test_options_of_heads_that_are_left_out(trained, make_video, tmp_path, capsy
     assert (summary(tmp_path / "out")["options"]["cameras"], summary(tmp_path / "out")["frames"]) == ("rays", 1)
 
 
+def test_examples_with_the_quickstart_tell_its_size(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        stream("--help")
+    pages = [capsys.readouterr().out, *((ROOT / name).read_text() for name in ("docs/stream_command.md", "README.md"))]
+    for page in pages:
+        lines = [line for line in page.splitlines() if re.match(r"\s*omnistream stream .*quickstart", line)]
+        assert len(lines) == 1
+        assert "--size 64" in lines[0]
+
+
 def test_a_source_without_a_whole_frame(tmp_path, capsys):
     frames, out = tmp_path / "frames", tmp_path / "out"
     frames.mkdir()
