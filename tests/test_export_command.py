@@ -6,6 +6,7 @@ import zipfile
 import onnxruntime
 import pytest
 import torch
+from processes import REPOSITORY, run_python
 
 from omnistream.backbone import OmniStream
 from omnistream.cli import main
@@ -52,6 +53,15 @@ def test_the_sink_is_the_checkpoints_own(tmp_path):
     with zipfile.ZipFile(tmp_path / "step.pt2") as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("omnistream.json")]
         assert json.loads(archive.read(name))["sink"] == 2
+
+
+@pytest.mark.parametrize(("option", "images"), [([], "uint8 RGB, 0 to 255"), (["--normalized"], "normalised RGB")])
+def test_the_example_runs_a_pt2_in_bfloat16(checkpoint, tmp_path, option, images):
+    out = tmp_path / "step.pt2"
+    main(["export", checkpoint, str(out), *SMALL, "--window", "2", "--dtype", "bf16", *option])
+    output = run_python([str(REPOSITORY / "examples/run_pt2.py"), str(out), "--frames", "2"], cwd=tmp_path)
+    assert f"images: {images}, window 2" in output
+    assert "last: [1, 1, 2, 64] torch.bfloat16" in output
 
 
 @pytest.mark.slow
