@@ -34,6 +34,7 @@ def run(arguments: list[str]) -> None:
         raise UsageError(f"{folder} is not empty; choose another folder or add --overwrite")
     from omnistream.streaming.outputs import make_writers, write_summary
     from omnistream.streaming.problems import Problems
+    from omnistream.streaming.reader import interruptible
     from omnistream.streaming.runner import run_stream
     from omnistream.streaming.sources import open_source
     from omnistream.tasks.geometry import GeometryStream
@@ -44,7 +45,9 @@ def run(arguments: list[str]) -> None:
     device = _place(model, given)
     heads = {"geometry": GeometryStream(model.geometry, given.cameras)} if model.geometry and outputs.heads else None
     problems = Problems(_tell)
-    source = open_source(given.source, problems, fps=given.fps, frame_rate=given.frame_rate, timeout=given.timeout)
+    source = interruptible(
+        lambda: open_source(given.source, problems, fps=given.fps, frame_rate=given.frame_rate, timeout=given.timeout)
+    )
     writers: list[Writer] = []
 
     def start() -> Sequence["Writer"]:

@@ -1,14 +1,42 @@
-"""Frames taken from a source in a thread, so that a wait for a silent one can be broken off."""
+"""Sources are opened and read in threads, so that a wait for a silent one can be broken off."""
 
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from typing import TypeVar
 
 from omnistream.streaming.interrupt import StopRequest
 from omnistream.streaming.sources import Frame, Source
 
 POLL = 0.1
 """Seconds until a stop request is noticed while the source is silent."""
+
+T = TypeVar("T")
+
+
+def interruptible(work: Callable[[], T]) -> T:
+    """What a function returns that waits in FFmpeg, such as `open_source`; Ctrl-C does not wait for it.
+
+    Raises:
+        BaseException: What the function raises.
+    """
+    found: queue.SimpleQueue[tuple[T] | BaseException] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            found.put((work(),))
+        except BaseException as error:  # raised again below
+            found.put(error)
+
+    threading.Thread(target=run, name="open", daemon=True).start()
+    while True:
+        try:
+            result = found.get(timeout=POLL)
+        except queue.Empty:  # a moment for the signal handlers of Python
+            continue
+        if isinstance(result, BaseException):
+            raise result
+        return result[0]
 
 
 def frames_until(stop: StopRequest, source: Source) -> Generator[Frame, None, None]:

@@ -1,11 +1,13 @@
 """`omnistream stream` from end to end."""
 
+import http.server
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -252,6 +254,68 @@ def test_ctrl_c_leaves_complete_files(trained, make_video, tmp_path):
     points = int(re.search(rb"element vertex (\d+)", header)[1])
     assert len(body) == points * 19 > 0
     assert len(np.loadtxt(out / "poses.txt", ndmin=2)) == facts["files"]["poses.txt"]["poses"]
+
+
+class SilentServer(http.server.ThreadingHTTPServer):
+    """Sends what it is given, and then nothing until it is closed."""
+
+    def __init__(self, content=b""):
+        server, self.sent, self.over = self, threading.Event(), threading.Event()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                if content:
+                    self.send_response(200)
+                    self.end_headers()
+                    self.wfile.write(content)
+                server.sent.set()
+                server.over.wait(600)  # only a hang takes this long
+
+            def log_message(self, *args):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        self.address = f"http://127.0.0.1:{self.server_port}/clip.ts"
+
+    def __exit__(self, *exception):
+        self.over.set()
+        self.shutdown()
+        super().__exit__(*exception)
+
+
+def test_ctrl_c_while_an_address_is_silent(make_video, tmp_path):
+    """The process ends while its thread still waits in FFmpeg."""
+    content, out = make_video("clip.ts", 400, codec="mpeg2video").read_bytes(), tmp_path / "out"
+    with SilentServer(content) as server:
+        options = [*RANDOM, "--fit-frames", 1, "--chunk", 8, "--features", "cls", "--timeout", 600]
+        running = process(["-m", "omnistream", "stream", server.address, "--out", out, *options], tmp_path)
+        try:
+            while not ((out / "features_pca.mp4").exists() and server.sent.is_set()):
+                assert running.poll() is None, running.communicate()
+                time.sleep(0.05)
+            running.send_signal(signal.SIGINT)
+            stdout, stderr = running.communicate(timeout=300)
+        finally:
+            running.kill()
+    assert running.returncode == 0, stderr
+    assert "(interrupted)" in stdout
+    with np.load(out / "features.npz", allow_pickle=False) as stored:
+        assert sum(len(stored[name]) for name in stored.files if name.startswith("cls")) == summary(out)["frames"] > 0
+
+
+def test_ctrl_c_while_an_address_is_opened(tmp_path):
+    with SilentServer() as server:
+        options = ["--out", tmp_path / "out", *RANDOM, "--timeout", 600]
+        running = process(["-m", "omnistream", "stream", server.address, *options], tmp_path)
+        try:
+            assert server.sent.wait(300)
+            running.send_signal(signal.SIGINT)
+            _, stderr = running.communicate(timeout=300)
+        finally:
+            running.kill()
+    assert (running.returncode, stderr) == (130, "omnistream: interrupted\n")
+    assert not (tmp_path / "out").exists()
 
 
 FLAT = """
