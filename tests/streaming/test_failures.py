@@ -26,8 +26,9 @@ RANDOM = ["--random", "--variant", "vit_nano", "--size", "32"]
 
 def ending(capsys, *arguments):
     """Exit code, and the last line on stderr."""
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as caught:  # the latter would end pytest
         main(["stream", *map(str, arguments)])
+    assert isinstance(caught.value, SystemExit)
     return caught.value.code, capsys.readouterr().err.strip().splitlines()[-1]
 
 
