@@ -30,7 +30,7 @@ def main() -> None:
         images = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8, device=device)
         if not about["images"].startswith("uint8"):
             mean, std = (torch.tensor(about[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
-            images = (images / 255 - mean) / std
+            images = ((images / 255 - mean) / std).to(getattr(torch, about["images_dtype"]))
         # True starts a stream anew; the step remembers everything else itself.
         reset = torch.full((batch,), index == 0, device=device)
         start = time.perf_counter()

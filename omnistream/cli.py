@@ -1,8 +1,8 @@
 """The `omnistream` command: finds the subcommand, imports only that one, and turns a user's mistake into one line.
 
 A subcommand is one row of `COMMANDS`: its name, its help line and where its function is. The function gets the
-arguments that follow the name, prints its result, and raises `UsageError`, `ValueError` or an error about a path for
-what the user can fix.
+arguments that follow the name, prints its result, and raises `UsageError`, `ValueError` or `OSError` for what the user
+can fix.
 """
 
 import importlib
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from omnistream import __version__
 from omnistream.errors import UsageError, did_you_mean, one_line
 
-_BAD_PATHS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Without the program's name; default those of the process.
 
     Raises:
-        SystemExit: With code 2 after a user's mistake, which is printed to stderr as one line. With `--debug` the
-            exception itself is raised.
+        SystemExit: With code 2 after a user's mistake or a failure of the system such as a full disk, and with code 130
+            after Ctrl-C; either is printed to stderr as one line. With `--debug` the exception itself is raised.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
@@ -94,11 +95,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print(f"omnistream: error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("omnistream: interrupted", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
 
 
 def _is_for_the_user(error: Exception) -> bool:
-    """Whether a message says all there is to know: bad values, bad paths, and the exceptions of this library."""
-    return isinstance(error, (ValueError, *_BAD_PATHS)) or type(error).__module__.split(".")[0] == "omnistream"
+    """Whether a message says all there is to know: bad values, bad paths, full disks, and this library's exceptions."""
+    return isinstance(error, (ValueError, OSError)) or type(error).__module__.split(".")[0] == "omnistream"
 
 
 def _dispatch(arguments: list[str]) -> None:

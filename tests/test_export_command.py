@@ -1,8 +1,12 @@
 """`omnistream export`: files that run, and one line for every mistake."""
 
+import json
+import zipfile
+
 import onnxruntime
 import pytest
 import torch
+from processes import REPOSITORY, run_python
 
 from omnistream.backbone import OmniStream
 from omnistream.cli import main
@@ -43,6 +47,23 @@ def test_pt2(checkpoint, tmp_path, capsys):
         torch.testing.assert_close(result["block_1"], expected.patches[1][:, 0], atol=3e-5, rtol=0)
 
 
+def test_the_sink_is_the_checkpoints_own(tmp_path):
+    OmniStream("vit_nano", sink=2).save_pretrained(tmp_path / "saved")
+    main(["export", str(tmp_path / "saved"), str(tmp_path / "step.pt2"), "--size", "8", "8", "--window", "3"])
+    with zipfile.ZipFile(tmp_path / "step.pt2") as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("omnistream.json")]
+        assert json.loads(archive.read(name))["sink"] == 2
+
+
+@pytest.mark.parametrize(("option", "images"), [([], "uint8 RGB, 0 to 255"), (["--normalized"], "normalised RGB")])
+def test_the_example_runs_a_pt2_in_bfloat16(checkpoint, tmp_path, option, images):
+    out = tmp_path / "step.pt2"
+    main(["export", checkpoint, str(out), *SMALL, "--window", "2", "--dtype", "bf16", *option])
+    output = run_python([str(REPOSITORY / "examples/run_pt2.py"), str(out), "--frames", "2"], cwd=tmp_path)
+    assert f"images: {images}, window 2" in output
+    assert "last: [1, 1, 2, 64] torch.bfloat16" in output
+
+
 @pytest.mark.slow
 def test_onnx(checkpoint, tmp_path, capsys):
     out = tmp_path / "step.bin"
@@ -61,6 +82,8 @@ def test_onnx(checkpoint, tmp_path, capsys):
         (["step.pt2"], "the following arguments are required: --size; see `omnistream export --help`"),
         (["step.pt2", "--size", "8", "8", "--cache", "growing"], "--cache growing is for --format onnx"),
         (["step.pt2", *SMALL, "--window", "2", "--sink", "3"], "sink must be between 0 and the window (2), got 3"),
+        (["step.onnx", *SMALL, "--cache", "growing", "--sink", "5"], "leave --window and --sink out"),
+        (["step.onnx", *SMALL, "--cache", "growing", "--window", "5"], "leave --window and --sink out"),
         (["step.onnx", *SMALL, "--window", "2", "--dtype", "bf16"], "needs float32 or float16"),
         (["step.onnx", *SMALL, "--window", "2", "--cache-dtype", "bf16"], "got torch.bfloat16"),
         (["step.pt2", *SMALL, "--window", "2", "--variant", "vit_giant"], "unknown backbone variant 'vit_giant'"),

@@ -50,6 +50,7 @@ def describe(step: FrameStep, **more: Any) -> dict[str, Any]:
         "image_size": list(options.image_size),
         "batch_size": options.batch_size,
         "images": "uint8 RGB, 0 to 255" if options.normalize else "normalised RGB",
+        "images_dtype": str(step.blank_images().dtype).removeprefix("torch."),
         "mean": backbone.mean.flatten().tolist(),
         "std": backbone.std.flatten().tolist(),
         "window": options.window,

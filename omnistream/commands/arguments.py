@@ -1,6 +1,7 @@
 """What the subcommands that are not Lightning's share: the parser, and what a device's name means."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -52,17 +53,45 @@ class CommandParser(argparse.ArgumentParser):
         raise UsageError(f"{one_line(message)}; see `omnistream {self.name} --help`")
 
 
+def above_zero(text: str) -> float:
+    """A number of an option that must be positive and finite.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is not.
+    """
+    return _between(text, 0, math.inf, "must be a positive number")
+
+
+def frame_rate(text: str) -> float:
+    """A number of frames per second, from one in a quarter of an hour to a thousand.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is not.
+    """
+    return _between(text, 0.001, 1000, "must be a number of frames per second from 0.001 to 1000")
+
+
+def _between(text: str, low: float, high: float, expected: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if number > 0 and low <= number <= high and number < math.inf:
+        return number
+    raise argparse.ArgumentTypeError(f"{expected}, got {text!r}")
+
+
 def usable_device(name: str) -> "torch.device":
     """The device of this name.
 
     Raises:
-        UsageError: If there is none, or nothing can be put on it.
+        UsageError: If there is none, or nothing can be put on it and read back.
     """
     import torch
 
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # `meta` takes anything, and gives nothing back
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {name!r} cannot be used ({one_line(error, 120)})") from error
     return device

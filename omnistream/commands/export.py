@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--time-mode", choices=["absolute", "official"], help="default: as from_pretrained chooses")
     add("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), required=True, help="of the frames in pixels")
     add("--window", type=int, help="remembered frames; needed unless --cache growing")
-    add("--sink", type=int, default=1, help="first frames never forgotten; default 1")
+    add("--sink", type=int, help="first frames never forgotten; default: the checkpoint's own")
     add("--batch-size", type=int, default=1, help="streams side by side; default 1")
     add("--layers", type=int, nargs="*", default=[], help="blocks whose patch features are returned as well")
     add("--camera-token", action="store_true", help="add the camera token")
@@ -54,6 +54,10 @@ def run(arguments: list[str]) -> None:
         raise UsageError(f"cannot tell the format from {str(options.out)!r}; add --format pt2 or --format onnx")
     if kind == "pt2" and options.cache == "growing":
         raise UsageError("--cache growing is for --format onnx; a .pt2 keeps its state in a ring, set --window")
+    if options.cache == "growing" and (options.window, options.sink) != (None, None):
+        raise UsageError(
+            "a growing cache forgets nothing by itself; leave --window and --sink out, or take --cache ring"
+        )
     if options.cache == "ring" and options.window is None:
         raise UsageError("set --window: the number of frames the step remembers")
     if options.out.is_dir():
@@ -70,20 +74,20 @@ def run(arguments: list[str]) -> None:
             check_onnx_installed()
         except ImportError as error:
             raise UsageError(str(error)) from error
+    named = ("variant", "rope_layout", "time_mode")
+    chosen = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
+    backbone = OmniStream.from_pretrained(options.checkpoint, **chosen)
     fixed = StepOptions(
         image_size=tuple(options.size),
         batch_size=options.batch_size,
         window=options.window,
-        sink=options.sink,
+        sink=backbone.sink if options.sink is None else options.sink,
         layers=tuple(options.layers),
         camera_token=options.camera_token,
         aspect_ratio=None if options.aspect_ratio is None else tuple(options.aspect_ratio),
         cache_dtype=None if options.cache_dtype is None else getattr(torch, DTYPE_NAMES[options.cache_dtype]),
         normalize=not options.normalized,
     )
-    named = ("variant", "rope_layout", "time_mode")
-    chosen = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
-    backbone = OmniStream.from_pretrained(options.checkpoint, **chosen)
     backbone = backbone.to(device, getattr(torch, DTYPE_NAMES[options.dtype]))
     if kind == "pt2":
         path = export_step(backbone, options.out, fixed)

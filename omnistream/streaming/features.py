@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -75,10 +76,18 @@ class SafetensorsTarget:
         path.mkdir(exist_ok=True)
 
     def add(self, first: int, arrays: dict[str, Tensor]) -> None:
-        """Write one shard; it appears only when it is complete."""
+        """Write one shard; it appears only when it is complete.
+
+        Raises:
+            OSError: If the disk is full.
+        """
         target = self.path / f"features-{first:08d}.safetensors"
         draft = target.with_suffix(".tmp")
-        save_file({name: tensor.contiguous() for name, tensor in arrays.items()}, draft)
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in arrays.items()}, draft)
+        except SafetensorError as error:
+            draft.unlink(missing_ok=True)
+            raise OSError(f"{target} cannot be written ({error})") from error
         draft.replace(target)
 
     def close(self) -> None:
@@ -134,10 +143,10 @@ class FeatureFiles:
         if self._target is None:
             self._target = NpzTarget(self.path) if self.path.suffix else SafetensorsTarget(self.path)
         chunk = {name: torch.cat([arrays[name] for arrays in self._waiting]) for name in self._waiting[0]}
+        self._waiting.clear()  # also if the disk is full: `close` does not try again
+        self._bytes = 0
         self._target.add(self.num_frames, chunk)
         self.num_frames += len(chunk["index"])
-        self._waiting.clear()
-        self._bytes = 0
 
     def close(self) -> None:
         """Write what still waits."""

@@ -45,17 +45,19 @@ def load_model(checkpoint: Path | str, *, variant: str | None = None, config: Pa
     Args:
         checkpoint: A checkpoint written by `omnistream fit` (`.ckpt` with the run's `config.yaml` in its folder or one
             of the two above), a folder written by `OmniStream.save_pretrained`, or a file of weights.
-        variant: Size of the backbone, for weights that do not come with a description.
+        variant: Size of the backbone, for weights that do not come with a description; none for a training checkpoint.
         config: Another place of `config.yaml`.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
-        UsageError: If nothing says what the weights belong to.
+        UsageError: If nothing says what the weights belong to, or `variant` or `config` would have no effect.
         ValueError: If they do not fit, or the file could run code when loaded.
     """
     path = Path(checkpoint)
     if path.suffix == ".ckpt" and path.is_file():
         state = _training_state(path)
+        if state is not None and variant is not None:
+            raise UsageError(f"{path} is a checkpoint of a training run, whose config.yaml says the variant; give none")
         if state is not None:
             return _from_training(path, state, _find_config(path) if config is None else Path(config))
     if config is not None:
@@ -64,13 +66,21 @@ def load_model(checkpoint: Path | str, *, variant: str | None = None, config: Pa
 
 
 def _training_state(path: Path) -> dict[str, Tensor] | None:
-    """Weights of a Lightning checkpoint; None if it is of another kind."""
+    """Weights of a Lightning checkpoint; None if it is of another kind.
+
+    Raises:
+        ValueError: If it cannot be loaded or holds no weights.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(f"{path} is damaged, or could run code when loaded; not loaded") from error
-    is_lightning = isinstance(content, dict) and "pytorch-lightning_version" in content
-    return content["state_dict"] if is_lightning else None
+    if not isinstance(content, dict) or "pytorch-lightning_version" not in content:
+        return None
+    state = content.get("state_dict")
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} is a Lightning checkpoint without weights: it has no state_dict")
+    return state
 
 
 def _find_config(path: Path) -> Path:

@@ -84,7 +84,7 @@ def write_summary(
     device: torch.device,
     options: dict[str, object],
 ) -> None:
-    """Write `summary.json`.
+    """Write `summary.json`, whole or not at all.
 
     Args:
         folder: Where.
@@ -94,6 +94,9 @@ def write_summary(
         model: Where the weights come from.
         device: Where it ran.
         options: What the user chose.
+
+    Raises:
+        OSError: If there is no room for it.
     """
     height, width = result.size
     cuda = None if result.peak_cuda is None else round(result.peak_cuda / MIB, 1)
@@ -102,6 +105,7 @@ def write_summary(
         "skipped": problems.skipped,
         "problems": problems.lines,
         "ended": result.ended,
+        **({} if result.error is None else {"error": result.error}),
         "seconds": round(result.seconds, 3),
         "frames_per_second": round(result.frames / max(result.seconds, 1e-9), 2),
         "peak_memory_mib": {"resident": round(result.peak_rss / MIB, 1), "cuda": cuda},
@@ -113,4 +117,10 @@ def write_summary(
         "files": {name: facts for writer in writers for name, facts in writer.summary().items()},
         "options": options,
     }
-    (folder / "summary.json").write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    draft = folder / "summary.tmp"
+    try:
+        draft.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+        draft.replace(folder / "summary.json")
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise

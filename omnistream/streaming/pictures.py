@@ -118,7 +118,7 @@ class FeaturesVideo(_DelayedVideo):
 
     def summary(self) -> dict[str, object]:
         """What the colours are."""
-        if self._pca is None:
+        if self._pca is None or self._video is None:
             return {}
         return {
             self.path.name: {

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
@@ -12,13 +12,15 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from omnistream.backbone import OmniStream, StreamHead
+from omnistream.backbone import OmniStream, StreamHead, StreamSession
 from omnistream.data.media import VideoReadError
 from omnistream.data.media.resize import resize_images
+from omnistream.errors import one_line
 from omnistream.streaming.frame_size import FrameSize
-from omnistream.streaming.interrupt import StopRequest, stop_on_signals
+from omnistream.streaming.interrupt import stop_on_signals
 from omnistream.streaming.memory import cuda_bytes, cuda_peak, peak_rss, rss
 from omnistream.streaming.problems import Problems
+from omnistream.streaming.reader import frames_until
 from omnistream.streaming.sources import Frame, Source
 from omnistream.streaming.writer import Step, Writer
 
@@ -31,8 +33,8 @@ class StreamOptions:
 
     window: int | None = None
     """Remembered frames; None for all, which lets memory grow with the stream."""
-    sink: int = 1
-    """First frames never forgotten."""
+    sink: int | None = None
+    """First frames never forgotten; None for the backbone's."""
     cache_dtype: torch.dtype | None = None
     """Of the key-value cache; None for the model's."""
     size: FrameSize = field(default_factory=FrameSize)
@@ -65,7 +67,9 @@ class StreamResult:
     source_size: tuple[int, int]
     """Height and width of the first frame as it came."""
     ended: str
-    """`end of source`, `max_frames` or `interrupted`."""
+    """`end of source`, `max_frames`, `interrupted` or `failed`."""
+    error: str | None
+    """Why it failed; None if it did not."""
     peak_rss: int
     """Bytes."""
     peak_cuda: int | None
@@ -80,11 +84,14 @@ def run_stream(
     problems: Problems,
     heads: Mapping[str, StreamHead] | None = None,
     *,
+    finish: Callable[[StreamResult], None] = lambda result: None,
     progress: bool = True,
 ) -> StreamResult:
     """Send a source through the backbone and give every step to the writers.
 
-    SIGINT ends the stream after the current step. The writers are closed whatever happens, so their files are complete.
+    SIGINT ends the stream after the current step, with fewer frames in it than a chunk has and also while the source is
+    silent; a second one raises KeyboardInterrupt in the middle of the step. The writers are closed whatever happens, so
+    their files are complete. When several things fail one after the other, as on a full disk, the first is raised.
 
     Args:
         backbone: In eval mode, on the device and in the dtype to use.
@@ -93,14 +100,17 @@ def run_stream(
         options: See `StreamOptions`.
         problems: Gets changes of the frame size.
         heads: Attached to the session.
+        finish: Called with what happened when the writers are closed, also before a failure is raised.
         progress: Show a bar on a terminal.
 
     Raises:
         VideoReadError: If the source gives no frame at all.
+        KeyboardInterrupt: After a second SIGINT, or one before the first frame.
     """
-    with stop_on_signals() as stop:
-        frames = iter(source)
+    with stop_on_signals() as stop, closing(frames_until(stop, source)) as frames:
         first = next(frames, None)
+        if first is None and stop.requested:
+            raise KeyboardInterrupt
         if first is None:
             raise VideoReadError(source.name, "holds no frame that can be used")
         source_size = (first.image.shape[-2], first.image.shape[-1])
@@ -108,38 +118,78 @@ def run_stream(
         prepared = _prepare(chain([first], frames), source_size, size, problems)
         session = backbone.stream(
             window=options.window,
-            sink=options.sink,
+            sink=backbone.sink if options.sink is None else options.sink,
             cache_dtype=options.cache_dtype,
             layers=options.layers,
             heads=heads,
             compiled=options.compiled,
         )
-        device = backbone.mean.device
-        count, start = 0, time.monotonic()
-        with ExitStack() as stack:
-            bar = stack.enter_context(_bar(source, options, progress))
-            writers = list(make_writers())
-            for writer in writers:
-                stack.callback(writer.close)
-            for step_frames in _chunks(islice(prepared, options.max_frames), options.chunk, stop):
-                images = torch.stack([image for _, image in step_frames])
-                normalized = backbone.normalize(images.to(device))[None].to(backbone.patch_embed.weight.dtype)
-                step = Step([frame for frame, _ in step_frames], images, session.step(normalized))
-                for writer in writers:
-                    writer.write(step)
-                count += len(step_frames)
-                bar.set_postfix_str(_memory(device), refresh=False)
-                bar.update(len(step_frames))
-        ended = "interrupted" if stop.requested else "max_frames" if count == options.max_frames else "end of source"
-    return StreamResult(
-        frames=count,
-        seconds=time.monotonic() - start,
-        size=size,
-        source_size=source_size,
-        ended=ended,
-        peak_rss=peak_rss(),
-        peak_cuda=cuda_peak(device),
-    )
+        tally = _Tally(size, source_size, backbone.mean.device)
+        writers = make_writers()
+        try:
+            with _closing(writers), _bar(source, options, progress) as bar:
+                for step_frames in _chunks(islice(prepared, options.max_frames), options.chunk):
+                    step = _encode(step_frames, backbone, session)
+                    for writer in writers:
+                        writer.write(step)
+                    tally.frames += len(step_frames)
+                    bar.set_postfix_str(_memory(tally.device), refresh=False)
+                    bar.update(len(step_frames))
+        except BaseException as error:
+            failed = None if isinstance(error, KeyboardInterrupt) else error
+            with suppress(OSError):  # a disk may be too full for a summary, too
+                finish(tally.result("failed" if failed else "interrupted", failed))
+            raise
+        full = tally.frames == options.max_frames
+        result = tally.result("interrupted" if stop.requested else "max_frames" if full else "end of source")
+        finish(result)
+    return result
+
+
+@dataclass
+class _Tally:
+    """What is known while a stream runs."""
+
+    size: tuple[int, int]
+    source_size: tuple[int, int]
+    device: torch.device
+    frames: int = 0
+    start: float = field(default_factory=time.monotonic)
+
+    def result(self, ended: str, error: BaseException | None = None) -> StreamResult:
+        return StreamResult(
+            frames=self.frames,
+            seconds=time.monotonic() - self.start,
+            size=self.size,
+            source_size=self.source_size,
+            ended=ended,
+            error=None if error is None else one_line(error) or type(error).__name__,
+            peak_rss=peak_rss(),
+            peak_cuda=cuda_peak(self.device),
+        )
+
+
+def _encode(frames: list[tuple[Frame, Tensor]], backbone: OmniStream, session: StreamSession) -> Step:
+    images = torch.stack([image for _, image in frames])
+    normalized = backbone.normalize(images.to(backbone.mean.device))[None].to(backbone.patch_embed.weight.dtype)
+    return Step([frame for frame, _ in frames], images, session.step(normalized))
+
+
+@contextmanager
+def _closing(writers: Sequence[Writer]) -> Iterator[None]:
+    """Close all of them whatever happens; of several errors the first is raised."""
+    errors: list[BaseException] = []
+    try:
+        yield
+    except BaseException as error:
+        errors.append(error)
+    for writer in writers:
+        try:
+            writer.close()
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def _prepare(
@@ -158,11 +208,9 @@ def _prepare(
         yield frame, resize_images(frame.image, size)
 
 
-def _chunks(
-    frames: Iterator[tuple[Frame, Tensor]], length: int, stop: StopRequest
-) -> Iterator[list[tuple[Frame, Tensor]]]:
-    """Lists of up to `length` frames, until the frames end or a stop is requested."""
-    while not stop.requested and (chunk := list(islice(frames, length))):
+def _chunks(frames: Iterator[tuple[Frame, Tensor]], length: int) -> Iterator[list[tuple[Frame, Tensor]]]:
+    """Lists of `length` frames, the last with what is left."""
+    while chunk := list(islice(frames, length)):
         yield chunk
 
 

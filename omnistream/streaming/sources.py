@@ -24,12 +24,16 @@ STAMP_TOLERANCE = 1e-3
 """Seconds; Matroska rounds its stamps to milliseconds."""
 
 
+USUAL_TIMEOUT = 10.0
+"""Seconds."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """One picture of a stream."""
 
     index: int
-    """Position in the source; frames that were left out or broken count."""
+    """Position in the source; frames that were left out or broken count (of a video: see `VideoSource`)."""
     time: float
     """Seconds, rising from frame to frame."""
     image: UInt8[Tensor, "3 H W"]
@@ -52,7 +56,7 @@ class Source(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Let go of files and connections; another thread may still wait for a frame."""
         ...
 
 
@@ -144,7 +148,12 @@ class FolderSource:
 
 
 def open_source(
-    text: str, problems: Problems, *, fps: float | None = None, frame_rate: float = 30.0, timeout: float = 10.0
+    text: str,
+    problems: Problems,
+    *,
+    fps: float | None = None,
+    frame_rate: float | None = None,
+    timeout: float | None = None,
 ) -> Source:
     """The source meant by what a user writes.
 
@@ -153,32 +162,42 @@ def open_source(
             pictures; anything else a video file. A file called `0` is `./0`.
         problems: Gets broken frames as they come.
         fps: Thin out to this rate by time stamps.
-        frame_rate: Rate of a folder of pictures.
-        timeout: Seconds to wait for an address to answer, and for each piece of data.
+        frame_rate: Rate of a folder of pictures; None for 30.
+        timeout: Seconds to wait for an address or camera to answer, and for each piece of data; None for 10. See
+            `VideoSource`.
 
     Raises:
-        UsageError: If the address has an unknown scheme, or this system has no camera support.
+        UsageError: If the address has an unknown scheme, this system has no camera support, or `frame_rate` or
+            `timeout` is given and would have no effect.
         FileNotFoundError: If there is no such file, folder or picture.
         VideoReadError: If a video or camera cannot be opened.
     """
     # The video reader imports PyAV; a folder of pictures does without.
     from omnistream.streaming.video_source import VideoSource
 
-    if re.fullmatch(r"\d+", text):
+    scheme = re.match(r"([a-zA-Z][\w+.-]*)://", text)
+    path = Path(text)
+    is_camera = re.fullmatch(r"\d+", text) is not None
+    is_folder = not is_camera and not scheme and (path.is_dir() or re.search(r"[*?\[]", path.name) is not None)
+    if frame_rate is not None and not is_folder:
+        raise UsageError(f"a frame rate is for a folder of pictures; {public_name(text)} has its own times")
+    if timeout is not None and not (is_camera or scheme):
+        raise UsageError(f"a timeout is for addresses and cameras; nothing is waited for in {text}")
+    timeout = USUAL_TIMEOUT if timeout is None else timeout
+    if is_camera:
         device, container_format = camera_device(int(text))
-        return VideoSource(device, problems, fps=fps, container_format=container_format, live=True)
-    if scheme := re.match(r"([a-zA-Z][\w+.-]*)://", text):
+        return VideoSource(device, problems, fps=fps, container_format=container_format, timeout=timeout, live=True)
+    if scheme:
         if scheme[1].lower() not in ADDRESSES:
             raise UsageError(
                 f"cannot stream from {public_name(text)}: the address starts with one of {', '.join(ADDRESSES)}"
             )
         return VideoSource(text, problems, fps=fps, timeout=timeout, live=not scheme[1].lower().startswith("http"))
-    path = Path(text)
-    if path.is_dir() or re.search(r"[*?\[]", path.name):
+    if is_folder:
         found = path.iterdir() if path.is_dir() else path.parent.glob(path.name)
         files = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
         files.sort(key=lambda file: natural_key(file.name))
-        return FolderSource(files, text, problems, frame_rate=frame_rate, fps=fps)
+        return FolderSource(files, text, problems, frame_rate=30.0 if frame_rate is None else frame_rate, fps=fps)
     if not path.is_file():
         raise FileNotFoundError(f"no file, folder, camera or address {text!r}")
     return VideoSource(text, problems, fps=fps)

@@ -1,5 +1,6 @@
 """Sequential decoding with PyAV that survives broken packets: the reader for streams of any length."""
 
+import threading
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -35,14 +36,17 @@ class VideoSource:
 
     Frames are decoded one after the other, so the right one comes whatever the container says about seeking, and
     memory does not depend on the length. A packet that does not decode, or a frame the decoder marks as damaged, is
-    told and left out. Frames that are not due are decoded, but not converted to RGB.
+    told and left out, but counts in the index. A packet is taken for one frame, at the place that its time stamp says,
+    or without a stamp (AVI) where it came; what the decoder loses without a word is not counted. Frames that are not
+    due are decoded, but not converted to RGB.
 
     Args:
         address: What FFmpeg opens.
         problems: Gets broken frames.
         fps: Thin out to this rate by time stamps.
         container_format: FFmpeg's interface to a camera.
-        timeout: Seconds to wait for an address.
+        timeout: Seconds to wait for an answer and for each piece of data. FFmpeg heeds it for addresses; a camera that
+            hangs in its driver is waited for.
         live: Time starts at the first frame instead of being the file's.
 
     Raises:
@@ -60,6 +64,7 @@ class VideoSource:
         live: bool = False,
     ) -> None:
         self.name, self.problems, self.live, self.sampler = public_name(address), problems, live, Subsampler(fps)
+        self._reading = threading.Lock()
         options = {"rtsp_transport": "tcp"} if address.lower().startswith("rtsp") else {}
         try:
             self._container: InputContainer = av.open(
@@ -80,14 +85,27 @@ class VideoSource:
         self.total: int | None = round(announced * self.fps / self.source_fps) if announced else None
         self._trusts_stamps = not _STAMPS_IN_FILE_ORDER & set(self._container.format.name.split(","))
         self._start: float | None = None
-        self._last: float | None = None
+        self._last: tuple[int, float] | None = None  # index and time of the frame before
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames that are due and whole."""
-        index = -1
-        for frame in self._decode():
-            index += 1
-            time = self._time(frame)
+        frames = self._frames()
+        while True:
+            with self._reading:
+                frame = next(frames, None)
+            if frame is None:
+                return
+            yield frame
+
+    def close(self) -> None:
+        """Close the file or connection, unless another thread waits for data from it: that is left to its end."""
+        if self._reading.acquire(blocking=False):
+            self._container.close()
+            self._reading.release()
+
+    def _frames(self) -> Iterator[Frame]:
+        for index, frame in self._decode():
+            time = self._time(index, frame)
             if frame.is_corrupt:
                 self.problems.skip(f"{self.name}: frame {index} is damaged")
                 continue
@@ -100,27 +118,28 @@ class VideoSource:
                 continue
             yield Frame(index, time, picture)
 
-    def close(self) -> None:
-        """Close the file or connection."""
-        self._container.close()
-
-    def _decode(self) -> Iterator[VideoFrame]:
-        """All frames in display order; packets that do not decode are left out."""
-        decoded, broken_in_a_row = 0, 0
+    def _decode(self) -> Iterator[tuple[int, VideoFrame]]:
+        """All frames in display order with their positions; packets that do not decode are left out and counted."""
+        index, broken_in_a_row = -1, 0
+        broken: list[int | None] = []  # time stamps of packets whose frames have not been due yet
         for packet in self._packets():
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
-                self.problems.skip(f"{self.name}: a packet after frame {decoded - 1} is broken ({_reason(error)})")
+                self.problems.skip(f"{self.name}: a packet after frame {index} is broken ({_reason(error)})")
+                broken.append(packet.pts if self._trusts_stamps else None)
                 broken_in_a_row += 1
                 if broken_in_a_row == MAX_BROKEN_IN_A_ROW:
                     self.problems.note(f"{self.name}: {broken_in_a_row} broken packets in a row; given up")
                     return
                 continue
             for frame in frames:
-                broken_in_a_row, decoded = 0, decoded + 1
                 assert isinstance(frame, VideoFrame)
-                yield frame
+                before = len(broken)
+                broken = [pts for pts in broken if pts is not None and frame.pts is not None and pts > frame.pts]
+                index += 1 + before - len(broken)
+                broken_in_a_row = 0
+                yield index, frame
 
     def _packets(self) -> Iterator[Packet]:
         try:
@@ -128,19 +147,16 @@ class VideoSource:
         except av.FFmpegError as error:
             self.problems.note(f"{self.name}: breaks off ({_reason(error)})")
 
-    def _time(self, frame: VideoFrame) -> float:
+    def _time(self, index: int, frame: VideoFrame) -> float:
         """Seconds; by the rate where the container has no stamp, or one that does not rise."""
         stamp = frame.time if self._trusts_stamps else None
         if stamp is not None and self.live:
             self._start = stamp if self._start is None else self._start
             stamp -= self._start
-        if self._last is None:
-            time = 0.0 if stamp is None else float(stamp)
-        elif stamp is None or stamp <= self._last:
-            time = self._last + 1 / self.source_fps
-        else:
-            time = float(stamp)
-        self._last = time
+        time = 0.0 if stamp is None else float(stamp)
+        if self._last is not None and (stamp is None or stamp <= self._last[1]):
+            time = self._last[1] + (index - self._last[0]) / self.source_fps
+        self._last = index, time
         return time
 
     def _picture(self, frame: VideoFrame) -> UInt8[Tensor, "3 H W"]:

@@ -43,11 +43,12 @@ def test_the_help_has_one_spelling(command, capsys):
 
 def test_a_device_that_is_none():
     assert usable_device("cpu").type == "cpu"
-    with pytest.raises(UsageError, match="device 'tpu' cannot be used"):
-        usable_device("tpu")
+    for name in ("tpu", "meta"):
+        with pytest.raises(UsageError, match=f"device '{name}' cannot be used"):
+            usable_device(name)
 
 
-@pytest.mark.parametrize("kind", [PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError])
+@pytest.mark.parametrize("kind", [PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError, OSError])
 def test_bad_paths_are_one_line(kind, monkeypatch, capsys):
     def refuse(arguments):
         raise kind(1, "cannot be written", arguments[0])
@@ -57,3 +58,16 @@ def test_bad_paths_are_one_line(kind, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["refuse", "out/put"])
     assert capsys.readouterr().err == "omnistream: error: [Errno 1] cannot be written: 'out/put'\n"
+
+
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
+    def interrupt(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("omnistream.commands.arguments.interrupt", interrupt, raising=False)
+    monkeypatch.setitem(COMMANDS, "wait", Command("", "omnistream.commands.arguments", "interrupt"))
+    with pytest.raises((SystemExit, KeyboardInterrupt), match="130"):  # the latter would end pytest
+        main(["wait"])
+    assert capsys.readouterr().err == "omnistream: interrupted\n"
+    with pytest.raises(KeyboardInterrupt):
+        main(["--debug", "wait"])

@@ -111,6 +111,13 @@ def test_a_checkpoint_that_could_run_code_is_refused(tmp_path, capsys):
     assert "executed" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("content", [{}, {"state_dict": None}])
+def test_a_checkpoint_without_weights_is_refused(tmp_path, content):
+    torch.save({"pytorch-lightning_version": "2.6.6", **content}, tmp_path / "empty.ckpt")
+    with pytest.raises(ValueError, match=r"empty.ckpt is a Lightning checkpoint without weights"):
+        load_model(tmp_path / "empty.ckpt")
+
+
 def test_plain_weights(tmp_path):
     backbone = create_model("vit_nano")
     torch.save(backbone.state_dict(), tmp_path / "weights.pth")

@@ -86,8 +86,33 @@ def test_broken_packet_is_told_and_skipped(make_video):
     problems = Problems(told.append)
     frames = frames_of(path, problems)
     assert [round((brightness(frame) - 20) / 5) for frame in frames] == [0, 1, 2, 4, 5]
+    assert [frame.index for frame in frames] == [0, 1, 2, 4, 5]
+    assert [frame.time for frame in frames] == pytest.approx([i / 25 for i in (0, 1, 2, 4, 5)], abs=1e-3)
     assert problems.skipped == 1
     assert "after frame 2 is broken" in told[0]
+
+
+@pytest.mark.parametrize(("suffix", "b_frames"), [("mp4", 0), ("mp4", 2), ("avi", 0)])
+@pytest.mark.parametrize("number", [5, 6])
+def test_frames_after_a_broken_packet_of_an_inter_coded_video(make_video, suffix, b_frames, number):
+    """The stamp of the packet tells which frame is lost; B-frames are stored in another order than they are shown."""
+    source, lost = VideoSource(str(make_video(f"clip.{suffix}", 16, b_frames=b_frames)), Problems()), []
+    whole = source._packets
+
+    class Broken:
+        def __init__(self, packet):
+            self.pts = packet.pts
+            lost.append(number if suffix == "avi" else round(packet.pts * packet.time_base * 25))
+
+        def decode(self):
+            raise av.error.InvalidDataError(1094995529, "broken")
+
+    source._packets = lambda: (Broken(packet) if i == number else packet for i, packet in enumerate(whole()))
+    frames = list(source)
+    source.close()
+    assert [frame.index for frame in frames] == [i for i in range(16) if i not in lost]
+    assert [frame.time for frame in frames] == pytest.approx([frame.index / 25 for frame in frames], abs=1e-3)
+    assert (lost != [number]) == (b_frames > 0)
 
 
 def test_problems_are_bounded():
@@ -213,9 +238,13 @@ def test_rotated_videos_agree(sample_data):
 
 
 @pytest.mark.parametrize(
-    ("name", "frames", "skipped"), [("decord_corrupted.mp4", 48, 2), ("demo_flipped_bytes.mp4", 188, 92)]
+    ("name", "frames", "skipped", "rate"),
+    [("decord_corrupted.mp4", 48, 2, 10), ("demo_flipped_bytes.mp4", 188, 92, 28)],
 )
-def test_damaged_videos_go_on_to_their_end(sample_data, name, frames, skipped):
+def test_damaged_videos_go_on_to_their_end(sample_data, name, frames, skipped, rate):
     problems = Problems()
-    assert len(frames_of(sample_data / "videos/corrupted" / name, problems)) == frames
+    found = frames_of(sample_data / "videos/corrupted" / name, problems)
+    assert len(found) == frames
     assert problems.skipped == skipped
+    # 10 and 28 frames/s throughout, so the time tells the position.
+    assert [frame.index for frame in found] == [round(frame.time * rate) for frame in found]

@@ -1,11 +1,13 @@
 """`omnistream stream` from end to end."""
 
+import http.server
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from PIL import Image
 from processes import run_python
 from stream_clips import decoded, picture
 
-from omnistream.backbone import StaticStep
+from omnistream.backbone import StaticStep, create_model
 from omnistream.cli import main
 from omnistream.streaming.models import load_model
 
@@ -59,6 +61,25 @@ def test_everything_from_a_trained_checkpoint(trained, make_video, tmp_path, cap
             # 1e-4: chunks of three frames sum in another order than one of twenty.
             np.testing.assert_allclose(stored[f"{name}_00000000"], found[0], rtol=1e-4, atol=1e-4)
     assert len(np.loadtxt(out / "poses.txt", ndmin=2)) == facts["files"]["poses.txt"]["poses"]
+
+
+def test_window_and_sink_are_the_checkpoints_own(make_video, tmp_path):
+    backbone, video, out = (
+        create_model("vit_nano", window=3, sink=2).eval(),
+        make_video("clip.mp4", 8),
+        tmp_path / "out",
+    )
+    backbone.save_pretrained(tmp_path / "saved")
+    stream(video, "--checkpoint", tmp_path / "saved", "--out", out, "--size", 32, "--features", "cls")
+    assert (summary(out)["options"]["window"], summary(out)["options"]["sink"]) == (3, 2)
+    images = torch.stack([torch.from_numpy(frame).movedim(-1, 0) for frame in decoded(video)])
+    expected, other = (
+        backbone.stream(window=3, sink=sink).step(backbone.normalize(images)[None]).cls[0] for sink in (2, 1)
+    )
+    found = torch.from_numpy(np.load(out / "features.npz")["cls_00000000"])
+    # 1e-4: single frames sum in another order than all at once.
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (found - other).abs().max() > 1e-3
 
 
 def test_heads_can_be_chosen(trained, make_video, tmp_path):
@@ -130,11 +151,56 @@ def test_mistakes_are_one_line(trained, make_video, tmp_path, capsys):
     assert "leave out --cache-dtype int8 or --compile" in failure(
         capsys, video, *given, "--compile", "--cache-dtype", "int8"
     )
-    assert "fps must be a positive number, got nan" in failure(capsys, video, *given, "--fps", "nan")
     assert "--out" in failure(capsys, video)
     assert "no camera 987" in failure(capsys, "987", *given)
     assert "is a file" in failure(capsys, video, "--out", video, *RANDOM)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fps", "nan"], "--fps: must be a number of frames per second from 0.001 to 1000, got 'nan'"),
+        (["--frame-rate", "1e-9"], "--frame-rate: must be a number of frames per second from 0.001 to 1000"),
+        (["--frame-rate", "-3"], "--frame-rate: must be a number of frames per second"),
+        (["--timeout", "-1"], "--timeout: must be a positive number, got '-1'"),
+        (["--timeout", "inf"], "--timeout: must be a positive number, got 'inf'"),
+        (["--timeout", "soon"], "--timeout: must be a positive number, got 'soon'"),
+        (["--timeout", "5"], "a timeout is for addresses and cameras"),
+        (["--frame-rate", "10"], "a frame rate is for a folder of pictures"),
+        (["--config", "config.yaml"], "--config describes a checkpoint; leave it out with --random"),
+        (["--window", "all", "--sink", "2"], "with --window all nothing is forgotten; leave --sink out"),
+        (["--depth-range", "first"], "--depth-range is about the output depth, which is not written"),
+        (["--cameras", "head"], "--cameras is about the output pose"),
+        (["--max-points", "5"], "--max-points is about the output points"),
+        (["--point-stride", "4"], "--point-stride is about the output points"),
+        (["--point-confidence", "0"], "--point-confidence is about the output points"),
+        (["--features-format", "npz"], "--features-format is about stored features: say with --features which"),
+        (["--features-dtype", "fp16"], "--features-dtype is about stored features"),
+    ],
+)
+def test_options_without_effect_or_sense_are_refused(make_video, tmp_path, capsys, arguments, message):
+    line = failure(capsys, make_video("clip.mp4", 1), "--out", tmp_path / "out", *RANDOM, *arguments)
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_heads_that_are_left_out(trained, make_video, tmp_path, capsys):
+    video, given = make_video("clip.mp4", 1), ["--checkpoint", trained, "--out", tmp_path / "out", "--heads", "pose"]
+    assert "--max-points is about the output points" in failure(capsys, video, *given, "--max-points", "5")
+    assert "the variant; give none" in failure(capsys, video, *given, "--variant", "vit_nano")
+    stream(video, *given, "--cameras", "rays")
+    assert (summary(tmp_path / "out")["options"]["cameras"], summary(tmp_path / "out")["frames"]) == ("rays", 1)
+
+
+def test_examples_with_the_quickstart_tell_its_size(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        stream("--help")
+    pages = [capsys.readouterr().out, *((ROOT / name).read_text() for name in ("docs/stream_command.md", "README.md"))]
+    for page in pages:
+        lines = [line for line in page.splitlines() if re.match(r"\s*omnistream stream .*quickstart", line)]
+        assert len(lines) == 1
+        assert "--size 64" in lines[0]
 
 
 def test_a_source_without_a_whole_frame(tmp_path, capsys):
@@ -238,6 +304,68 @@ def test_ctrl_c_leaves_complete_files(trained, make_video, tmp_path):
     points = int(re.search(rb"element vertex (\d+)", header)[1])
     assert len(body) == points * 19 > 0
     assert len(np.loadtxt(out / "poses.txt", ndmin=2)) == facts["files"]["poses.txt"]["poses"]
+
+
+class SilentServer(http.server.ThreadingHTTPServer):
+    """Sends what it is given, and then nothing until it is closed."""
+
+    def __init__(self, content=b""):
+        server, self.sent, self.over = self, threading.Event(), threading.Event()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                if content:
+                    self.send_response(200)
+                    self.end_headers()
+                    self.wfile.write(content)
+                server.sent.set()
+                server.over.wait(600)  # only a hang takes this long
+
+            def log_message(self, *args):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        self.address = f"http://127.0.0.1:{self.server_port}/clip.ts"
+
+    def __exit__(self, *exception):
+        self.over.set()
+        self.shutdown()
+        super().__exit__(*exception)
+
+
+def test_ctrl_c_while_an_address_is_silent(make_video, tmp_path):
+    """The process ends while its thread still waits in FFmpeg."""
+    content, out = make_video("clip.ts", 400, codec="mpeg2video").read_bytes(), tmp_path / "out"
+    with SilentServer(content) as server:
+        options = [*RANDOM, "--fit-frames", 1, "--chunk", 8, "--features", "cls", "--timeout", 600]
+        running = process(["-m", "omnistream", "stream", server.address, "--out", out, *options], tmp_path)
+        try:
+            while not ((out / "features_pca.mp4").exists() and server.sent.is_set()):
+                assert running.poll() is None, running.communicate()
+                time.sleep(0.05)
+            running.send_signal(signal.SIGINT)
+            stdout, stderr = running.communicate(timeout=300)
+        finally:
+            running.kill()
+    assert running.returncode == 0, stderr
+    assert "(interrupted)" in stdout
+    with np.load(out / "features.npz", allow_pickle=False) as stored:
+        assert sum(len(stored[name]) for name in stored.files if name.startswith("cls")) == summary(out)["frames"] > 0
+
+
+def test_ctrl_c_while_an_address_is_opened(tmp_path):
+    with SilentServer() as server:
+        options = ["--out", tmp_path / "out", *RANDOM, "--timeout", 600]
+        running = process(["-m", "omnistream", "stream", server.address, *options], tmp_path)
+        try:
+            assert server.sent.wait(300)
+            running.send_signal(signal.SIGINT)
+            _, stderr = running.communicate(timeout=300)
+        finally:
+            running.kill()
+    assert (running.returncode, stderr) == (130, "omnistream: interrupted\n")
+    assert not (tmp_path / "out").exists()
 
 
 FLAT = """

@@ -1,0 +1,82 @@
+"""Sources are opened and read in threads, so that a wait for a silent one can be broken off."""
+
+import queue
+import threading
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+from omnistream.streaming.interrupt import StopRequest
+from omnistream.streaming.sources import Frame, Source
+
+POLL = 0.1
+"""Seconds until a stop request is noticed while the source is silent."""
+
+T = TypeVar("T")
+
+
+def interruptible(work: Callable[[], T]) -> T:
+    """What a function returns that waits in FFmpeg, such as `open_source`; Ctrl-C does not wait for it.
+
+    Raises:
+        BaseException: What the function raises.
+    """
+    found: queue.SimpleQueue[tuple[T] | BaseException] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            found.put((work(),))
+        except BaseException as error:  # raised again below
+            found.put(error)
+
+    threading.Thread(target=run, name="open", daemon=True).start()
+    while True:
+        try:
+            result = found.get(timeout=POLL)
+        except queue.Empty:  # a moment for the signal handlers of Python
+            continue
+        if isinstance(result, BaseException):
+            raise result
+        return result[0]
+
+
+def frames_until(stop: StopRequest, source: Source) -> Generator[Frame, None, None]:
+    """The frames of a source until it ends or a stop is requested, also while it is silent.
+
+    FFmpeg returns to Python only when it has data or gives up, so it waits in a thread of its own. The thread takes a
+    frame only when one is asked for: nothing is read ahead. One that still waits at the end is left to the end of the
+    process (and `VideoSource.close` leaves what it uses open).
+
+    Raises:
+        BaseException: What the source raises.
+    """
+    asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    found: queue.SimpleQueue[Frame | BaseException | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        try:
+            frames = iter(source)
+            while asked.get():
+                found.put(next(frames, None))
+        except BaseException as error:  # raised again by who asked
+            found.put(error)
+
+    def wait() -> Frame | BaseException | None:
+        while True:
+            try:
+                return found.get(timeout=POLL)
+            except queue.Empty:
+                if stop.requested:
+                    return None
+
+    threading.Thread(target=read, name="frames", daemon=True).start()
+    try:
+        while not stop.requested:
+            asked.put(True)
+            frame = wait()
+            if isinstance(frame, BaseException):
+                raise frame
+            if frame is None:
+                return
+            yield frame
+    finally:
+        asked.put(False)
