@@ -116,7 +116,7 @@ class FrameStep(nn.Module):
     def features(self, images: Tensor, frame: Tensor, context: Context) -> Features:
         """Features of one frame [B, 3, H, W] per stream, each with its own index in its stream [B]."""
         if self.options.normalize:
-            images = self.backbone.normalize(images)
+            images = self.backbone.normalize(images).to(self.backbone.cls_token.dtype)
         out = self.backbone.encode(
             images[None],
             frame,

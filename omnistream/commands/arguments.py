@@ -10,6 +10,8 @@ from omnistream.errors import UsageError, one_line
 if TYPE_CHECKING:
     import torch
 
+    from omnistream.backbone import OmniStream
+
 
 DTYPE_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8"}
 """What a dtype may be called on the command line, and its name in PyTorch."""
@@ -95,3 +97,18 @@ def usable_device(name: str) -> "torch.device":
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {name!r} cannot be used ({one_line(error, 120)})") from error
     return device
+
+
+def place(backbone: "OmniStream", device: "torch.device", dtype: str) -> None:
+    """Move a backbone; the statistics that normalise frames stay in float32.
+
+    Args:
+        backbone: Changed in place.
+        device: Where it goes.
+        dtype: Of the weights, as the command line calls it.
+    """
+    import torch
+
+    mean, std = backbone.mean.float(), backbone.std.float()
+    backbone.to(device, getattr(torch, DTYPE_NAMES[dtype]))
+    backbone.mean, backbone.std = mean.to(device), std.to(device)

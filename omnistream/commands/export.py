@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from omnistream.commands.arguments import DTYPE_NAMES, FLOAT_NAMES, CommandParser, usable_device
+from omnistream.commands.arguments import DTYPE_NAMES, FLOAT_NAMES, CommandParser, place, usable_device
 from omnistream.errors import UsageError
 
 _DESCRIPTION = """\
@@ -88,7 +88,7 @@ def run(arguments: list[str]) -> None:
         cache_dtype=None if options.cache_dtype is None else getattr(torch, DTYPE_NAMES[options.cache_dtype]),
         normalize=not options.normalized,
     )
-    backbone = backbone.to(device, getattr(torch, DTYPE_NAMES[options.dtype]))
+    place(backbone, device, options.dtype)
     if kind == "pt2":
         path = export_step(backbone, options.out, fixed)
     else:

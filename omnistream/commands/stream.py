@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omnistream.commands.arguments import DTYPE_NAMES, usable_device
+from omnistream.commands.arguments import DTYPE_NAMES, place, usable_device
 from omnistream.commands.stream_arguments import check_together, fill_in, make_parser
 from omnistream.errors import UsageError
 
@@ -96,13 +96,11 @@ def _model(given: argparse.Namespace) -> "StreamModel":
 
 
 def _place(model: "StreamModel", given: argparse.Namespace) -> "torch.device":
-    """Move the model; heads stay in float32, and so does the normalisation of frames."""
+    """Move the model; heads stay in float32."""
     import torch
 
     device = usable_device(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    mean, std = model.backbone.mean.float(), model.backbone.std.float()
-    model.backbone.to(device, getattr(torch, DTYPE_NAMES[given.dtype]))
-    model.backbone.mean, model.backbone.std = mean.to(device), std.to(device)
+    place(model.backbone, device, given.dtype)
     if model.geometry is not None:
         model.geometry.to(device)
     return device

@@ -3,9 +3,13 @@
 import re
 
 import pytest
+import torch
 
+from omnistream.backbone import create_model
+from omnistream.backbone.frame_step import StepOptions
+from omnistream.backbone.static_step import StaticStep
 from omnistream.cli import COMMANDS, Command, main
-from omnistream.commands.arguments import CommandParser, usable_device
+from omnistream.commands.arguments import CommandParser, place, usable_device
 from omnistream.errors import UsageError
 
 
@@ -71,3 +75,14 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == "omnistream: interrupted\n"
     with pytest.raises(KeyboardInterrupt):
         main(["--debug", "wait"])
+
+
+def test_camera_frames_are_normalised_before_they_are_rounded():
+    backbone = create_model("vit_nano").eval()
+    frames, options = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8), {"image_size": (16, 16), "window": 2}
+    normalized = backbone.normalize(frames).bfloat16()
+    place(backbone, torch.device("cpu"), "bf16")
+    start = torch.tensor([True])
+    given = StaticStep(backbone, StepOptions(normalize=True, **options))(frames, start)
+    expected = StaticStep(backbone, StepOptions(**options))(normalized, start)
+    torch.testing.assert_close(given, expected, atol=0, rtol=0)
