@@ -12,7 +12,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from omnistream.backbone import OmniStream, StreamHead, StreamSession
+from omnistream.backbone import OmniStream, StreamHead
+from omnistream.backbone.session import Session
 from omnistream.data.media import VideoReadError
 from omnistream.data.media.resize import resize_images
 from omnistream.errors import one_line
@@ -169,7 +170,7 @@ class _Tally:
         )
 
 
-def _encode(frames: list[tuple[Frame, Tensor]], backbone: OmniStream, session: StreamSession) -> Step:
+def _encode(frames: list[tuple[Frame, Tensor]], backbone: OmniStream, session: Session) -> Step:
     images = torch.stack([image for _, image in frames])
     normalized = backbone.normalize(images.to(backbone.mean.device))[None].to(backbone.patch_embed.weight.dtype)
     return Step([frame for frame, _ in frames], images, session.step(normalized))

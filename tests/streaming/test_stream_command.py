@@ -1,33 +1,16 @@
 """`omnistream stream` from end to end."""
 
-import http.server
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import threading
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from processes import run_python
 from stream_clips import decoded, picture
+from stream_runs import RANDOM, ROOT, process, stream, summary
 
-from omnistream.backbone import StaticStep, create_model
-from omnistream.cli import main
+from omnistream.backbone import create_model
 from omnistream.streaming.models import load_model
-
-ROOT = Path(__file__).resolve().parents[2]
-RANDOM = ["--random", "--variant", "vit_nano", "--size", "32"]
-
-
-def stream(*arguments):
-    main(["stream", *map(str, arguments)])
 
 
 def failure(capsys, *arguments):
@@ -36,10 +19,6 @@ def failure(capsys, *arguments):
     assert caught.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     return lines[-1]
-
-
-def summary(folder):
-    return json.loads((folder / "summary.json").read_text())
 
 
 def test_everything_from_a_trained_checkpoint(trained, make_video, tmp_path, capsys):
@@ -221,151 +200,6 @@ def test_fewer_bits_are_close(trained, make_video, tmp_path, dtype, cache):
     # bfloat16 has three digits; features have a standard deviation of 1 and pass four blocks.
     assert np.abs(a - b).max() < 0.1
     assert not np.array_equal(a, b)
-
-
-def assert_same_features(a, b):
-    with np.load(a / "features.npz", allow_pickle=False) as mine, np.load(b / "features.npz") as theirs:
-        assert mine.files == theirs.files
-        for name in mine.files:
-            # Both sum in another order, over four blocks.
-            np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-4, atol=1e-4)
-
-
-def test_a_compiled_step_gives_the_same(trained, make_video, tmp_path, monkeypatch):
-    """Through the session that compiles; the compiler itself cannot trace the shape checks of the tests."""
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda step, **_: compiled.append(step) or step)
-    video, given = make_video("clip.mp4", 11), ["--checkpoint", trained, "--size", 32, "--window", 3, "--chunk", 3]
-    given += ["--features", "last,cls,1"]
-    stream(video, "--out", tmp_path / "plain", *given)
-    assert compiled == []
-    stream(video, "--out", tmp_path / "compiled", *given, "--compile")
-    assert [type(step) for step in compiled] == [StaticStep]
-    assert compiled[0].frame.tolist() == [11]
-    assert_same_features(tmp_path / "compiled", tmp_path / "plain")
-    for name in ("depth.mp4", "points.ply"):
-        assert (tmp_path / "compiled" / name).stat().st_size > 0
-    # 1e-3: positions in units of a scene a few units wide, which a small head reads off the features.
-    poses = (np.loadtxt(tmp_path / name / "poses.txt", ndmin=2) for name in ("compiled", "plain"))
-    np.testing.assert_allclose(*poses, atol=1e-3)
-    assert (
-        summary(tmp_path / "compiled")["options"]["compile"],
-        summary(tmp_path / "plain")["options"]["compile"],
-    ) == (
-        True,
-        False,
-    )
-
-
-@pytest.mark.slow
-def test_compiling_for_real(trained, make_video, tmp_path):
-    video, given = (
-        make_video("clip.mp4", 6),
-        ["--checkpoint", trained, "--size", 32, "--window", 2, "--features", "cls"],
-    )
-    stream(video, "--out", tmp_path / "plain", *given)
-    arguments = [str(argument) for argument in (video, "--out", tmp_path / "compiled", *given, "--compile")]
-    run_python(["-m", "omnistream", "stream", *arguments], cwd=tmp_path, timeout=900)
-    assert_same_features(tmp_path / "compiled", tmp_path / "plain")
-
-
-def process(code_or_module, cwd):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, *map(str, code_or_module)],
-        cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def test_ctrl_c_leaves_complete_files(trained, make_video, tmp_path):
-    video, out = make_video("clip.mp4", 5000), tmp_path / "out"
-    arguments = ["--checkpoint", trained, "--out", out, "--window", 4, "--size", 32, "--features", "cls"]
-    running = process(["-m", "omnistream", "stream", video, *arguments, "--fit-frames", 1], tmp_path)
-    try:
-        deadline = time.monotonic() + 600  # only a hang takes this long, also on a starved machine
-        while not ((out / "points.ply").exists() and (out / "depth.mp4").exists()):
-            assert running.poll() is None, running.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(0.5)
-        running.send_signal(signal.SIGINT)
-        stdout, stderr = running.communicate(timeout=600)
-    finally:
-        running.kill()
-    assert running.returncode == 0, stderr
-    assert "interrupted" in stdout
-    facts = summary(out)
-    count = facts["frames"]
-    assert 0 < count < 5000
-    assert len(decoded(out / "features_pca.mp4")) == len(decoded(out / "depth.mp4")) == count
-    with np.load(out / "features.npz", allow_pickle=False) as stored:
-        assert sum(len(stored[name]) for name in stored.files if name.startswith("cls")) == count
-    header, _, body = (out / "points.ply").read_bytes().partition(b"end_header\n")
-    points = int(re.search(rb"element vertex (\d+)", header)[1])
-    assert len(body) == points * 19 > 0
-    assert len(np.loadtxt(out / "poses.txt", ndmin=2)) == facts["files"]["poses.txt"]["poses"]
-
-
-class SilentServer(http.server.ThreadingHTTPServer):
-    """Sends what it is given, and then nothing until it is closed."""
-
-    def __init__(self, content=b""):
-        server, self.sent, self.over = self, threading.Event(), threading.Event()
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                if content:
-                    self.send_response(200)
-                    self.end_headers()
-                    self.wfile.write(content)
-                server.sent.set()
-                server.over.wait(600)  # only a hang takes this long
-
-            def log_message(self, *args):
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        self.address = f"http://127.0.0.1:{self.server_port}/clip.ts"
-
-    def __exit__(self, *exception):
-        self.over.set()
-        self.shutdown()
-        super().__exit__(*exception)
-
-
-def test_ctrl_c_while_an_address_is_silent(make_video, tmp_path):
-    """The process ends while its thread still waits in FFmpeg."""
-    content, out = make_video("clip.ts", 400, codec="mpeg2video").read_bytes(), tmp_path / "out"
-    with SilentServer(content) as server:
-        options = [*RANDOM, "--fit-frames", 1, "--chunk", 8, "--features", "cls", "--timeout", 600]
-        running = process(["-m", "omnistream", "stream", server.address, "--out", out, *options], tmp_path)
-        try:
-            while not ((out / "features_pca.mp4").exists() and server.sent.is_set()):
-                assert running.poll() is None, running.communicate()
-                time.sleep(0.05)
-            running.send_signal(signal.SIGINT)
-            stdout, stderr = running.communicate(timeout=300)
-        finally:
-            running.kill()
-    assert running.returncode == 0, stderr
-    assert "(interrupted)" in stdout
-    with np.load(out / "features.npz", allow_pickle=False) as stored:
-        assert sum(len(stored[name]) for name in stored.files if name.startswith("cls")) == summary(out)["frames"] > 0
-
-
-def test_ctrl_c_while_an_address_is_opened(tmp_path):
-    with SilentServer() as server:
-        options = ["--out", tmp_path / "out", *RANDOM, "--timeout", 600]
-        running = process(["-m", "omnistream", "stream", server.address, *options], tmp_path)
-        try:
-            assert server.sent.wait(300)
-            running.send_signal(signal.SIGINT)
-            _, stderr = running.communicate(timeout=300)
-        finally:
-            running.kill()
-    assert (running.returncode, stderr) == (130, "omnistream: interrupted\n")
-    assert not (tmp_path / "out").exists()
 
 
 FLAT = """
