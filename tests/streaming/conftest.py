@@ -1,5 +1,6 @@
 """Small videos, and a checkpoint that `omnistream fit` wrote."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -56,3 +57,11 @@ def trained(tmp_path_factory) -> Path:
 def make_video(tmp_path):
     """`write_video` into the test's folder."""
     return lambda name, num_frames, **options: write_video(tmp_path / name, num_frames, **options)
+
+
+@pytest.fixture(autouse=True)
+def sigint_raises():
+    """Ctrl-C acts as in a terminal, also where the tests run in the background, whose jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
