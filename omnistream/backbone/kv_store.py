@@ -195,8 +195,8 @@ class Int8Store(LayerStore):
     """Keys and values in 8 bits with a float32 scale per head and token; the sink's frames in full precision.
 
     To attend, a few heads at a time are restored into a workspace that all layers share, so that full-precision copies
-    take `WORKSPACE_BYTES` at most, or one head of one layer where that is more. On a CPU, restoring them in half
-    precision takes twice as much more, for a moment.
+    take `WORKSPACE_BYTES` at most, or one head of one layer where that is more. On a CPU, restoring them in float16
+    takes twice as much more, for a moment, and is slower.
     """
 
     WORKSPACE_BYTES = {"cpu": 2**24, "cuda": 2**28}  # A CPU's share stays in its cache; a GPU wants all heads at once.
@@ -264,8 +264,9 @@ class Int8Store(LayerStore):
             low = max(start, sink)
             if end > low:
                 part, coded = target[:, :, self._tokens(low, end)], self._tokens(low - sink, end - sink)
-                if part.device.type == "cpu" and part.dtype == torch.float32:  # no new memory, and twice as fast there
-                    part.copy_(codes[:, :, coded]).mul_(scales[:, :, coded])
+                if part.device.type == "cpu" and part.dtype != torch.float16:
+                    # No new memory, and twice as fast there. Only float16 lacks the range for small scales.
+                    part.copy_(codes[:, :, coded]).mul_(scales[:, :, coded].to(part.dtype))
                 else:
                     torch.mul(codes[:, :, coded], scales[:, :, coded], out=part)
 
