@@ -37,18 +37,27 @@ class Batch:
     def collate(cls: type[BatchT], samples: Sequence[BatchT]) -> BatchT:
         """Stack samples: tensors along a new first axis, everything else into lists.
 
+        The samples' own class decides the fields, so `Batch.collate` serves every data set.
+
         Raises:
             ValueError: If tensors of one field differ in shape; says which field and shapes.
+            TypeError: If the samples are not all of one class that derives from this one.
         """
         if not samples:
             raise ValueError(f"{cls.__name__}.collate: needs at least one sample")
+        kinds = {type(sample) for sample in samples}
+        if len(kinds) > 1 or not isinstance(samples[0], cls):
+            names = ", ".join(sorted(kind.__name__ for kind in kinds))
+            raise TypeError(
+                f"{cls.__name__}.collate: samples must be of one class derived from {cls.__name__}, got {names}"
+            )
         values: dict[str, object] = {}
-        for field in fields(cls):
+        for field in fields(samples[0]):
             column = [getattr(sample, field.name) for sample in samples]
             if isinstance(column[0], Tensor):
                 shapes = {tuple(value.shape) for value in column}
                 if len(shapes) > 1:
-                    raise ValueError(f"{cls.__name__}.{field.name}: samples of one batch differ in shape: {shapes}")
+                    raise ValueError(f"{type(samples[0]).__name__}.{field.name}: samples of one batch differ in shape: {shapes}")
                 values[field.name] = torch.stack(column)
             elif column[0] is None:
                 values[field.name] = None

@@ -17,7 +17,7 @@ class Source:
     """Where the batches of one task, or of one stream of a task, come from."""
 
     train: Dataset
-    """Map-style training set; its `collate` makes the batches."""
+    """Map-style training set of `Batch` samples; its own `collate`, where it has one, makes the batches."""
     val: Dataset | None = None
     """Validation set, read in order."""
     batch_size: int = 1

@@ -46,6 +46,38 @@ def test_groups_streams_by_task_and_never_ends():
     assert max(seen[-1][1]) > 100  # the shortest set is in a later epoch
 
 
+class Plain(Dataset):
+    """A data set that knows nothing of batches."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, key):
+        return self.samples[sample_key(key)[1]]
+
+
+def test_data_sets_need_no_collate_of_their_own():
+    numbers = Numbers(4)
+    data = MultiTaskDataModule({"a": Source(Plain([numbers[i] for i in range(4)]), None, 4)})
+    batch, _, _ = next(iter(data.train_dataloader()))
+    assert type(batch["a"]) is FrameClip
+    assert sorted(batch["a"].label.tolist()) == [0, 1, 2, 3]
+
+
+class Marked(FrameClip):
+    """Another kind of clip."""
+
+
+def test_samples_of_different_kinds_are_named():
+    clip = Numbers(1)[0]
+    data = MultiTaskDataModule({"a": Source(Plain([clip, Marked(**vars(clip))]), None, 2)})
+    with pytest.raises(TypeError, match="samples must be of one class derived from Batch, got FrameClip, Marked$"):
+        next(iter(data.train_dataloader()))
+
+
 def test_continues_from_a_saved_position():
     whole = steps(make(), 7)
     data = make()
