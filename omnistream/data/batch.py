@@ -45,25 +45,26 @@ class Batch:
         """
         if not samples:
             raise ValueError(f"{cls.__name__}.collate: needs at least one sample")
+        kind = type(samples[0])
         kinds = {type(sample) for sample in samples}
-        if len(kinds) > 1 or not isinstance(samples[0], cls):
-            names = ", ".join(sorted(kind.__name__ for kind in kinds))
+        if len(kinds) > 1 or not issubclass(kind, cls):
+            names = ", ".join(sorted(each.__name__ for each in kinds))
             raise TypeError(
                 f"{cls.__name__}.collate: samples must be of one class derived from {cls.__name__}, got {names}"
             )
         values: dict[str, object] = {}
-        for field in fields(samples[0]):
+        for field in fields(kind):
             column = [getattr(sample, field.name) for sample in samples]
             if isinstance(column[0], Tensor):
                 shapes = {tuple(value.shape) for value in column}
                 if len(shapes) > 1:
-                    raise ValueError(f"{type(samples[0]).__name__}.{field.name}: samples of one batch differ in shape: {shapes}")
+                    raise ValueError(f"{kind.__name__}.{field.name}: samples of one batch differ in shape: {shapes}")
                 values[field.name] = torch.stack(column)
             elif column[0] is None:
                 values[field.name] = None
             else:
                 values[field.name] = column
-        return type(samples[0])(**values)
+        return kind(**values)
 
 
 @dataclass(kw_only=True)

@@ -74,7 +74,7 @@ class Marked(FrameClip):
 def test_samples_of_different_kinds_are_named():
     clip = Numbers(1)[0]
     data = MultiTaskDataModule({"a": Source(Plain([clip, Marked(**vars(clip))]), None, 2)})
-    with pytest.raises(TypeError, match="samples must be of one class derived from Batch, got FrameClip, Marked$"):
+    with pytest.raises(TypeError, match=r"samples must be of one class derived from Batch, got FrameClip, Marked$"):
         next(iter(data.train_dataloader()))
 
 
