@@ -43,9 +43,9 @@ def _lightning(text: str) -> Command:
 
 COMMANDS = {
     "fit": _lightning("train: all objectives together, or one alone"),
-    "validate": _lightning("evaluate on the validation split"),
-    "test": _lightning("evaluate on the test split"),
-    "predict": _lightning("write predictions"),
+    "validate": _lightning("losses and metrics on the validation sets"),
+    "test": _lightning("losses and metrics on the test sets"),
+    "predict": _lightning("write the features of every clip of the validation sets"),
     "export": Command("write the streaming step as .pt2 or ONNX", "omnistream.commands.export", "run"),
     "stream": Command(
         "send a video, camera or folder through a backbone, frame by frame", "omnistream.commands.stream", "run"

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import BasePredictionWriter, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 # Classes that are imported can be named without their module in YAML; this also registers the strategy `fsdp2`.
@@ -17,7 +17,7 @@ import omnistream.tasks  # noqa: F401
 from omnistream.commands.overrides import prepare
 from omnistream.commands.parse_errors import shorten
 from omnistream.errors import UsageError
-from omnistream.report import TaskProgressBar
+from omnistream.report import PredictionWriter, TaskProgressBar
 
 
 class SaveConfig(SaveConfigCallback):
@@ -74,7 +74,7 @@ class OmniStreamCLI(LightningCLI):
         """A trainer with the bar that is named among its callbacks, with ours if none is, or with none if so told.
 
         Lightning itself refuses `enable_progress_bar: false` beside a bar, and its own counts steps of a run without
-        epochs as "Epoch 0/-2".
+        epochs as "Epoch 0/-2". Predictions get a writer if none is named.
         """
         given = self._get(self.config_init, "trainer")
         callbacks = given.callbacks if isinstance(given.callbacks, list) else [given.callbacks] * bool(given.callbacks)
@@ -82,6 +82,8 @@ class OmniStreamCLI(LightningCLI):
             callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
         elif not any(isinstance(callback, ProgressBar) for callback in callbacks):
             callbacks = [*callbacks, TaskProgressBar()]
+        if self.subcommand == "predict" and not any(isinstance(one, BasePredictionWriter) for one in callbacks):
+            callbacks = [*callbacks, PredictionWriter()]
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
     def _known_keys(self, subcommand: str) -> list[str]:

@@ -1,6 +1,8 @@
 """Data for multi-task training: a batch per task and step, in an order that any run can resume exactly."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lightning import LightningDataModule
@@ -23,7 +25,9 @@ class Source:
     batch_size: int = 1
     """Samples per process and step."""
     val_batch_size: int | None = None
-    """Samples per validation batch; default `batch_size`."""
+    """Samples per validation, prediction or test batch; default `batch_size`."""
+    test: Dataset | None = None
+    """Test set, read in order by `omnistream test`."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -68,18 +72,28 @@ class MultiTaskDataModule(LightningDataModule):
 
     def val_dataloader(self) -> CombinedLoader | list[Any]:
         """Every validation set once, in order; a task whose set has ended gives None."""
-        wanted = {name: source for name, source in self._wanted().items() if source.val is not None}
-        if not wanted:
-            return []
-        return CombinedLoader(_nest({n: self._val_loader(s) for n, s in wanted.items()}), "max_size")
+        return self._in_order({name: source.val for name, source in self._wanted().items()})
 
-    def predict_dataloader(self) -> CombinedLoader | list[Any]:
-        """The validation sets."""
-        return self.val_dataloader()
+    def predict_dataloader(self) -> list[DataLoader]:
+        """The validation sets one after the other; a batch is a dictionary of one entry, by source."""
+        loaders = []
+        for name, source in self._wanted().items():
+            if source.val is not None:
+                loader = self._ordered_loader(name, source.val)
+                loader.collate_fn = partial(_named, name, loader.collate_fn)
+                loaders.append(loader)
+        return loaders
 
     def test_dataloader(self) -> CombinedLoader | list[Any]:
-        """The validation sets."""
-        return self.val_dataloader()
+        """Every test set once, like the validation sets.
+
+        Raises:
+            ValueError: If no source has a test set.
+        """
+        wanted = {name: source.test for name, source in self._wanted().items()}
+        if not any(wanted.values()):
+            raise ValueError(f"no data source has a test set; give one as `test` of any of {sorted(wanted)}")
+        return self._in_order(wanted)
 
     def _wanted(self) -> dict[str, Source]:
         """Sources of the tasks that the model has."""
@@ -107,10 +121,14 @@ class MultiTaskDataModule(LightningDataModule):
         )
         return DataLoader(source.train, batch_sampler=sampler, **self._options(source.train))
 
-    def _val_loader(self, source: Source) -> DataLoader:
-        size = source.val_batch_size or source.batch_size
-        sampler = ShardSampler(len(source.val), distributed.rank(), distributed.world_size())  # type: ignore[arg-type]
-        return DataLoader(source.val, batch_size=size, sampler=sampler, **self._options(source.val))  # type: ignore[arg-type]
+    def _in_order(self, datasets: dict[str, Dataset | None]) -> CombinedLoader | list[Any]:
+        loaders = {name: self._ordered_loader(name, data) for name, data in datasets.items() if data is not None}
+        return CombinedLoader(_nest(loaders), "max_size") if loaders else []
+
+    def _ordered_loader(self, name: str, dataset: Dataset) -> DataLoader:
+        size = self.sources[name].val_batch_size or self.sources[name].batch_size
+        sampler = ShardSampler(len(dataset), distributed.rank(), distributed.world_size())  # type: ignore[arg-type]
+        return DataLoader(dataset, batch_size=size, sampler=sampler, **self._options(dataset))
 
     def _options(self, dataset: Any) -> dict[str, Any]:
         return {
@@ -145,3 +163,7 @@ def _nest(loaders: dict[str, DataLoader]) -> dict[str, Any]:
         else:
             nested[task] = loader
     return nested
+
+
+def _named(name: str, collate: Callable[[Sequence[Any]], Any], samples: Sequence[Any]) -> dict[str, Any]:
+    return {name: collate(samples)}

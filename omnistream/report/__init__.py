@@ -9,6 +9,7 @@ from omnistream.report.curves import Series, draw_curves, read_scalars
 from omnistream.report.draw import draw
 from omnistream.report.figures import FigureRow, Measures
 from omnistream.report.page import ReportPage
+from omnistream.report.predictions import PredictionWriter
 from omnistream.report.progress import TaskProgressBar, Throughput
 from omnistream.tasks.pictures import (
     CameraPicture,
@@ -32,6 +33,7 @@ __all__ = [
     "FinalReport",
     "Measures",
     "Picture",
+    "PredictionWriter",
     "ReportPage",
     "Series",
     "TaskProgressBar",

@@ -25,6 +25,7 @@ from omnistream.parallel import (
 )
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig, build_optimizer
+from omnistream.tasks.prediction import ClipFeatures, predict_features
 
 logger = logging.getLogger(__name__)
 
@@ -255,31 +256,44 @@ class MultiTaskModule(LightningModule):
 
     def _log_terms(self, stage: str, path: str, terms: dict[str, Tensor]) -> None:
         values = {f"{stage}/{path}/{term}": value.detach() for term, value in terms.items()}
-        self.log_dict(values, batch_size=1, sync_dist=stage == "val", add_dataloader_idx=False)
+        self.log_dict(values, batch_size=1, sync_dist=stage != "train", add_dataloader_idx=False)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Losses and metrics of every task whose batch is there."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """As in validation, on the test sets."""
+        self._evaluate("test", batch)
+
+    def _evaluate(self, stage: str, batch: dict[str, Any]) -> None:
         for name, task in self.objectives.items():
             if not has_data(batch.get(name)):
                 continue
             for part, micro_batch in task.micro_batches(batch[name]).items():
                 path = f"{name}/{part}" if part else name
                 loss = task.compute(self.backbone, micro_batch, self.global_step)
-                self._log_terms("val", path, {**loss.terms, "loss": loss.total})
+                self._log_terms(stage, path, {**loss.terms, "loss": loss.total})
                 task.update_metrics(self.backbone, micro_batch, loss)
 
     def on_validation_epoch_end(self) -> None:
         """Log every task's metrics."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log every task's metrics."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, stage: str) -> None:
         for name, task in self.objectives.items():
-            values = {f"val/{name}/{key}": value for key, value in task.compute_metrics().items()}
+            values = {f"{stage}/{name}/{key}": value for key, value in task.compute_metrics().items()}
             self.log_dict(values, batch_size=1, sync_dist=False)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Frame features: `cls` [B, T, D] and `last` [B, T, h, w, D] for a batch with uint8 `images`."""
-        if isinstance(batch, dict):
-            batch = next(value for value in batch.values() if hasattr(value, "images"))
-        output = self.backbone(self.backbone.normalize(batch.images))
-        return {"cls": output.cls, "last": output.last}
+    def predict_step(
+        self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, list[ClipFeatures]]:
+        """Features of the clips of every source in the batch that has any, by source."""
+        return predict_features(self.backbone, batch)
 
 
 def has_data(batch: Any) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from omnistream.backbone import OmniStream
 from omnistream.tasks.optimization import OptimizerConfig, build_optimizer
+from omnistream.tasks.prediction import ClipFeatures, predict_features
 
 
 @dataclass
@@ -114,10 +115,17 @@ class Objective(LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Alone: log the loss of every micro-batch."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Alone: as in validation."""
+        self._evaluate("test", batch)
+
+    def _evaluate(self, stage: str, batch: Any) -> None:
         assert self.backbone is not None
         for name, part in self.micro_batches(batch).items():
             loss = self.compute(self.backbone, part, self.global_step)
-            prefix = f"val/{name}/" if name else "val/"
+            prefix = f"{stage}/{name}/" if name else f"{stage}/"
             self.log_dict({prefix + term: value for term, value in loss.terms.items()}, batch_size=1, sync_dist=True)
             self.log(f"{prefix}loss", loss.total, batch_size=1, sync_dist=True)
             self.update_metrics(self.backbone, part, loss)
@@ -125,6 +133,15 @@ class Objective(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Alone: log the task's metrics."""
         self.log_dict({f"val/{key}": value for key, value in self.compute_metrics().items()}, batch_size=1)
+
+    def on_test_epoch_end(self) -> None:
+        """Alone: log the task's metrics."""
+        self.log_dict({f"test/{key}": value for key, value in self.compute_metrics().items()}, batch_size=1)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, list[ClipFeatures]]:
+        """Alone: features of the batch's clips."""
+        assert self.backbone is not None
+        return predict_features(self.backbone, batch if isinstance(batch, dict) else {"clips": batch})
 
     def configure_gradient_clipping(
         self,
