@@ -1,6 +1,6 @@
 """Data for multi-task training: a batch per task and step, in an order that any run can resume exactly."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -165,5 +165,5 @@ def _nest(loaders: dict[str, DataLoader]) -> dict[str, Any]:
     return nested
 
 
-def _named(name: str, collate: Callable[[Sequence[Any]], Any], samples: Sequence[Any]) -> dict[str, Any]:
+def _named(name: str, collate: Callable[[list[Any]], Any], samples: list[Any]) -> dict[str, Any]:
     return {name: collate(samples)}
