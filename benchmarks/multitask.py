@@ -5,7 +5,7 @@ then clipping and Adam. Weights and batches are the same; only the attention dif
 own, alternating, best of the repeats; time is that of the process over all threads on a CPU, memory the peak it adds.
 
     python benchmarks/multitask.py                                          # two minutes on two cores
-    python benchmarks/multitask.py --size 64 --frames 8 --batch 2           # the quickstart's sizes
+    python benchmarks/multitask.py --size 64 --frames 8 --batch 2
     python benchmarks/multitask.py --variant vit_small --size 224 --frames 16 --batch 1
     python benchmarks/multitask.py --device cuda --dtype bfloat16 --variant vit_large --size 224 --frames 16 --batch 1
 
@@ -36,7 +36,7 @@ KINDS = ("prefix", "dense")
 
 
 def make_module(args):
-    """All objectives; heads of the quickstart's size, so that the backbone decides."""
+    """All objectives, with small heads, so that the backbone decides."""
     tasks = {
         "ssl": SSLModule(
             heads=SSLHeadConfig(num_prototypes=1024, hidden_dim=256, bottleneck_dim=64),

@@ -1,7 +1,7 @@
 """The YAML files that come with the package, found by name.
 
 A packaged configuration is any `*.yaml` under `omnistream/configs`; its name is its path below that folder without the
-suffix (`quickstart`, `ablations/no_geometry`). The last part alone is enough where it is unique.
+suffix (`quickstart`, `ablations/without_geometry`). The last part alone is enough where it is unique.
 """
 
 from pathlib import Path

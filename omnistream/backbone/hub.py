@@ -70,7 +70,7 @@ class HubMixin(nn.Module):
         its own features.
 
         Args:
-            source: Path of a file (.safetensors, .pth, .pt, .ckpt) or folder, or a hub id such as
+            source: Path of a file (.safetensors, .pth, .pt, .bin, .ckpt) or folder, or a hub id such as
                 `timm/vit_large_patch16_dinov3_qkvb.lvd1689m`.
             revision: Branch, tag or commit on the hub.
             token: Access token of the hub; default that of `hf auth login`.

@@ -1,1 +1,1 @@
-"""One module per subcommand of the command line; each has `run(arguments)` and is imported only when called."""
+"""The modules of the subcommands, imported only when called (see `cli.COMMANDS`), and what they share."""

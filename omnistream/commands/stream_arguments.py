@@ -125,7 +125,8 @@ def _add_stream_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--size",
         default="224",
-        help="224 or short:224 (shorter side), long:512, or 240x320 (height x width); sides are rounded to patches",
+        help="224 or short:224 (shorter side) or long:512, rounded to patches; or 240x320 (height x width), multiples "
+        "of the patch size",
     )
     group.add_argument("--fps", type=frame_rate, help="thin out to this rate by time stamps")
     group.add_argument("--frame-rate", type=frame_rate, help="rate of a folder of pictures (30)")
@@ -136,7 +137,7 @@ def _add_stream_options(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="compile the step: the first frames then take minutes; meant for long streams on a GPU",
     )
-    group.add_argument("--timeout", type=above_zero, help="seconds to wait for an address or camera (10)")
+    group.add_argument("--timeout", type=above_zero, help="seconds to wait for an address (10)")
 
 
 def _add_output_options(group: argparse._ArgumentGroup) -> None:

@@ -27,7 +27,8 @@ class RealSamples(MultiTaskDataModule):
 
     Args:
         root: Folder to search.
-        size: Side of clips and captioned images in pixels.
+        size: Side of RGB-D clips and captioned images in pixels; videos are read with a shorter side of twice that, and
+            `crops` sets the views.
         num_frames: Frames of a clip.
         crops: Views for self-supervision; `patch_size` must be the backbone's.
         image_batch_size: Photos per step.

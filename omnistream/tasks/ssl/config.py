@@ -12,9 +12,13 @@ class SSLHeadConfig:
     """
 
     num_prototypes: int = 65536
+    """Outputs K of a head."""
     hidden_dim: int = 2048
+    """Width of the MLP's inner layers."""
     bottleneck_dim: int = 256
+    """Width of the normalised vector that is compared with the prototypes."""
     num_layers: int = 3
+    """Linear layers of the MLP, the last one into the bottleneck included."""
 
     def __post_init__(self) -> None:
         if min(self.num_prototypes, self.hidden_dim, self.bottleneck_dim, self.num_layers) < 1:
@@ -28,20 +32,29 @@ class SSLLossConfig:
     dino: float = 1.0
     """Weight of both DINO terms together."""
     ibot: float = 1.0
+    """Weight of the patch loss."""
     koleo: float = 0.1
     """Weight of the sum over global crops."""
     gram: float = 1.0
     """Weight of Gram anchoring, images only; 0 leaves the gram teacher out."""
     student_temperature: float = 0.1
+    """Divides the student's logits in DINO and iBOT."""
     sinkhorn_iterations: int = 3
+    """Rounds of normalising rows and columns of the teacher's assignment."""
     koleo_neighbours: int = 1
+    """Nearest neighbours that each sample is pushed away from."""
     koleo_across_processes: bool = False
     """Search neighbours in the batches of all processes; needed where a process holds one sample."""
     koleo_group_size: int | None = None
+    """With `koleo_across_processes`: rows of the global batch among which neighbours are sought; None for all."""
     gram_normalize: bool = True
+    """Compare cosines instead of dot products of patches."""
     gram_image_level: bool = True
+    """Compare patches within an image; False for all patches of the batch."""
     gram_remove_negative: bool = False
+    """Set negative similarities of student and teacher to 0."""
     gram_remove_only_teacher_negative: bool = False
+    """Set negative similarities of the teacher alone to 0."""
     chunk_size: int = 1024
     """Masked patches whose logits exist at once in the iBOT loss: memory against speed, same result."""
 

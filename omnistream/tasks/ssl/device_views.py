@@ -17,8 +17,11 @@ class DistortionConfig:
     """Colour distortions of the views; the gram teacher's view has none."""
 
     global_first: PhotometricConfig = field(default_factory=PhotometricConfig.global_1)
+    """Of the first global crop."""
     global_others: PhotometricConfig = field(default_factory=PhotometricConfig.global_2)
+    """Of every other global crop."""
     local: PhotometricConfig = field(default_factory=PhotometricConfig.local)
+    """Of the local crops."""
 
 
 @dataclass
@@ -55,11 +58,16 @@ def device_views(batch: ViewBatch, patch_size: int, config: DistortionConfig) ->
     The masks tell the size at which student and teacher see the global crops.
 
     Raises:
-        ValueError: If the batch has no masks.
+        ValueError: If the batch has no masks, or its crops were cut for another patch size.
     """
     if batch.masks is None:
         raise ValueError("the batch has no masks; MultiCropDataset draws them with the views")
     side, num_global = batch.masks.shape[-1] * patch_size, batch.global_crops.shape[1]
+    if batch.global_crops.shape[-1] < side:
+        raise ValueError(
+            f"global crops of {batch.global_crops.shape[-1]} px with {batch.masks.shape[-1]} mask cells a side do not "
+            f"fit a backbone of patch size {patch_size}: set crops.patch_size to it, and sizes that are multiples of it"
+        )
     distortions = [config.global_first, *[config.global_others] * (num_global - 1)]
     global_crops = [
         photometric(_reduce(crop, side), batch.seed, distortion, salt=i)

@@ -49,10 +49,13 @@ class VideoMaskConfig:
     long_probability: float = 0.5
     """Probability of the long-range kind (few large blocks) instead of the short-range kind (many small ones)."""
     short_blocks: int = 8
+    """Blocks of a short-range mask."""
     short_scale: float = 0.15
     """Share of the grid in one short-range block."""
     long_blocks: int = 2
+    """Blocks of a long-range mask."""
     long_scale: float = 0.7
+    """Share of the grid in one long-range block."""
     aspect: tuple[float, float] = (0.75, 1.5)
     """Range of block height over width, uniform."""
     temporal_scale: float = 1.0

@@ -39,10 +39,13 @@ class CropConfig:
     local_size: int = 96
     """Side of a local crop in pixels, a multiple of the patch size."""
     num_global: int = 2
+    """Global crops per sample."""
     num_local: int = 2
+    """Local crops per sample."""
     global_scale: tuple[float, float] = (0.32, 1.0)
     """Area of a global crop relative to the image."""
     local_scale: tuple[float, float] = (0.05, 0.32)
+    """Area of a local crop relative to the image."""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of box width over height, log-uniform."""
     flip_probability: float = 0.5

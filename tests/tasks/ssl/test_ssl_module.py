@@ -113,6 +113,14 @@ def test_larger_gram_crops_are_reduced_for_student_and_teacher():
     assert module.compute(backbone, large, step=0).terms["gram"].isfinite()
 
 
+def test_crops_for_another_patch_size_are_refused():
+    message = (
+        "global crops of 32 px with 4 mask cells a side do not fit a backbone of patch size 16: set crops.patch_size"
+    )
+    with pytest.raises(ValueError, match=message):
+        device_views(make_batch(), 16, PLAIN)
+
+
 def test_masked_pixels_do_not_reach_the_student():
     backbone = create_model("vit_nano").eval()
     torch.nn.init.normal_(backbone.mask_token)
