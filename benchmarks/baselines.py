@@ -1,7 +1,7 @@
 """What the library is measured against: our own minimal versions of the ways one would write it first.
 
-All share the library's weights, blocks and rotary tables and differ only in what attention sees, so a ratio says what
-the method costs and nothing else.
+All share the library's weights, blocks and rotary embedding and differ in what attention sees, so a ratio says what the
+method costs; only streams of ours keep the rotary tables of places from call to call, a few small operations.
 """
 
 import torch

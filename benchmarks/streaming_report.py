@@ -13,8 +13,10 @@ NOTES = """Time and peak memory of the T-th frame of one stream (batch 1), rando
   state before the frame is filled directly with random numbers (streaming_rows.py): no kernel depends on the values.
 - Memory: peak of weights, state and one frame, from a process of its own; on a CPU resident memory above that of the
   imports, on a GPU the allocator's peak.
-- Concatenating cache: the release's method in our own minimal version (baselines.py). It shares our blocks and rotary
-  tables and does not keep the outputs of all blocks, so it is faster than the release itself.
+- Concatenating cache: the release's method in our own minimal version (baselines.py). It shares our blocks, builds its
+  rotary tables in every call (a few small operations; ours keeps those of places), and does not keep the outputs of all
+  blocks as the release does.
+- The growing cache doubles: at a T that is a power of two it is just full, directly after it holds twice as much.
 - Attention and matrix products alone: those of our step on preallocated tensors, nothing between them.
 - Floor: the larger of bytes of weights and cache over measured copy bandwidth, and FLOPs over measured matmul rate.
 - A ratio is the median over rounds of neighbouring calls. What was skipped or not run says so and is never estimated.
