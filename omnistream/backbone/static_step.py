@@ -102,16 +102,19 @@ class RingStep(FrameStep):
         self._set_slots(num_slots)
 
     def _set_slots(self, num_slots: int) -> None:
-        self.num_slots = num_slots
         slots = torch.arange(num_slots, device=self.backbone.cls_token.device)
         self.register_buffer("slot_of_token", slots.repeat_interleave(self.tokens_per_frame), persistent=False)
+        self.num_slots = num_slots
 
     def empty_cache(self) -> list[Tensor]:
         """One zeroed cache tensor per layer, [B * slots, P, heads, d]."""
-        entries = self.options.batch_size * self.num_slots
+        return [self.empty_slots(self.num_slots) for _ in range(self.backbone.num_layers)]
+
+    def empty_slots(self, num_slots: int) -> Float[Tensor, "entries P heads d"]:
+        """One zeroed cache tensor with so many slots per stream."""
+        entries = self.options.batch_size * num_slots
         shape = (entries, self.tokens_per_frame, self.backbone.num_heads, self.backbone.arch.head_dim)
-        like = self.backbone.cls_token.detach()
-        return [like.new_zeros(shape, dtype=self.cache_dtype) for _ in range(self.backbone.num_layers)]
+        return self.backbone.cls_token.detach().new_zeros(shape, dtype=self.cache_dtype)
 
     def ring_features(
         self,
@@ -200,16 +203,23 @@ class StaticStep(RingStep):
     def grow(self, num_slots: int) -> None:
         """Add slots while no stream has more frames than slots; every frame keeps its own.
 
-        The buffers move, so a compiled step is compiled again for the new size.
+        The buffers move, so a compiled step is compiled again for the new size. They grow one after the other, each in
+        place of the old one, so that memory for one more is enough. When there is none, no frame is lost and `grow` can
+        be called again, but no step can be made before it has succeeded.
         """
-        B, old_slots = self.options.batch_size, self.num_slots
-        old_keys, old_values = self.cache()
-        self._set_slots(num_slots)
-        new_keys, new_values = self.empty_cache(), self.empty_cache()
-        for old, new in zip([*old_keys, *old_values], [*new_keys, *new_values], strict=True):
-            by_stream = rearrange(new, "(b c) p heads d -> b c p heads d", b=B)
-            by_stream[:, :old_slots] = rearrange(old, "(b c) p heads d -> b c p heads d", b=B)
-        self._set_cache(new_keys, new_values)
+        for i in range(self.backbone.num_layers):
+            for name in (f"keys_{i}", f"values_{i}"):
+                self._grow_buffer(name, num_slots)
+        self._set_slots(num_slots)  # last: until then the step counts as not grown
+
+    def _grow_buffer(self, name: str, num_slots: int) -> None:
+        """Replace a cache buffer, unless an earlier attempt did, by one with more slots."""
+        by_stream, B = "(b c) p heads d -> b c p heads d", self.options.batch_size
+        old = rearrange(getattr(self, name), by_stream, b=B)
+        if old.shape[1] < num_slots:
+            new = self.empty_slots(num_slots)
+            rearrange(new, by_stream, b=B)[:, : old.shape[1]] = old
+            self.register_buffer(name, new, persistent=False)
 
     def copied(self, device: torch.device) -> "StaticStep":
         """The step with a state of its own, on this device; the backbone is shared and stays where it is."""

@@ -178,7 +178,7 @@ def _encode(frames: list[tuple[Frame, Tensor]], backbone: OmniStream, session: S
 
 @contextmanager
 def _closing(writers: Sequence[Writer]) -> Iterator[None]:
-    """Close all of them whatever happens; of several errors the first is raised."""
+    """Close all of them whatever happens, Ctrl-C included; of several errors the first is raised."""
     errors: list[BaseException] = []
     try:
         yield
@@ -187,7 +187,7 @@ def _closing(writers: Sequence[Writer]) -> Iterator[None]:
     for writer in writers:
         try:
             writer.close()
-        except Exception as error:
+        except BaseException as error:
             errors.append(error)
     if errors:
         raise errors[0]

@@ -95,7 +95,8 @@ class Subsampler:
 
 def public_name(text: str) -> str:
     """What may be shown and stored of a source: an address without user name and password."""
-    return re.sub(r"://[^/@\s]*@", "://", text)
+    # Up to the last @ before the path, as FFmpeg splits it: a password may hold one, or a blank, itself.
+    return re.sub(r"://[^/]*@", "://", text)
 
 
 def natural_key(text: str) -> list[tuple[bool, int, str]]:
@@ -159,7 +160,7 @@ def open_source(
 
     Args:
         text: A number is a camera; `scheme://...` an address; a folder, or a pattern such as `folder/*.color.png`,
-            pictures; anything else a video file. A file called `0` is `./0`.
+            pictures; anything else, and whatever is the name of a file, a video file. A file called `0` is `./0`.
         problems: Gets broken frames as they come.
         fps: Thin out to this rate by time stamps.
         frame_rate: Rate of a folder of pictures; None for 30.
@@ -178,7 +179,9 @@ def open_source(
     scheme = re.match(r"([a-zA-Z][\w+.-]*)://", text)
     path = Path(text)
     is_camera = re.fullmatch(r"\d+", text) is not None
-    is_folder = not is_camera and not scheme and (path.is_dir() or re.search(r"[*?\[]", path.name) is not None)
+    # Brackets and the like are allowed in the name of a file, so a pattern is what names none.
+    is_pattern = re.search(r"[*?\[]", path.name) is not None and not path.is_file()
+    is_folder = not is_camera and not scheme and (path.is_dir() or is_pattern)
     if frame_rate is not None and not is_folder:
         raise UsageError(f"a frame rate is for a folder of pictures; {public_name(text)} has its own times")
     if timeout is not None and not (is_camera or scheme):

@@ -4,10 +4,12 @@ Tolerance: features have standard deviation 1 to 3 and pass four blocks in float
 """
 
 import math
+import weakref
 
 import pytest
 import torch
 
+from omnistream.backbone.compiled import CompiledSession
 from omnistream.backbone.frame_step import StepOptions
 from omnistream.backbone.static_step import StaticStep, ring_slot
 
@@ -97,6 +99,67 @@ def test_a_step_can_start_small_and_grow(build):
             step.grow(min(2 * t, 7))
         torch.testing.assert_close(step(frame, NO_RESET), tensors(session.step(frame[:, None])), **FLOAT32)
     assert step.keys_0.shape[0] == 2 * 7
+
+
+@pytest.mark.parametrize("failing", [1, 2, 5, 8])
+def test_a_growth_that_failed_can_be_tried_again(build, monkeypatch, failing):
+    """The ring of 17 is reached from 16 slots; without the 17th slot frame 16 would take the place of frame 1."""
+    model, images = build(), clip(20)
+    session = model.stream(window=16)
+    step = StaticStep(model, StepOptions(window=16, image_size=SIZE, batch_size=2), num_slots=16)
+    allocate, calls = step.empty_slots, []
+
+    def failing_once(num_slots):
+        calls.append(num_slots)
+        if len(calls) == failing:
+            raise torch.OutOfMemoryError
+        return allocate(num_slots)
+
+    monkeypatch.setattr(step, "empty_slots", failing_once)
+    for t, frame in enumerate(images.unbind(1)):
+        if t == 16:
+            with pytest.raises(torch.OutOfMemoryError):
+                step.grow(17)
+            assert step.num_slots == 16  # a session sees that the growth is still to be done
+            step.grow(17)
+        torch.testing.assert_close(step(frame, NO_RESET), tensors(session.step(frame[:, None])), **FLOAT32)
+    assert calls == [17] * (2 * model.num_layers + 1)  # what had grown was not allocated again
+
+
+def test_a_compiled_session_goes_on_after_a_growth_that_failed(build, monkeypatch):
+    # The compiler cannot trace through the shape checks of the tests, and the growth is not its matter.
+    monkeypatch.setattr(torch, "compile", lambda step, **_: step)
+    model, images = build(), clip(20)
+    whole, session = model.stream(window=16), CompiledSession(model, window=16)
+    allocate, calls = StaticStep.empty_slots, []
+
+    def failing_once(step, num_slots):
+        calls.append(num_slots)
+        if calls.count(17) == 2 and num_slots == 17:
+            raise torch.OutOfMemoryError
+        return allocate(step, num_slots)
+
+    monkeypatch.setattr(StaticStep, "empty_slots", failing_once)
+    for t in range(20):
+        if t == 16:
+            with pytest.raises(torch.OutOfMemoryError):
+                session.step(images[:, t : t + 1])
+        result, expected = session.step(images[:, t : t + 1]), whole.step(images[:, t : t + 1])
+        torch.testing.assert_close(result.last, expected.last, **FLOAT32)
+
+
+def test_growth_holds_one_buffer_twice_at_most(build, monkeypatch):
+    step = StaticStep(build(), StepOptions(window=6, image_size=SIZE, batch_size=2), num_slots=3)
+    allocate, live = step.empty_slots, []
+    old = [weakref.ref(buffer) for part in step.cache() for buffer in part]
+
+    def counted(num_slots):
+        live.append(sum(buffer() is not None for buffer in old))
+        return allocate(num_slots)
+
+    monkeypatch.setattr(step, "empty_slots", counted)
+    step.grow(7)
+    assert live == [8, 7, 6, 5, 4, 3, 2, 1]
 
 
 def test_distant_frames_keep_their_positions(build):

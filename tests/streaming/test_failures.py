@@ -94,6 +94,27 @@ def test_the_first_error_is_told_and_every_writer_closed(make_video, tmp_path, c
     assert (summary(out)["ended"], summary(out)["frames"]) == ("failed", 0)
 
 
+class Interrupted(Failing):
+    """A writer that is broken off while it closes."""
+
+    def write(self, step):
+        pass
+
+    def close(self):
+        self.told.append("interrupted")
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_writers_close_leaves_none_open(make_video, tmp_path, capsys, monkeypatch):
+    told, make, video, out = [], outputs.make_writers, make_video("clip.mp4", 3), tmp_path / "out"
+    writers = [Interrupted(told), Interrupted(told)]
+    monkeypatch.setattr(outputs, "make_writers", lambda *given: [*writers, *make(*given)])
+    assert ending(capsys, video, "--out", out, *RANDOM, "--features", "cls") == (130, "omnistream: interrupted")
+    assert told == ["interrupted", "interrupted"]
+    assert (summary(out)["ended"], summary(out)["frames"]) == ("interrupted", 3)
+    assert len(np.load(out / "features.npz")["cls_00000000"]) == 3
+
+
 def test_a_disk_without_room_for_the_summary(make_video, tmp_path, capsys, monkeypatch):
     """The error of the stream is told, not that of the summary; an empty one is not left."""
     video, out = make_video("clip.mp4", 3), tmp_path / "out"

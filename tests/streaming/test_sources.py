@@ -140,6 +140,15 @@ def test_folder_in_natural_order_with_a_broken_picture(tmp_path):
     assert len(frames_of(tmp_path / "f1*.png")) == 3
 
 
+def test_a_file_may_have_the_name_of_a_pattern(make_video, tmp_path):
+    path = make_video("Talk [dQw4w9WgXcQ].mp4", 5)
+    assert len(frames_of(path)) == 5
+    with pytest.raises(UsageError, match="a frame rate is for a folder of pictures"):
+        open_source(str(path), Problems(), frame_rate=5)
+    Image.fromarray(picture(0)).save(tmp_path / "f1.png")
+    assert len(frames_of(tmp_path / "f[0-9].png")) == 1
+
+
 def test_natural_order():
     names = ["b1", "a10", "a2", "2", "10", "a"]
     assert sorted(names, key=natural_key) == ["2", "10", "a", "a2", "a10", "b1"]
@@ -197,6 +206,10 @@ def test_a_device_that_is_no_camera():
 
 def test_public_name():
     assert public_name("rtsp://me:secret@host:554/live") == "rtsp://host:554/live"
+    assert public_name("rtsp://admin:p@ss@cam/live") == "rtsp://cam/live"
+    assert public_name("rtsp://admin:p s@@cam/live") == "rtsp://cam/live"
+    assert public_name("rtsp://me:secret@cam/live@2x") == "rtsp://cam/live@2x"
+    assert public_name("rtsp://cam/live@2x") == "rtsp://cam/live@2x"
     assert public_name("folder/a@b.mp4") == "folder/a@b.mp4"
 
 
