@@ -126,6 +126,7 @@ class StreamSession(Session):
         copy.cache = None if self.cache is None else self.cache.clone()
         copy.frame_indices = self.frame_indices.clone()
         return copy
+        self._refuse_torn()
 
     def _cache_state(self, slots: int) -> dict[str, Any]:
         assert self.cache is not None
