@@ -40,8 +40,8 @@ class StreamSession(Session):
             is told that of the frames.
 
     Raises:
-        ValueError: For a window that cannot hold its sink, or beside `max_frames`, a layer that does not exist, an unknown time mode or cache
-            dtype, or offloading a model that is on the CPU itself.
+        ValueError: For a window that cannot hold its sink, or beside `max_frames`, a layer that does not exist, an
+            unknown time mode or cache dtype, or offloading a model that is on the CPU itself.
 
     Example:
         >>> from omnistream.backbone import create_model
