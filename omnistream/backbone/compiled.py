@@ -37,7 +37,7 @@ class CompiledSession(Session):
         sink: First frames never forgotten. Default: the backbone's.
         time_mode: `absolute` or `official`. Default: the backbone's.
         cache_dtype: Dtype of cache and attention, e.g. `torch.bfloat16`; None for the backbone's. Not `int8`.
-        max_frames: Without a window: refuse more frames.
+        max_frames: Refuse more frames; for streams without a window.
         layers: Blocks whose patch outputs are returned.
         camera_token: Add the camera token.
         aspect_ratio: Height over width per stream [B], told to the camera token.
@@ -46,8 +46,8 @@ class CompiledSession(Session):
         mode: Of `torch.compile`; default `reduce-overhead` (CUDA graphs) on CUDA and `default` elsewhere with inductor.
 
     Raises:
-        ValueError: For a window that cannot hold its sink, a layer that does not exist, an unknown time mode, an aspect
-            ratio that is not finite or not above 0, or an 8-bit cache.
+        ValueError: For a window that cannot hold its sink, or beside `max_frames`, a layer that does not exist, an
+            unknown time mode, an aspect ratio that is not finite or not above 0, or an 8-bit cache.
     """
 
     def __init__(
@@ -107,13 +107,16 @@ class CompiledSession(Session):
         self._fix_addresses(step)
         self.static = step
 
+    def _check(self, frames: Tensor) -> None:
+        super()._check(frames)
+        if (begun := self._images.dtype) != (now := self.backbone.cls_token.dtype):
+            raise ValueError(f"the backbone was {begun} when this session began and is {now} now; open another session")
+        self._slots.capacity(int(self.frame_indices.max()) + frames.shape[1])  # refuses more than `max_frames`
+
     def _encode(self, frames: Tensor) -> BackboneOutput:
         """One frame after the other."""
         step = self.static
         assert step is not None
-        if (begun := self._images.dtype) != (now := self.backbone.cls_token.dtype):
-            raise ValueError(f"the backbone was {begun} when this session began and is {now} now; open another session")
-        self._slots.capacity(int(self.frame_indices.max()) + frames.shape[1])  # refuses more than `max_frames`
         step.frame.copy_(self.frame_indices, non_blocking=True)  # a step that failed may have counted on
         outputs = [self._next(step, images, self.frame_indices + i) for i, images in enumerate(frames.unbind(1))]
         stacked = {name: torch.stack([output[name] for output in outputs], dim=1) for name in outputs[0]}
@@ -161,6 +164,7 @@ class CompiledSession(Session):
 
         On CUDA its graphs are recorded anew.
         """
+        self._refuse_torn()
         twin = self.__class__.__new__(self.__class__)
         twin.__dict__.update(self.__dict__)
         twin.frame_indices = self.frame_indices.clone()

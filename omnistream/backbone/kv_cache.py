@@ -47,6 +47,9 @@ class KVCache:
         dtype: Stored dtype, also that of the attention; None for the dtype of the keys. `torch.int8` stores 8-bit codes
             and attends in the dtype of the keys.
         offload: Keep the layers in CPU memory and bring them to the device of the keys one at a time.
+
+    Raises:
+        ValueError: For a window that cannot hold its sink, or `max_frames` below 1 or beside a window.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class KVCache:
         check_window(window, sink)
         if max_frames is not None and max_frames < 1:
             raise ValueError(f"max_frames must be at least 1 (or None to grow), got {max_frames}")
+        if max_frames is not None and window is not None:
+            raise ValueError(f"max_frames is for streams without a window (here {window}); pass window=None")
         self.num_layers, self.batch_size, self.tokens_per_frame = num_layers, batch_size, tokens_per_frame
         self.window, self.sink, self.max_frames, self.dtype, self.offload = window, sink, max_frames, dtype, offload
         self.stores: list[LayerStore | None] = [None] * num_layers
@@ -167,7 +172,9 @@ class KVCache:
             self._settle()
             self._offload = Offload(device)
         else:
-            self.stores = [None if store is None else store.move(device) for store in self.stores]
+            for layer, store in enumerate(self.stores):  # one by one, so that two copies of one layer are the most
+                if store is not None:
+                    self.stores[layer] = store.move(device)
         self._workspace.buffer = None
 
     def state(self, slots: int) -> dict[str, Any]:

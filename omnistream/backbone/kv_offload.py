@@ -34,6 +34,8 @@ class Offload:
         turn = layer % 2
         ready = self._ready[turn]
         if self._prefetched[turn] != layer:
+            if self._stream is not None:  # another layer may still be on its way to this stage
+                torch.cuda.current_stream(self.device).wait_stream(self._stream)
             self._load(turn, store, slots)
         elif ready is not None:
             torch.cuda.current_stream(self.device).wait_event(ready)

@@ -108,6 +108,8 @@ class Session(ABC):
         self.frame_indices = torch.zeros(0, dtype=torch.int64)
         """Frames seen so far by each stream, int64 [B] on the CPU."""
         self._layout: Layout | None = None
+        self._torn = False
+        """True once a failed step has overwritten frames that it needs when it is tried again."""
 
     def _new_cache(self, batch_size: int, tokens_per_frame: int) -> KVCache:
         return KVCache(
@@ -128,14 +130,43 @@ class Session(ABC):
         Raises:
             ValueError: If the frames are not floats of this shape, batch, size, device or dtype differ from the first
                 step's, or `max_frames` is exceeded.
+            RuntimeError: After a step of several frames that failed when it had overwritten remembered ones. Any other
+                step that failed can be tried again.
         """
+        self._refuse_torn()
+        fresh, encoding = self._layout is None, False
         # Buffers made in inference mode could not be written outside it.
         with torch.inference_mode(False), torch.no_grad():
-            self._check(frames)
-            output = self._encode(frames)
-            read_heads(output, self.heads, self.layers, (frames.shape[-2], frames.shape[-1]))
+            try:
+                self._check(frames)
+                encoding = True
+                output = self._encode(frames)
+                read_heads(output, self.heads, self.layers, (frames.shape[-2], frames.shape[-1]))
+            except BaseException:  # whatever stops it, Ctrl-C too
+                if fresh:
+                    self._resume(None, torch.zeros(0, dtype=torch.int64), None)
+                elif encoding:
+                    self._torn = self._overwrites(frames.shape[1])
+                raise
             self.frame_indices += frames.shape[1]  # last, so that a step that failed can be tried again
             return output
+
+    def _overwrites(self, num_frames: int) -> bool:
+        """Whether a step of so many frames overwrites remembered frames that its first one sees.
+
+        The sink is never overwritten, and one frame overwrites only what has left its sight. With W remembered frames
+        the first slot is written again by frame W + 1.
+        """
+        if self.window is None or self.window == self.sink or num_frames == 1:
+            return False
+        starts = self.frame_indices
+        return bool(((starts > self.sink) & (starts + num_frames - 1 > self.window)).any())
+
+    def _refuse_torn(self) -> None:
+        if self._torn:
+            raise RuntimeError(
+                "a step of several frames failed after it had overwritten remembered ones; reset() or load_state_dict()"
+            )
 
     def _check(self, frames: Tensor) -> None:
         """Fix the layout at the first step, insist on it later."""
@@ -148,6 +179,8 @@ class Session(ABC):
                 check_aspect_ratio(self.aspect_ratio, B, wait=False)
             if frames.device != home:
                 raise ValueError(f"frames are on {frames.device} and the backbone is on {home}; move one to the other")
+            if self.aspect_ratio is not None:
+                self.aspect_ratio = self.aspect_ratio.to(home)
             self._begin(layout)
             self.frame_indices, self._layout = torch.zeros(B, dtype=torch.int64), layout
         elif self._layout.device != home:
@@ -176,6 +209,7 @@ class Session(ABC):
             chosen = chosen_rows(rows, len(self.frame_indices))
             self.frame_indices[chosen] = 0
             self._restart(chosen)
+            self._torn = self._torn and bool(self.frame_indices.any())
 
     def _restart(self, rows: Int[Tensor, " R"]) -> None:  # noqa: B027 - a cache that counts nothing has nothing to do
         """Told which streams start anew."""
@@ -184,7 +218,11 @@ class Session(ABC):
         """All that is needed to go on later with the same options: tensors and plain values only.
 
         A compiled session may go on from the state of an uncompiled one, and the other way round.
+
+        Raises:
+            RuntimeError: As `step`.
         """
+        self._refuse_torn()
         if self._layout is None:
             return {"options": self._options(), "layout": None}
         return {
@@ -210,6 +248,7 @@ class Session(ABC):
         with torch.inference_mode(False), torch.no_grad():
             if state["layout"] is None:
                 self._resume(None, torch.zeros(0, dtype=torch.int64), None)
+                self._torn = False
                 return
             require_keys(state, ("frame_indices", "cache"), "it")
             layout = Layout.from_state(state["layout"], self.backbone.cls_token.device)
@@ -219,6 +258,7 @@ class Session(ABC):
             heads = self.backbone.num_heads, self.backbone.arch.head_dim
             cache.load_state(state["cache"], layout.device, int(counts.max()), heads)
             self._resume(layout, counts, cache)
+            self._torn = False
 
     @abstractmethod
     def _resume(self, layout: Layout | None, counts: Int[Tensor, " B"], cache: KVCache | None) -> None:

@@ -30,7 +30,7 @@ class StreamSession(Session):
         time_mode: `absolute`, or `official` for the release's behaviour. Default: the backbone's.
         cache_dtype: Dtype of cache and attention, e.g. `torch.bfloat16`; None for the model's. `torch.int8` (or "int8")
             stores 8 bits with a scale per head and token, all but the sink, and attends in the model's dtype.
-        max_frames: Without a window: allocate for this many frames at once and refuse more.
+        max_frames: Allocate for this many frames at once and refuse more; for streams without a window.
         offload: Keep the cache in CPU memory and bring one layer at a time to the accelerator.
         layers: Blocks whose patch outputs are returned.
         camera_token: Add the camera token.
@@ -40,8 +40,8 @@ class StreamSession(Session):
             is told that of the frames.
 
     Raises:
-        ValueError: For a window that cannot hold its sink, a layer that does not exist, an unknown time mode or cache
-            dtype, or offloading a model that is on the CPU itself.
+        ValueError: For a window that cannot hold its sink, or beside `max_frames`, a layer that does not exist, an
+            unknown time mode or cache dtype, or offloading a model that is on the CPU itself.
 
     Example:
         >>> from omnistream.backbone import create_model
@@ -96,7 +96,7 @@ class StreamSession(Session):
             indices = torch.arange(int(starts[0]), int(starts[0]) + S, device=frames.device)
         else:
             indices = (starts[:, None] + torch.arange(S)).to(frames.device, non_blocking=True)
-        return backbone.encode(
+        output = backbone.encode(
             frames.to(backbone.cls_token.dtype),
             indices,
             CacheContext(self.cache, self.frame_indices),
@@ -106,21 +106,27 @@ class StreamSession(Session):
             times=stream_times(indices, self.window, self.time_mode),
             grid_tables=self._grid_tables,
         )
+        # As views of all tokens, each of these would keep them all for as long as it is kept.
+        output.cls, output.registers = output.cls.clone(), output.registers.clone()
+        output.camera = None if output.camera is None else output.camera.clone()
+        return output
 
+    @torch.inference_mode(False)  # buffers made in it could not be written outside
     def to(self, device: torch.device | str) -> "StreamSession":
         """Move the session's memory; the backbone, which may serve others, is moved by its owner."""
         device = torch.empty(0, device=device).device  # "cuda" becomes the current one, "cuda:0"
         if self.aspect_ratio is not None:
             self.aspect_ratio = self.aspect_ratio.to(device)
-        self._grid_tables = None
-        if self.cache is not None and self._layout is not None:
+        if self.cache is not None and self._layout is not None and device != self._layout.device:
             self.cache.to(device)
+            self._grid_tables = None
             self._layout = replace(self._layout, device=device)
         return self
 
     @torch.inference_mode(False)  # buffers made in it could not be written outside
     def fork(self) -> "StreamSession":
         """An independent session that continues from here; for trying out several futures."""
+        self._refuse_torn()
         copy = self.__class__.__new__(self.__class__)
         copy.__dict__.update(self.__dict__)
         copy.cache = None if self.cache is None else self.cache.clone()
@@ -133,3 +139,5 @@ class StreamSession(Session):
 
     def _resume(self, layout: Layout | None, counts: Int[Tensor, " B"], cache: KVCache | None) -> None:
         self._layout, self.frame_indices, self.cache, self._grid_tables = layout, counts, cache, None
+        if layout is not None and self.aspect_ratio is not None:
+            self.aspect_ratio = self.aspect_ratio.to(layout.device)

@@ -6,7 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from omnistream.backbone.kv_cache import CacheContext, KVCache, cache_dtype_of
 from omnistream.backbone.kv_offload import Offload
-from omnistream.backbone.kv_store import Int8Store, Placement, StoreShape, Workspace, quantize
+from omnistream.backbone.kv_store import Int8Store, Placement, PlainStore, StoreShape, Workspace, quantize
 
 HEADS, P, D = 3, 5, 16
 ALL = torch.zeros(2, dtype=torch.int64)
@@ -165,6 +165,26 @@ def test_offload_from_a_gpu_equals_a_cache_that_stays_there(dtype):
             expected, result = (attend(c, *scaled, starts=ALL + start, layer=layer) for c in (plain, offloaded))
             torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
     assert all(t.device.type == "cpu" for store in offloaded.stores for t in store.tensors.values())
+
+
+def test_a_stage_waits_for_a_copy_that_is_still_on_its_way_to_it(monkeypatch):
+    # No CUDA here: what is told to the present stream is recorded, with what the stage holds by then.
+    placement, shape = Placement(torch.device("cpu"), torch.float32), StoreShape(2, HEADS, D, P, 4)
+    stores, offload, told = [PlainStore(shape, placement) for _ in range(2)], Offload(torch.device("cpu")), []
+    for number, store in enumerate(stores):
+        store.tensors["keys"].fill_(number + 1)
+    offload.fetch(2, stores[0], 4)
+    offload._prefetched[0] = 2  # a step failed after it had begun to bring layer 2
+
+    class Present:
+        def wait_stream(self, other):
+            told.append((other, offload.stages[0].tensors["keys"].unique().tolist()))
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Present())
+    offload._stream = side = object()
+    stage = offload.fetch(0, stores[1], 4)
+    assert told == [(side, [1.0])]
+    assert stage.tensors["keys"].unique().tolist() == [2.0]
 
 
 def test_offloaded_slots_lie_in_one_block():

@@ -234,6 +234,27 @@ def test_max_frames_is_a_hard_limit(build):
         model.stream(max_frames=0)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_max_frames_beside_a_window_is_refused(build, compiled):
+    message = r"^max_frames is for streams without a window \(here 3\); pass window=None$"
+    with pytest.raises(ValueError, match=message):
+        build().stream(compiled=compiled, window=3, max_frames=8)
+    model = build(window=3)  # a checkpoint may bring one
+    with pytest.raises(ValueError, match=message):
+        model.stream(compiled=compiled, max_frames=8)
+    assert model.stream(compiled=compiled, window=None, max_frames=8).max_frames == 8
+
+
+def test_the_summaries_of_a_frame_do_not_keep_its_patches(build):
+    model, images = build(), clip(3)
+    output = model.stream(camera_token=True).step(images)
+    expected = model(images, camera_token=True)
+    for name in ("cls", "registers", "camera"):
+        mine = getattr(output, name)
+        assert mine.untyped_storage().nbytes() == mine.nbytes, name
+        torch.testing.assert_close(mine, getattr(expected, name).detach(), **FLOAT32)
+
+
 @torch.no_grad()
 def test_mismatches_are_refused(build):
     model = build()

@@ -1,6 +1,7 @@
 """Saving, forking, moving and refusing: sessions of every kind of cache."""
 
 import io
+import weakref
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from visibility import visible_frames
 
 from omnistream.backbone.kv_cache import cache_dtype_of
+from omnistream.backbone.kv_store import LayerStore
 from omnistream.backbone.time_mode import stream_times
 
 KINDS = [
@@ -278,8 +280,53 @@ def test_a_session_moved_to_where_it_is_goes_on_exactly(build):
     model, images = build(), clip(6)
     session = model.stream(window=2)
     run(session, images[:, :4])
+    before = addresses(session)
     session.to("cpu")
+    assert addresses(session) == before
     assert torch.equal(run(session, images[:, 4:]), run(model.stream(window=2), images)[:, 4:])
+
+
+@pytest.mark.parametrize("options", [{"window": 2}, {"cache_dtype": "int8"}])
+def test_a_cache_moves_layer_by_layer_with_its_content(build, monkeypatch, options):
+    model, images, held = build(), clip(6), []
+    session = model.stream(**options)
+    run(session, images[:, :4])
+    old = [weakref.ref(store) for store in session.cache.stores]
+    move = LayerStore.move
+
+    def watched(store, device):
+        held.append(sum(ref() is not None for ref in old))
+        return move(store, device)
+
+    monkeypatch.setattr(LayerStore, "move", watched)
+    session.cache.to(torch.device("cpu"))
+    assert held == [4, 3, 2, 1]
+    assert torch.equal(run(session, images[:, 4:]), run(model.stream(**options), images)[:, 4:])
+
+
+def test_a_session_moved_in_inference_mode_goes_on_outside(build):
+    session = build().stream(camera_token=True, aspect_ratio=torch.ones(2))
+    with torch.inference_mode():
+        session.step(clip(2))
+        session.to("meta")
+    tensors = [t for store in session.cache.stores for t in store.tensors.values()]
+    assert {t.device.type for t in tensors} == {"meta"}
+    assert not any(t.is_inference() for t in [*tensors, session.aspect_ratio])
+    session.backbone.to("meta")
+    assert session.step(clip(1).to("meta")).last.device.type == "meta"  # writes the cache
+
+
+def test_the_aspect_ratio_goes_to_where_the_backbone_is(build):
+    options = {"window": 2, "camera_token": True, "aspect_ratio": torch.tensor([0.5, 1.7])}
+    saved = build().stream(**options)
+    saved.step(clip(3))
+    model = build().to("meta")
+    begun, resumed = model.stream(**options), model.stream(**options)
+    resumed.load_state_dict(saved.state_dict())
+    for session in (begun, resumed):
+        assert session.step(clip(2).to("meta")).camera.device.type == "meta"
+        assert session.aspect_ratio.device.type == "meta"
+    assert options["aspect_ratio"].device.type == "cpu"
 
 
 def test_frames_and_backbone_on_two_devices_are_refused(build):
