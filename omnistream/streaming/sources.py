@@ -164,7 +164,7 @@ def open_source(
         problems: Gets broken frames as they come.
         fps: Thin out to this rate by time stamps.
         frame_rate: Rate of a folder of pictures; None for 30.
-        timeout: Seconds to wait for an address or camera to answer, and for each piece of data; None for 10. See
+        timeout: Seconds to wait for an address to answer, and for each piece of data; None for 10. See
             `VideoSource`.
 
     Raises:
@@ -184,8 +184,8 @@ def open_source(
     is_folder = not is_camera and not scheme and (path.is_dir() or is_pattern)
     if frame_rate is not None and not is_folder:
         raise UsageError(f"a frame rate is for a folder of pictures; {public_name(text)} has its own times")
-    if timeout is not None and not (is_camera or scheme):
-        raise UsageError(f"a timeout is for addresses and cameras; nothing is waited for in {text}")
+    if timeout is not None and not scheme:
+        raise UsageError(f"a timeout is for addresses; a camera is waited for, and nothing in a file: {text}")
     timeout = USUAL_TIMEOUT if timeout is None else timeout
     if is_camera:
         device, container_format = camera_device(int(text))

@@ -190,6 +190,11 @@ def test_what_cannot_be_opened(tmp_path):
         open_source("rtsp://me:secret@127.0.0.1:9/live", Problems(), timeout=2)
 
 
+def test_a_camera_takes_no_timeout():
+    with pytest.raises(UsageError, match="a timeout is for addresses; a camera is waited for"):
+        open_source("0", Problems(), timeout=2)
+
+
 def test_cameras():
     with pytest.raises(UsageError, match="no camera 987: /dev/video987 does not exist"):
         open_source("987", Problems())

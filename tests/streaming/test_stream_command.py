@@ -145,7 +145,7 @@ def test_mistakes_are_one_line(trained, make_video, tmp_path, capsys):
         (["--timeout", "-1"], "--timeout: must be a positive number, got '-1'"),
         (["--timeout", "inf"], "--timeout: must be a positive number, got 'inf'"),
         (["--timeout", "soon"], "--timeout: must be a positive number, got 'soon'"),
-        (["--timeout", "5"], "a timeout is for addresses and cameras"),
+        (["--timeout", "5"], "a timeout is for addresses; a camera is waited for"),
         (["--frame-rate", "10"], "a frame rate is for a folder of pictures"),
         (["--config", "config.yaml"], "--config describes a checkpoint; leave it out with --random"),
         (["--window", "all", "--sink", "2"], "with --window all nothing is forgotten; leave --sink out"),
