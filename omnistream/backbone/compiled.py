@@ -197,16 +197,32 @@ class CompiledSession(Session):
             num_slots, last = self._bounded(FIRST_SLOTS), int(counts.max())
             while last > num_slots < (more := self._bounded(2 * num_slots)):
                 num_slots = more
-            step, slots = self._new_step(layout, num_slots), cache.num_used(last)
+            # CUDA graphs are tied to addresses, and torch keeps those of memory that is gone.
+            again = self.static if self._fits(layout, num_slots) else None
+            step, slots = again or self._new_step(layout, num_slots), cache.num_used(last)
             stored = [dict(store.slots(0, slots)) for store in cache.stores if store is not None]
             if stored and (dtype := stored[0]["keys"].dtype) != step.cache_dtype:
                 raise ValueError(
                     f"the state has a cache of {dtype}, a compiled session one of {step.cache_dtype}; "
                     "convert the backbone or choose cache_dtype"
                 )
+            if again is not None:
+                again.restart(torch.arange(len(counts), device=layout.device))
             step.fill(stored, counts)
-            self._use(step)
+            if again is None:
+                self._use(step)
         self._layout, self.frame_indices = layout, counts
+
+    def _fits(self, layout: Layout, num_slots: int) -> bool:
+        """Whether the memory that is there can hold streams of this layout; not if a growth has failed half-way."""
+        return (
+            self.static is not None
+            and layout == self._layout
+            and self._images.dtype == self.backbone.cls_token.dtype
+            and {len(buffer) for buffers in self.static.cache() for buffer in buffers}
+            == {layout.batch_size * num_slots}
+            and self.static.num_slots == num_slots
+        )
 
     @property
     def num_bytes(self) -> int:

@@ -189,3 +189,35 @@ def test_another_dtype_of_the_backbone_is_refused(build):
     model.bfloat16()
     with pytest.raises(ValueError, match=r"was torch\.float32 when this session began and is torch\.bfloat16 now"):
         session.step(frames(1))
+
+
+def test_a_state_of_the_same_shape_goes_into_the_memory_that_is_there(build):
+    """CUDA graphs are tied to addresses: new memory at every load would record new ones and keep the old."""
+    model, images = build(), frames(7)
+    session = model.stream(compiled=True, window=2)
+    session.step(images[:, :3])
+    saved = session.state_dict()
+    expected = session.step(images[:, 3:5]).last
+    places = [t.data_ptr() for t in session.static.buffers(recurse=False)]
+    for _ in range(2):
+        session.load_state_dict(saved)
+        assert [t.data_ptr() for t in session.static.buffers(recurse=False)] == places
+        torch.testing.assert_close(session.step(images[:, 3:5]).last, expected, atol=0, rtol=0)
+    # Fewer frames than the memory has held: what was there is gone.
+    early = model.stream(compiled=True, window=2)
+    early.step(images[:, :1])
+    session.load_state_dict(early.state_dict())
+    torch.testing.assert_close(session.step(images[:, 1:3]).last, early.step(images[:, 1:3]).last, atol=0, rtol=0)
+
+
+def test_a_state_takes_new_memory_where_the_old_does_not_fit(build):
+    model, images = build(), frames(4)
+    session = model.stream(compiled=True, window=None)
+    session.step(images[:, :1])
+    saved = session.state_dict()
+    session.step(images[:, 1:])  # grows
+    expected = model.stream(window=None)
+    expected.step(images[:, :1])
+    session.load_state_dict(saved)
+    assert session.static.num_slots == 2
+    torch.testing.assert_close(session.step(images[:, 1:]).last, expected.step(images[:, 1:]).last, atol=3e-5, rtol=0)
