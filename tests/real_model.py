@@ -1,4 +1,4 @@
-"""The model part of a configuration: the real multi-task module, as small as it can be."""
+"""Parts of a configuration: the real multi-task module, and data for it, as small as they can be."""
 
 MODEL = """\
 model:
@@ -14,3 +14,9 @@ model:
         init_args: {features: 8, out_channels: [8, 8, 8, 8], hidden: 8}
     optimizer: {warmup_steps: 1}
 """
+CROPS = (
+    "{class_path: omnistream.tasks.ssl.views.MultiCropDataset, init_args: {base: "
+    "{class_path: omnistream.data.world.WorldFrames, init_args: {num_samples: 4, num_frames: 1, size: [32, 32]}}, "
+    "crops: {global_size: 32, local_size: 16, patch_size: 8}}}"
+)
+"""A data set of crops of four images, on one line."""

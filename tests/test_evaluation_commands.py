@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from lightning import Trainer
-from real_model import MODEL
+from real_model import CROPS, MODEL
 from safetensors import safe_open
 from torch.utils.data import DataLoader
 
@@ -17,14 +17,6 @@ from omnistream.report import PredictionWriter
 from omnistream.tasks.geometry import GeometryModule
 
 SCENES = "class_path: omnistream.data.world.WorldScenes, init_args: {num_frames: 2, size: [32, 32]"
-CROPS = """\
-class_path: omnistream.tasks.ssl.views.MultiCropDataset
-          init_args:
-            base:
-              class_path: omnistream.data.world.WorldFrames
-              init_args: {num_samples: 4, num_frames: 1, size: [32, 32]}
-            crops: {global_size: 32, local_size: 16, patch_size: 8}
-"""
 CONFIG = f"""\
 {MODEL}\
 data:
@@ -32,10 +24,8 @@ data:
   init_args:
     sources:
       ssl/image:
-        train:
-          {CROPS}\
-        val:
-          {CROPS}\
+        train: {CROPS}
+        val: {CROPS}
       geometry:
         train: {{{SCENES}, num_samples: 4}}}}
         val: {{{SCENES}, num_samples: 3, split: val}}}}

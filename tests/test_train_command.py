@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.callbacks import ProgressBar
 from processes import run_python
-from real_model import MODEL
+from real_model import CROPS, MODEL
 
 from omnistream.cli import main
 from omnistream.commands import train
@@ -23,13 +23,7 @@ data:
   init_args:
     sources:
       ssl/image:
-        train:
-          class_path: omnistream.tasks.ssl.views.MultiCropDataset
-          init_args:
-            base:
-              class_path: omnistream.data.world.WorldFrames
-              init_args: {{num_samples: 4, num_frames: 1, size: [32, 32]}}
-            crops: {{global_size: 32, local_size: 16, patch_size: 8}}
+        train: {CROPS}
       geometry:
         train: {{class_path: {__name__}.TalkativeScenes, init_args: {{num_samples: 4, num_frames: 2, size: [32, 32]}}}}
 trainer:

@@ -91,7 +91,7 @@ class MultiTaskDataModule(LightningDataModule):
             ValueError: If no source has a test set.
         """
         wanted = {name: source.test for name, source in self._wanted().items()}
-        if not any(wanted.values()):
+        if all(dataset is None for dataset in wanted.values()):
             raise ValueError(f"no data source has a test set; give one as `test` of any of {sorted(wanted)}")
         return self._in_order(wanted)
 
