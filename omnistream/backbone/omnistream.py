@@ -78,6 +78,7 @@ def create_model(
     *,
     pretrained: bool | Literal["lvd1689m", "sat493m"] = False,
     checkpoint: Path | str | None = None,
+    part: str | None = None,
     **options: Any,
 ) -> OmniStream:
     """Build a backbone by name, with random, published or saved weights.
@@ -87,6 +88,7 @@ def create_model(
         pretrained: Download timm's DINOv3 weights of this size from the hub; `sat493m` for those of satellite images.
         checkpoint: Weights to load instead: a file, folder or hub id in a known format (timm, Meta, Hugging Face, the
             release, ours). Options stored with them are ignored; `OmniStream.from_pretrained` applies them.
+        part: Which network of a checkpoint that holds several; see `OmniStream.from_pretrained`.
         options: Further arguments of `OmniStream`.
 
     Raises:
@@ -101,5 +103,5 @@ def create_model(
         raise ValueError("give either checkpoint or pretrained, not both")
     model = OmniStream(variant, **options)
     if checkpoint is not None or pretrained:
-        load_pretrained(model, checkpoint, pretrained if isinstance(pretrained, str) else None)
+        load_pretrained(model, checkpoint, pretrained if isinstance(pretrained, str) else None, part)
     return model

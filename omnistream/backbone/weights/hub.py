@@ -39,6 +39,7 @@ class HubMixin(StreamingViT):
         cls: type[ModelT],
         source: Path | str,
         *,
+        part: str | None = None,
         revision: str | None = None,
         token: str | None = None,
         mean: Sequence[float] | None = None,
@@ -53,8 +54,11 @@ class HubMixin(StreamingViT):
         its own features.
 
         Args:
-            source: Path of a file (.safetensors, .pth, .pt, .bin, .ckpt) or folder, or a hub id such as
-                `timm/vit_large_patch16_dinov3_qkvb.lvd1689m`.
+            source: Path of a file (.safetensors, .pth, .pt, .bin, .ckpt), of a folder with one, or of the folder of a
+                training run; a hub id such as `timm/vit_large_patch16_dinov3_qkvb.lvd1689m`; or a name that
+                `omnistream models` lists.
+            part: Which network of a checkpoint that holds several, e.g. `student`. Default: the backbone of a
+                checkpoint of this library, else the teacher or moving average.
             revision: Branch, tag or commit on the hub.
             token: Access token of the hub; default that of `hf auth login`.
             mean: Channel means of the input for images in [0, 1], instead of the source's.
@@ -65,7 +69,7 @@ class HubMixin(StreamingViT):
             FileNotFoundError: If there is no such file or folder.
             ValueError: If the weights are unknown, incomplete, do not fit, or could run code.
         """
-        found = read_source(source, revision=revision, token=token)
+        found = read_source(source, part=part, revision=revision, token=token)
         model, report = build(cls, found, mean=mean, std=std, **overrides)
         log(report, found)
         return model.eval()
