@@ -23,16 +23,7 @@ class StreamingViT(nn.Module):
 
     In train mode the RoPE coordinates are rescaled by random factors, one draw per forward for time and one for space.
 
-    Args:
-        variant: Size; see `list_models()`.
-        rope_layout: `rotation` (default), `official` (the released weights) or `spatial` (DINOv3 itself, no time).
-        rope_rescale: Largest factor of the training-time rescale of coordinates; None for none. 2 is DINOv3's recipe.
-        layer_scale_init: Initial layer scale; the release's 0.01.
-        window: Frames remembered in whole-clip forwards and, by default, in streams; None for all.
-        sink: First frames never forgotten when there is a window.
-        time_mode: `absolute`, or `official` to compare with what the release does with time; see `time_mode`.
-        attention: Kernel of whole-clip forwards: `prefix`, `flex`, or the faster one, `auto`; see `clip_attention`.
-        activation_checkpointing: Recompute every block in the backward pass to save memory.
+    The arguments are documented in `OmniStream`, which users build.
 
     Raises:
         ValueError: For an unknown variant, layout, time mode or kernel, or a window that cannot
