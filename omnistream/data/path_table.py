@@ -25,8 +25,9 @@ class StringTable(Sequence[str]):
 
     def __init__(self, data: UInt8[np.ndarray, " bytes"], lengths: np.ndarray) -> None:
         self.data, self.lengths = data, lengths
-        per_block = np.add.reduceat(lengths, np.arange(0, len(lengths), _BLOCK), dtype=np.int64) if len(lengths) else []
-        self._starts = np.concatenate([[0], np.cumsum(per_block)]).astype(np.int64)
+        blocks = np.arange(0, len(lengths), _BLOCK)
+        sizes = np.add.reduceat(lengths, blocks, dtype=np.int64) if len(blocks) else np.empty(0, np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
 
     @classmethod
     def of(cls, strings: Iterable[str]) -> "StringTable":
@@ -107,3 +108,26 @@ class PathTable(Sequence[Path]):
     def num_files(self, folder: int) -> int:
         """Number of files that lie in a folder of `folders`."""
         return int(self._first[folder + 1] - self._first[folder])
+
+
+class Selection(Sequence[Path]):
+    """Some files of a table, by their positions; shares its memory."""
+
+    def __init__(self, table: PathTable, positions: Sequence[int]) -> None:
+        self.table, self.positions = table, positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Path]: ...
+    def __getitem__(self, index: int | slice) -> Path | list[Path]:
+        if isinstance(index, slice):
+            return [self.table[position] for position in self.positions[index]]
+        return self.table[self.positions[index]]
+
+    def folder(self, index: int) -> str:
+        """Folder of a file, relative to the root."""
+        return self.table.folder(self.positions[index])

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.media import MediaReadError
-from omnistream.data.quarantine import NothingUsableError
 from omnistream.data.scenes import ClipSampling, DeepVideoMVS
 
 ALL = {"size": (48, 64), "sampling": ClipSampling(num_frames=4, max_interval=1), "split": "all"}
@@ -61,7 +61,7 @@ def test_frames_without_depth_or_pose_are_left_out(tmp_path, write_scene, caplog
 
 
 def test_nothing_found(tmp_path):
-    with pytest.raises(NothingUsableError, match=r"holds no sequence; looked for folders with K.txt, poses.txt"):
+    with pytest.raises(DatasetNotFoundError, match=r"holds no sequence; looked for folders with K.txt, poses.txt"):
         DeepVideoMVS(tmp_path, **ALL)
 
 

@@ -1,8 +1,8 @@
 import pytest
+from omnistream.data.real import find_media
 from PIL import Image
 
-from omnistream.data.quarantine import NothingUsableError
-from omnistream.data.real import find_media
+from omnistream.data.errors import DatasetNotFoundError
 
 
 def picture(path):
@@ -37,7 +37,7 @@ def test_the_class_folders_with_most_pictures(tmp_path):
 
 
 def test_nothing(tmp_path):
-    with pytest.raises(NothingUsableError, match=r"holds no scene .*, no video and no folder of class folders"):
+    with pytest.raises(DatasetNotFoundError, match=r"holds no scene .*, no video and no folder of class folders"):
         find_media(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         find_media(tmp_path / "absent")

@@ -70,7 +70,7 @@ def test_caption_stays_with_its_picture_when_another_is_broken(tmp_path):
     (tmp_path / "cat" / "0.png").write_text("broken")
     data = ImageFolderCaptions(tmp_path, size=32)
     assert data[0].target.text == "a photo of a dog"
-    assert data.quarantine.count == 1
+    assert data.broken_files.count == 1
 
 
 def test_sample_photos(sample_data):

@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from omnistream.data.scenes.transform import CropPlan, apply_to_depth, apply_to_image, apply_to_intrinsics, plan_crop
 
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from omnistream.data.quarantine import NothingUsableError, Quarantine
+from omnistream.data.broken_files import BrokenFiles
+from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.sampling import SampleKey
 from omnistream.data.scenes import ClipSampling, SceneFolder, find_sequences
 
@@ -73,9 +74,9 @@ def test_collections_are_marked(root):
 def test_broken_frames_are_replaced_and_counted(root, broken):
     path = root / "a" / "000" / broken / "00003.png"
     path.write_text("broken")
-    data = SceneFolder(root, **SMALL, split="all", quarantine=Quarantine(limit=1))
+    data = SceneFolder(root, **SMALL, split="all", broken_files=BrokenFiles(limit=1))
     assert torch.isfinite(data[0].depth).all()
-    assert list(data.quarantine.reasons) == [str(path)]
+    assert list(data.broken_files.reasons) == [str(path)]
 
 
 def test_depth_of_another_size_is_an_error(root):
@@ -86,11 +87,11 @@ def test_depth_of_another_size_is_an_error(root):
         depth.crop((0, 0, 10, 10)).save(root / "a" / "000" / "depth" / "00003.png")
     data = SceneFolder(root, **SMALL, split="all")
     assert data[0].images.shape == (4, 3, 32, 32)
-    assert "is (10, 10), its picture (48, 64)" in data.quarantine.summary()
+    assert "is (10, 10), its picture (48, 64)" in data.broken_files.summary()
 
 
 def test_errors_at_construction(root, tmp_path):
-    with pytest.raises(NothingUsableError, match=r"no clip of 30 frames fits the train part .* the longest has 16"):
+    with pytest.raises(DatasetNotFoundError, match=r"no clip of 30 frames fits the train part .* the longest has 16"):
         SceneFolder(root, size=32, sampling=ClipSampling(num_frames=30))
     with pytest.raises(ValueError, match="val_fraction"):
         SceneFolder(root, size=32, val_fraction=1.0)

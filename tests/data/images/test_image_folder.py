@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from omnistream.data.files import split_items
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from omnistream.data.files import split_items
+from omnistream.data.broken_files import BrokenFiles
+from omnistream.data.errors import DatasetNotFoundError, TooManyBrokenFilesError
 from omnistream.data.images import ImageFolder
-from omnistream.data.quarantine import NothingUsableError, Quarantine, TooManyBrokenFilesError
 from omnistream.data.sampling import SampleKey
 
 
@@ -56,7 +57,7 @@ def test_split_is_a_partition(root):
     assert split_items(list(range(10)), "val", 0.2) == [4, 9]
     with pytest.raises(ValueError, match="val_fraction"):
         split_items([1], "val", 0.7)
-    with pytest.raises(NothingUsableError, match="10 pictures are too few for the val split"):
+    with pytest.raises(DatasetNotFoundError, match="10 pictures are too few for the val split"):
         ImageFolder(root, split="val", val_fraction=0.05)
 
 
@@ -77,17 +78,17 @@ def test_size_and_crop(tmp_path):
 
 def test_broken_pictures_are_replaced_and_counted(root):
     (root / "ant" / "0.PNG").write_text("broken")
-    data = ImageFolder(root, size=4, crop="center", quarantine=Quarantine(limit=3))
+    data = ImageFolder(root, size=4, crop="center", broken_files=BrokenFiles(limit=3))
     names = [data[i].name for i in range(len(data))]
     assert names[1:] == [str(path) for path in data.files[1:]]
     assert names[0] != str(data.files[0])
-    assert list(data.quarantine.reasons) == [str(root / "ant" / "0.PNG")]
+    assert list(data.broken_files.reasons) == [str(root / "ant" / "0.PNG")]
 
 
 def test_too_many_broken_pictures(root):
     for number in range(4):
         (root / "zebra" / f"{number}.png").write_text("broken")
-    data = ImageFolder(root, quarantine=Quarantine(limit=0.3))
+    data = ImageFolder(root, broken_files=BrokenFiles(limit=0.3))
     with pytest.raises(
         TooManyBrokenFilesError, match=r"4 of 10 files are broken, 3 are allowed: .*zebra/0.png \(not a p"
     ):
@@ -95,12 +96,14 @@ def test_too_many_broken_pictures(root):
 
 
 def test_nothing_usable(tmp_path):
-    with pytest.raises(NothingUsableError, match="no such folder"):
+    with pytest.raises(DatasetNotFoundError, match="no such folder"):
         ImageFolder(tmp_path / "absent")
     with pytest.raises(FileNotFoundError, match="holds no pictures"):
         ImageFolder(tmp_path)
     (tmp_path / "a.jpg").write_text("broken")
-    with pytest.raises(NothingUsableError, match=r"holds no usable pictures; all 1 are broken: .*a.jpg: not a picture"):
+    with pytest.raises(
+        DatasetNotFoundError, match=r"holds no usable pictures; all 1 are broken: .*a.jpg: not a picture"
+    ):
         ImageFolder(tmp_path)
 
 
@@ -122,4 +125,4 @@ def test_sample_photos(sample_data):
     assert len(data) == 258
     batch = data.collate([data[i] for i in range(0, 258, 9)])
     assert batch.images.shape == (29, 1, 3, 32, 32)
-    assert data.quarantine.count == 0
+    assert data.broken_files.count == 0
