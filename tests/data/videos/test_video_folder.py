@@ -8,6 +8,7 @@ import torch
 from omnistream.data.broken_files import BrokenFiles
 from omnistream.data.errors import DatasetNotFoundError, TooManyBrokenFilesError
 from omnistream.data.sampling import SampleKey
+from omnistream.data.transforms import square_crop
 from omnistream.data.videos import VideoFolder, clip_positions
 
 
@@ -68,9 +69,9 @@ def test_clips(root):
 
 
 def test_start_depends_on_seed_epoch_and_index_only(root):
-    data = VideoFolder(root, num_frames=4, size=32, crop="center")
+    data = VideoFolder(root, square_crop(32), num_frames=4)
     starts = [numbers(data[SampleKey(epoch, 0)])[0] for epoch in range(8)]
-    again = VideoFolder(root, num_frames=4, size=32, crop="center")
+    again = VideoFolder(root, square_crop(32), num_frames=4)
     assert starts == [numbers(again[SampleKey(epoch, 0)])[0] for epoch in range(8)]
     assert len(set(starts)) > 3
     batch = data.collate([data[0], data[1]])
@@ -91,6 +92,20 @@ def test_broken_videos_are_replaced_and_counted(root):
         [strict[index] for index in range(len(strict))]
 
 
+def test_one_crop_for_all_frames(root):
+    data = VideoFolder(root, lambda frames: frames[..., : 1 + int(torch.randint(60, ()))], num_frames=4)
+    widths = [data[SampleKey(epoch, 0)].images.shape for epoch in range(6)]
+    assert all(shape[:3] == (4, 3, 128) for shape in widths)
+    assert len(set(widths)) > 2
+    assert widths[3] == data[SampleKey(3, 0)].images.shape
+
+
+def test_links_to_folders_are_followed(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "videos").symlink_to(root)
+    assert VideoFolder(elsewhere, num_frames=2).files[0] == elsewhere / "videos" / "a.mp4"
+
+
 def test_too_long_videos(root):
     data = VideoFolder(root, num_frames=2, max_seconds=1, broken_files=BrokenFiles(limit=1))
     assert {data[SampleKey(epoch, 0)].name for epoch in range(3)} == {str(root / "deep" / "er" / "b.MP4")}
@@ -98,10 +113,10 @@ def test_too_long_videos(root):
 
 
 def test_nothing_usable(tmp_path):
-    with pytest.raises(DatasetNotFoundError, match="holds no videos"):
+    with pytest.raises(DatasetNotFoundError, match=r"holds no videos; expected a folder with videos .* Set `root`"):
         VideoFolder(tmp_path)
     (tmp_path / "a.mp4").write_bytes(b"x")
-    with pytest.raises(DatasetNotFoundError, match=r"holds no usable videos; all 1 are broken: .*a.mp4"):
+    with pytest.raises(DatasetNotFoundError, match=r"holds no readable videos; all 1 are broken: .*a.mp4"):
         VideoFolder(tmp_path)
     with pytest.raises(ValueError, match="num_frames and stride"):
         VideoFolder(tmp_path, stride=0)
