@@ -13,11 +13,11 @@ class Similarity(NamedTuple):
     """x -> scale * rotation @ x + translation."""
 
     scale: Tensor
-    """[*B]"""
+    """Scale factor, `[*B]`."""
     rotation: Tensor
-    """[*B, 3, 3], a proper rotation."""
+    """Rotation matrix, `[*B, 3, 3]`."""
     translation: Tensor
-    """[*B, 3]"""
+    """Translation in the units of the target, `[*B, 3]`."""
 
 
 def align_similarity(
