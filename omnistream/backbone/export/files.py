@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from omnistream import __version__
-from omnistream.backbone.export.files.onnx_step import GrowingOnnxStep, RingOnnxStep
+from omnistream.backbone.export.onnx_step import GrowingOnnxStep, RingOnnxStep
 from omnistream.backbone.model import StreamingViT
 from omnistream.backbone.sessions.frame_step import FrameStep, StepOptions
 from omnistream.backbone.sessions.static_step import StaticStep

@@ -10,7 +10,8 @@ import json
 import torch
 from torch._dynamo.utils import counters
 
-from omnistream.backbone import OmniStream, compiled
+from omnistream.backbone import OmniStream
+from omnistream.backbone.sessions import compiled
 
 SIZE = (16, 24)
 RATIO = torch.tensor([0.5, 1.7])
