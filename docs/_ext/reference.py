@@ -15,6 +15,7 @@ from docutils.parsers.rst.states import Inliner
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.ext import autosummary
 from sphinx.util.docutils import SphinxDirective
 
 from omnistream.cli import main
@@ -105,6 +106,8 @@ class PackagedConfigs(SphinxDirective):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register all of it; the rooms are those listed in reference/index.md."""
+    # Sphinx shows the first sentence of a docstring in its tables; these do not end one.
+    autosummary.WELL_KNOWN_ABBREVIATIONS = (*autosummary.WELL_KNOWN_ABBREVIATIONS, "Eq.", "Sec.", "App.")
     roles.register_local_role("code-or-link", code_or_link)
     index = Path(app.srcdir, "reference", "index.md").read_text(encoding="utf-8")
     app.omnistream_names = public_names(re.findall(r"^   (omnistream[\w.]*)$", index, re.MULTILINE))  # type: ignore[attr-defined]
