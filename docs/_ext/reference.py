@@ -15,12 +15,14 @@ from docutils.parsers.rst.states import Inliner
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.ext import autosummary
 from sphinx.util.docutils import SphinxDirective
 
 from omnistream.cli import main
 from omnistream.packaged_configs import list_configs, summary
 
 DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(\(\))?")
+PLURAL = re.compile(r"(`[^`]+`)(?=s\b)")
 HELP_WIDTH = "88"
 """Columns of the help texts."""
 
@@ -36,32 +38,50 @@ def code_or_link(
 
 
 def public_names(rooms: list[str]) -> dict[str, str]:
-    """Where users import each object from, by where it is defined."""
-    names = {}
+    """The one name under which each object is documented, by every name it can be imported as.
+
+    Of several packages that export an object, the one closest to its definition documents it.
+    """
+    exported: dict[str, list[str]] = {}
     for room in rooms:
         module = import_module(room)
         for name in module.__all__:
             target = getattr(module, name)
             if hasattr(target, "__qualname__"):
-                names.setdefault(f"{target.__module__}.{target.__qualname__}", f"{room}.{name}")
+                exported.setdefault(f"{target.__module__}.{target.__qualname__}", []).append(f"{room}.{name}")
+    names = {}
+    for definition, aliases in exported.items():
+        home = max(aliases, key=lambda alias: len(os.path.commonprefix([definition, alias])))
+        names |= dict.fromkeys([definition, *aliases], home)
     return names
 
 
 def link_to_public_name(
     app: Sphinx, environment: BuildEnvironment, node: pending_xref, content: nodes.TextElement
 ) -> nodes.Node | None:
-    """Resolve where an object is defined (`omnistream.cameras.rays.project`) to its public name.
+    """Resolve any name of an object (`omnistream.cameras.rays.project`) to the one that is documented.
 
     Internal types in signatures have no page and are shown without a link. A name that does not exist stays an error.
     """
     target = node.get("reftarget", "")
     if node.get("refdomain") != "py":
         return None
-    if public := app.omnistream_names.get(target):  # type: ignore[attr-defined]
+    if public := app.config.autosummary_context["public_names"].get(target):
         python = environment.domains["py"]
         return python.resolve_xref(environment, node["refdoc"], app.builder, "obj", public, node, content)
     module, _, name = target.rpartition(".")
     return content if hasattr(sys.modules.get(module), name) else None
+
+
+def markdown_habits(app: Sphinx, what: str, name: str, target: object, options: object, lines: list[str]) -> None:
+    """Read an indented block after a colon as code, and allow a plural `s` after a name in backticks."""
+    for number, (line, after, block) in enumerate(zip(lines, lines[1:], lines[2:], strict=False)):
+        is_code = line.rstrip().endswith(":") and not after.strip() and _indent(block) > _indent(line)
+        lines[number] = PLURAL.sub(r"\1\\ ", line.rstrip() + ":" * is_code)
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 class CommandHelp(SphinxDirective):
@@ -105,10 +125,14 @@ class PackagedConfigs(SphinxDirective):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register all of it; the rooms are those listed in reference/index.md."""
+    # Sphinx shows the first sentence of a docstring in its tables; these do not end one.
+    autosummary.WELL_KNOWN_ABBREVIATIONS = (*autosummary.WELL_KNOWN_ABBREVIATIONS, "Eq.", "Sec.", "App.")
     roles.register_local_role("code-or-link", code_or_link)
     index = Path(app.srcdir, "reference", "index.md").read_text(encoding="utf-8")
-    app.omnistream_names = public_names(re.findall(r"^   (omnistream[\w.]*)$", index, re.MULTILINE))  # type: ignore[attr-defined]
+    rooms = re.findall(r"^   (omnistream[\w.]*)$", index, re.MULTILINE)
+    app.config.autosummary_context = {"public_names": public_names(rooms)}
     app.connect("missing-reference", link_to_public_name)
+    app.connect("autodoc-process-docstring", markdown_habits, priority=400)  # before napoleon
     app.add_directive("command-help", CommandHelp)
     app.add_directive("packaged-configs", PackagedConfigs)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
