@@ -27,7 +27,7 @@ def read_file(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no file of weights, is cut short, or holds what could run code when loaded.
+        ValueError: If it is no file of weights, is cut short, or holds objects whose loading could run code.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
@@ -40,10 +40,10 @@ def read_file(path: Path) -> Any:
         except SafetensorError as error:
             raise ValueError(f"{path} is no safetensors file, or was cut short: {error}") from error
     try:
-        # Many published checkpoints hold the arguments of their training, which are plain values.
+        # Many published checkpoints hold the arguments of their training script, which are plain values.
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it is refused anyway
-            # Files in the format of PyTorch before 1.6 are no archives, and cannot be mapped.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # the error below says more
+            # Files in the format of PyTorch before 1.6 are not archives and cannot be mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
@@ -56,7 +56,7 @@ def read_file(path: Path) -> Any:
 
 
 def read_checkpoint(path: Path | str) -> StateDict:
-    """All tensors of a training module, memory-mapped: what is not copied is never read from disk.
+    """All tensors of a training module, memory-mapped: what is not used is never read from disk.
 
     Args:
         path: Checkpoint, or folder of the run that wrote it.
