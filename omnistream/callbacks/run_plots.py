@@ -1,4 +1,4 @@
-"""Lightning callbacks: pictures at validation, and the page at the end."""
+"""Lightning callbacks: plots at validation, and the page at the end."""
 
 import logging
 import re
@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 class ValidationPlots(Callback):
     """Draws what the tasks have to show for the first batch of every validation loader.
 
-    Pictures go to TensorBoard as `val/<name>` and to `<log_dir>/pictures/<name>--step<step>.png`, whose text fields
-    hold title and caption. Every process runs the tasks' `pictures`, because they may contain collectives; rank zero
-    draws. Random state is put back afterwards, so pictures never change a run. The count of validations is saved in
+    Plots go to TensorBoard as `val/<name>` and to `<log_dir>/plots/<name>--step<step>.png`, whose text fields
+    hold title and caption. Every process runs the tasks' `plots`, because they may contain collectives; rank zero
+    draws. Random state is put back afterwards, so plots never change a run. The count of validations is saved in
     the checkpoint.
 
     Args:
@@ -60,7 +60,7 @@ class ValidationPlots(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn once where there is nothing to draw."""
         if self._validations == 0 and not trainer.sanity_checking and not can_draw(pl_module):
-            rank_zero_warn("ValidationPlots has no effect: no task has a `pictures` method")
+            rank_zero_warn("ValidationPlots has no effect: no task has a `plots` method")
 
     def on_validation_batch_end(
         self,
@@ -74,26 +74,26 @@ class ValidationPlots(Callback):
         """Draw, while the batch is on the device."""
         if trainer.sanity_checking or batch_idx != 0 or self._validations % self.every_n_validations != 0:
             return
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / "pictures"  # a collective: on every process
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / "plots"  # a collective: on every process
         with isolate_rng(), trainer.precision_plugin.val_step_context():
-            pictures = collect_plots(pl_module, batch, self.num_samples)
+            plots = collect_plots(pl_module, batch, self.num_samples)
         if trainer.is_global_zero:
-            for name, picture in pictures.items():
-                self._save(trainer, folder, name, picture)
+            for name, plot in plots.items():
+                self._save(trainer, folder, name, plot)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count."""
         self._validations += not trainer.sanity_checking
 
-    def _save(self, trainer: Trainer, folder: Path, name: str, picture: Plot) -> None:
+    def _save(self, trainer: Trainer, folder: Path, name: str, plot: Plot) -> None:
         step = trainer.global_step
         try:
-            image = draw(picture)
+            image = draw(plot)
         except Exception:
-            logger.error("drawing %s (%s) at step %d failed", name, type(picture).__name__, step)
+            logger.error("drawing %s (%s) at step %d failed", name, type(plot).__name__, step)
             raise
         folder.mkdir(parents=True, exist_ok=True)
-        caption = f"{EXPLANATIONS[type(picture)]} Step {step}."
+        caption = f"{EXPLANATIONS[type(plot)]} Step {step}."
         path = folder / f"{re.sub(r'[^A-Za-z0-9_.]+', '-', name)}--step{step:08d}.png"
         path.write_bytes(encode_png(image, title=name, caption=caption))
         for target in trainer.loggers:
@@ -105,7 +105,7 @@ class FinalReport(Callback):
     """Writes `report.html` and `report.json` into the log folder when fitting ends, and says where they are.
 
     The page holds the run's facts, the figures of every module, task or callback with a `figures` method, the last
-    validation numbers, the newest picture of each name in `<log_dir>/pictures`, the curves, and the configuration
+    validation numbers, the newest plot of each name in `<log_dir>/plots`, the curves, and the configuration
     where LightningCLI saved one. Put it after the callbacks that measure.
 
     Args:
@@ -145,7 +145,7 @@ class FinalReport(Callback):
             for name, value in sorted(trainer.callback_metrics.items())
             if name.startswith("val/")
         ]
-        add_pictures(page, folder / "pictures")
+        add_plots(page, folder / "plots")
         add_curves(page, folder)
         if validation:
             page.add_figures(validation, title="Last validation")
@@ -164,15 +164,15 @@ def flush_logs(trainer: Trainer) -> None:
             target.save()
 
 
-def add_pictures(page: ReportPage, folder: Path) -> None:
-    """The newest picture of each name in a folder that ValidationPlots wrote; nothing if there is none."""
+def add_plots(page: ReportPage, folder: Path) -> None:
+    """The newest plot of each name in a folder that ValidationPlots wrote; nothing if there is none."""
     newest = {path.name.rsplit("--step", 1)[0]: path for path in sorted(folder.glob("*--step*.png"))}
     if newest:
-        page.add_heading("Pictures")
+        page.add_heading("Plots")
     for path in newest.values():
         with Image.open(path) as image:
             title, caption = image.info["Title"], image.info["Description"]
-        page.add_picture(title, path.read_bytes(), caption)
+        page.add_plot(title, path.read_bytes(), caption)
 
 
 def add_curves(page: ReportPage, folder: Path) -> None:
@@ -185,6 +185,6 @@ def add_curves(page: ReportPage, folder: Path) -> None:
     if panels(scalars):
         page.add_heading("Curves")
         caption = "Losses per task, learning rate and throughput over the optimiser steps."
-        page.add_picture("Curves of the run", draw_curves(scalars), caption)
+        page.add_plot("Curves of the run", draw_curves(scalars), caption)
     else:
         page.add_text("Nothing was logged, so there are no curves.", title="Curves")

@@ -34,13 +34,13 @@ class AlignedPaths:
     """The true path is nearly a line, about which the alignment may turn freely: viewing directions mean little."""
 
 
-def align_paths(picture: CameraPlot) -> AlignedPaths:
+def align_paths(plot: CameraPlot) -> AlignedPaths:
     """Best similarity from predicted to true camera centres, applied to centres and viewing directions.
 
     A prediction that stands still has no similarity onto a path; its centres are all put on the mean true centre then.
     """
-    truth = picture.truth.detach().double().cpu()
-    prediction = picture.prediction.detach().double().cpu()
+    truth = plot.truth.detach().double().cpu()
+    prediction = plot.prediction.detach().double().cpu()
     truth = torch.linalg.inv(truth[0]) @ truth
     extents = torch.linalg.svdvals(truth[:, :3, 3] - truth[:, :3, 3].mean(dim=0))
     similarity = align_similarity(prediction[:, :3, 3], truth[:, :3, 3])
@@ -59,11 +59,11 @@ def align_paths(picture: CameraPlot) -> AlignedPaths:
     )
 
 
-def draw_paths(picture: CameraPlot) -> UInt8[np.ndarray, "H W 3"]:
+def draw_paths(plot: CameraPlot) -> UInt8[np.ndarray, "H W 3"]:
     """Top view (x right, z forward) and side view (z forward, y down) with the viewing direction of every camera."""
-    paths = align_paths(picture)
+    paths = align_paths(plot)
     sheet = Sheet(2 * (PANEL + MARGIN) + 24, TOP + PANEL + 52)
-    unit = f" {picture.unit}" if picture.unit else ""
+    unit = f" {plot.unit}" if plot.unit else ""
     length = float((paths.truth[1:] - paths.truth[:-1]).norm(dim=-1).sum())
     sheet.write("Camera path against truth, after similarity alignment", 8, 8, size=11, bold=True)
     scale = "the prediction does not move" if np.isnan(paths.scale) else f"prediction scaled by {paths.scale:.3g}"
@@ -71,7 +71,7 @@ def draw_paths(picture: CameraPlot) -> UInt8[np.ndarray, "H W 3"]:
     sheet.write(text + ("; nearly straight path" if paths.straight else ""), 8, 30, color=MUTED_COLOR)
     for index, (title, horizontal, vertical) in enumerate((("top view", 0, 2), ("side view", 2, 1))):
         axes = sheet.axes(x=MARGIN + index * (PANEL + MARGIN), y=TOP, width=PANEL, height=PANEL)
-        _draw_view(axes, paths, horizontal, vertical, picture.unit)
+        _draw_view(axes, paths, horizontal, vertical, plot.unit)
         axes.set_title(title, fontsize=9.5, loc="left")
     return sheet.pixels()
 

@@ -7,7 +7,7 @@ from lightning import LightningModule
 from torch import nn
 
 from omnistream.report.figures import FigureRow, Measures
-from omnistream.tasks.plots import Draws, Plot
+from omnistream.tasks.plots import HasPlots, Plot
 
 
 def tasks_of(module: nn.Module) -> dict[str, nn.Module]:
@@ -17,9 +17,9 @@ def tasks_of(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def collect_plots(module: LightningModule, batch: Any, limit: int) -> dict[str, Plot]:
-    """Pictures of every task that has some, with the task's name before theirs.
+    """Plots of every task that has some, with the task's name before theirs.
 
-    A module that itself has `pictures` is asked as it is; otherwise each of its `tasks` with a part of this name in
+    A module that itself has `plots` is asked as it is; otherwise each of its `tasks` with a part of this name in
     the batch.
 
     Args:
@@ -28,20 +28,20 @@ def collect_plots(module: LightningModule, batch: Any, limit: int) -> dict[str, 
         limit: Samples to show at most, per task.
     """
     backbone = module.get_submodule("backbone")
-    if isinstance(module, Draws):
-        return dict(module.pictures(backbone, batch, limit))
+    if isinstance(module, HasPlots):
+        return dict(module.plots(backbone, batch, limit))
     found: dict[str, Plot] = {}
     parts = batch if isinstance(batch, Mapping) else {}
     for name, task in tasks_of(module).items():
-        if isinstance(task, Draws) and parts.get(name) is not None:
-            pictures = task.pictures(backbone, parts[name], limit)
-            found |= {f"{name}/{key}": picture for key, picture in pictures.items()}
+        if isinstance(task, HasPlots) and parts.get(name) is not None:
+            plots = task.plots(backbone, parts[name], limit)
+            found |= {f"{name}/{key}": plot for key, plot in plots.items()}
     return found
 
 
 def can_draw(module: LightningModule) -> bool:
-    """Whether the module or one of its tasks has pictures."""
-    return any(isinstance(part, Draws) for part in (module, *tasks_of(module).values()))
+    """Whether the module or one of its tasks has plots."""
+    return any(isinstance(part, HasPlots) for part in (module, *tasks_of(module).values()))
 
 
 def collect_figures(parts: Iterable[object]) -> list[FigureRow]:

@@ -21,13 +21,13 @@ from omnistream.report.figures import FigureRow
 COLUMNS = ("name", "value", "baseline", "ratio", "required", "result")
 NUMERIC = ("value", "baseline", "ratio")
 PHONE_WIDTH = 500
-"""Pixels; wider pictures are scrolled on a narrow screen, where they would be too small to read."""
+"""Pixels; wider plots are scrolled on a narrow screen, where they would be too small to read."""
 
 
 class ReportPage:
     """Collects sections in the order they are added and writes them as one HTML file that needs nothing else.
 
-    All text is escaped; pictures are embedded as PNG. Beside the page goes a JSON file with the numbers of its tables.
+    All text is escaped; plots are embedded as PNG. Beside the page goes a JSON file with the numbers of its tables.
 
     Args:
         title: Heading of the page.
@@ -54,11 +54,11 @@ class ReportPage:
         self.figures += rows
         return self._add(title, f'{_summary_html(rows)}<div class="card wide">{_figures_html(rows)}</div>')
 
-    def add_picture(self, title: str, image: UInt8[np.ndarray, "H W 3"] | bytes, caption: str = "") -> "ReportPage":
-        """A picture with its caption.
+    def add_plot(self, title: str, image: UInt8[np.ndarray, "H W 3"] | bytes, caption: str = "") -> "ReportPage":
+        """A plot with its caption.
 
         Args:
-            title: Heading above the picture, and its description for readers who cannot see it.
+            title: Heading above the plot, and its description for readers who cannot see it.
             image: Pixels, or the content of a PNG file.
             caption: What it shows.
 
@@ -67,14 +67,14 @@ class ReportPage:
         """
         png = image if isinstance(image, bytes) else encode_png(image)
         if not png.startswith(b"\x89PNG\r\n\x1a\n"):
-            raise ValueError(f"picture {title!r}: expected pixels or a PNG file, got other bytes")
+            raise ValueError(f"plot {title!r}: expected pixels or a PNG file, got other bytes")
         width, height = struct.unpack(">II", png[16:24])  # of the header chunk, which comes first in every PNG
         size = f'width="{width}" height="{height}" style="--natural: {width}px"'
         data = base64.b64encode(png).decode()
         hint = '<p class="hint">Scroll sideways to see all of it.</p>' if width > PHONE_WIDTH else ""
-        picture = f'{hint}<div class="wide"><img alt="{escape(title)}" {size} src="data:image/png;base64,{data}"></div>'
+        plot = f'{hint}<div class="wide"><img alt="{escape(title)}" {size} src="data:image/png;base64,{data}"></div>'
         text = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-        self._sections.append(f'<figure class="card"><h3>{escape(title)}</h3>{picture}{text}</figure>')
+        self._sections.append(f'<figure class="card"><h3>{escape(title)}</h3>{plot}{text}</figure>')
         return self
 
     def add_text(self, text: str, title: str = "") -> "ReportPage":
@@ -83,7 +83,7 @@ class ReportPage:
         return self._add(title, "".join(f"<p>{escape(part)}</p>" for part in paragraphs if part))
 
     def add_heading(self, title: str) -> "ReportPage":
-        """A heading over the pictures that follow."""
+        """A heading over the plots that follow."""
         return self._add(title, "")
 
     def add_collapsed(self, title: str, text: str) -> "ReportPage":

@@ -13,7 +13,7 @@ from omnistream.metrics.text import ExactMatch, TokenLoss, WordAccuracy
 
 @dataclass(frozen=True)
 class CaptionSample:
-    """One generated answer, kept for pictures."""
+    """One generated answer, kept for plots."""
 
     images: Tensor
     """uint8 [T, 3, H, W], on the CPU."""

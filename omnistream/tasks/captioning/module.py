@@ -77,7 +77,7 @@ class CaptioningModule(Objective):
     """
 
     samples: list[CaptionSample]
-    """Answers generated since validation began, for pictures."""
+    """Answers generated since validation began, for plots."""
 
     def __init__(
         self,
@@ -232,14 +232,14 @@ class CaptioningModule(Objective):
         self.evaluate(backbone, batch, self.num_generations - len(self.samples))
 
     def compute_metrics(self) -> dict[str, Tensor]:
-        """The metrics since the last call, and a fresh start; `samples` stay for pictures until the next validation."""
+        """The metrics since the last call, and a fresh start; `samples` stay for plots until the next validation."""
         results = self.metrics.compute()
         self.metrics.reset()
         self._metrics_read = True
         return results
 
-    def pictures(self, backbone: nn.Module, batch: CaptionClip, limit: int) -> dict[str, Plot]:
-        """Answers generated so far in this validation; see `tasks.plots.Draws`."""
+    def plots(self, backbone: nn.Module, batch: CaptionClip, limit: int) -> dict[str, Plot]:
+        """Answers generated so far in this validation; see `tasks.plots.HasPlots`."""
         return captioning_plots(self.samples, 3 * limit)
 
     def fsdp_units(self) -> list[nn.Module]:

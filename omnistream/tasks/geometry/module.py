@@ -173,8 +173,8 @@ class GeometryModule(Objective):
         self.metrics.reset()
         return values
 
-    def pictures(self, backbone: nn.Module, batch: SceneClip, limit: int) -> dict[str, Plot]:
-        """Depth, camera path and patch features of the first clips; see `tasks.plots.Draws`."""
+    def plots(self, backbone: nn.Module, batch: SceneClip, limit: int) -> dict[str, Plot]:
+        """Depth, camera path and patch features of the first clips; see `tasks.plots.HasPlots`."""
         images, prediction = batch.images[:limit], self.predict(backbone, batch.images[:limit])
         features = backbone(backbone.normalize(images)).last  # type: ignore[operator]
         found = geometry_plots(images, prediction, self.targets(batch), limit, world_to_camera=self.world_to_camera)
