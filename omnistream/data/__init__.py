@@ -1,11 +1,13 @@
 """Data sets, readers and data modules."""
 
 from omnistream.data.batch import Batch, CaptionClip, FrameClip, Region, SceneClip, TextTarget, ViewBatch
+from omnistream.data.benchmarks import EvaluationDataModule
 from omnistream.data.multitask import MultiTaskDataModule, Source
 
 __all__ = [
     "Batch",
     "CaptionClip",
+    "EvaluationDataModule",
     "FrameClip",
     "MultiTaskDataModule",
     "Region",

@@ -1,7 +1,7 @@
 """Metrics as `torchmetrics.Metric` classes, each with a function that gives the same value for one batch."""
 
 from omnistream.metrics.boxes import BoxIoU, matched_iou, mean_matched_iou
-from omnistream.metrics.classification import TopKAccuracy, top_k_accuracy
+from omnistream.metrics.classification import MajorityAccuracy, TopKAccuracy, majority_accuracy, top_k_accuracy
 from omnistream.metrics.depth import (
     AbsRel,
     ConstantAbsRel,
@@ -45,6 +45,7 @@ __all__ = [
     "DeltaAccuracy",
     "DepthRMSE",
     "ExactMatch",
+    "MajorityAccuracy",
     "RelativeRotationError",
     "RelativeTranslationError",
     "SampleMean",
@@ -61,6 +62,7 @@ __all__ = [
     "delta_accuracy",
     "depth_rmse",
     "exact_match",
+    "majority_accuracy",
     "matched_iou",
     "mean_matched_iou",
     "relative_depth_error",

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torchmetrics import Metric
 
 from omnistream.metrics.mean import SampleMean
 
@@ -51,3 +53,40 @@ class TopKAccuracy(SampleMean):
     def update(self, preds: Float[Tensor, "B C"], target: Int64[Tensor, " B"]) -> None:
         """Add scores and true classes."""
         self.add(_is_found(preds, target, self.k))
+
+
+def majority_accuracy(preds: Float[Tensor, "B C"], target: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
+    """Share of the most frequent true class: what naming it for every sample would reach. At least 1 / C.
+
+    Args:
+        preds: Scores, of which only the number of classes counts.
+        target: The true classes.
+    """
+    counts = torch.bincount(target, minlength=preds.shape[1])
+    return (counts.max() / counts.sum()).float()
+
+
+class MajorityAccuracy(Metric):
+    """Accuracy of naming the most frequent true class for every sample: a baseline. See `majority_accuracy`.
+
+    Args:
+        num_classes: Classes.
+        options: For torchmetrics.
+    """
+
+    higher_is_better = True
+    is_differentiable = False
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, num_classes: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_state("counts", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, preds: Float[Tensor, "B C"], target: Int64[Tensor, " B"]) -> None:
+        """Add scores, which are not looked at, and true classes."""
+        self.counts = self.counts + torch.bincount(target, minlength=len(self.counts))
+
+    def compute(self) -> Float[Tensor, ""]:
+        """The share so far; NaN before any sample."""
+        return (self.counts.max() / self.counts.sum()).float()

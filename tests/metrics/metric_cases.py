@@ -99,6 +99,7 @@ CASES = [
     MetricCase(m.ConstantAbsRel, m.constant_abs_rel, true_depth, tolerance=2e-3),
     MetricCase(m.TopKAccuracy, m.top_k_accuracy, scores, {"k": 1}, broken=None),
     MetricCase(m.TopKAccuracy, m.top_k_accuracy, scores, {"k": 3}),
+    MetricCase(m.MajorityAccuracy, m.majority_accuracy, scores, state_options={"num_classes": 5}),
     MetricCase(m.ExactMatch, m.exact_match, texts),
     MetricCase(m.WordAccuracy, m.word_accuracy, texts),
     MetricCase(m.BoxIoU, m.mean_matched_iou, boxes),
