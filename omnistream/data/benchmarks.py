@@ -1,5 +1,7 @@
 """Data of an evaluation: whole passes over a training, a validation and a test set."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +11,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from omnistream import distributed
 from omnistream.data.batch import Batch
-from omnistream.data.sampling import ShardSampler
+from omnistream.data.sampling import EvaluationSampler
 
 
 class EvaluationDataModule(LightningDataModule):
@@ -71,18 +73,15 @@ class EvaluationDataModule(LightningDataModule):
             ValueError: If there is no training set.
         """
         dataset = self._given("train", self.train)
-        # Every process gets equally many samples; the last round repeats some.
-        sampler: Any = DistributedSampler(
-            dataset, distributed.world_size(), distributed.rank(), shuffle=not self._caches, seed=self.seed
-        )
-        loader = self._loader(dataset, self.eval_batch_size if self._caches else self.batch_size, sampler)
-        return self._module.cached_loader(loader, self.batch_size, training=True) if self._caches else loader
+        if self._caches:
+            return self._module.cached_loader(self._shared(dataset, False), self.batch_size, training=True)
+        return self._shared(dataset, True)
 
     def val_dataloader(self) -> DataLoader | list[Any]:
         """Validation batches; none if there is no validation set."""
         if self.val is None:
             return []
-        loader = self._in_order(self.val)
+        loader = self.in_order(self.val)
         return self._module.cached_loader(loader, self.eval_batch_size, training=False) if self._caches else loader
 
     def test_dataloader(self) -> DataLoader:
@@ -91,16 +90,21 @@ class EvaluationDataModule(LightningDataModule):
         Raises:
             ValueError: If there is no test set.
         """
-        return self._in_order(self._given("test", self.test))
+        return self.in_order(self._given("test", self.test))
 
-    def _in_order(self, dataset: Any) -> DataLoader:
-        sampler = ShardSampler(len(dataset), distributed.rank(), distributed.world_size())
-        return self._loader(dataset, self.eval_batch_size, sampler)
+    def in_order(self, dataset: Any) -> DataLoader:
+        """Every sample of a data set once, over all processes; a batch is None where this process has none left."""
+        sampler = EvaluationSampler(len(dataset), self.eval_batch_size, distributed.rank(), distributed.world_size())
+        collate = partial(_some, _collate_of(dataset))
+        return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=self.num_workers)
 
-    def _loader(self, dataset: Any, batch_size: int, sampler: Any) -> DataLoader:
-        source = dataset.dataset if isinstance(dataset, Subset) else dataset
-        collate = getattr(source, "collate", Batch.collate)
-        return DataLoader(dataset, batch_size, sampler=sampler, collate_fn=collate, num_workers=self.num_workers)
+    def _shared(self, dataset: Any, shuffle: bool) -> DataLoader:
+        """Training samples: every process gets equally many; the last round repeats some."""
+        sampler: Any = DistributedSampler(
+            dataset, distributed.world_size(), distributed.rank(), shuffle=shuffle, seed=self.seed
+        )
+        size, collate = self.batch_size if shuffle else self.eval_batch_size, _collate_of(dataset)
+        return DataLoader(dataset, size, sampler=sampler, collate_fn=collate, num_workers=self.num_workers)
 
     @property
     def _module(self) -> Any:
@@ -114,3 +118,12 @@ class EvaluationDataModule(LightningDataModule):
         if dataset is None:
             raise ValueError(f"there is no {name} set; give one as data.{name}")
         return dataset
+
+
+def _collate_of(dataset: Any) -> Callable[[list[Any]], Any]:
+    source = dataset.dataset if isinstance(dataset, Subset) else dataset
+    return getattr(source, "collate", Batch.collate)
+
+
+def _some(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
+    return collate(samples) if samples else None

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-import omnistream
+from omnistream.version import __version__
 
 
 def command() -> str:
@@ -39,7 +39,7 @@ def machine() -> str:
 def versions() -> dict[str, str]:
     """Versions of this library and of those that decide a result."""
     return {
-        "omnistream": omnistream.__version__,
+        "omnistream": __version__,
         "torch": torch.__version__,
         "lightning": lightning.__version__,
         "python": platform.python_version(),

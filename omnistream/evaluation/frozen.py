@@ -1,7 +1,7 @@
 """The base of every evaluation that trains small heads on a frozen backbone."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -105,9 +105,13 @@ class FrozenProbe(LightningModule):
         """The sweep: values of every setting. `lr` and `weight_decay`, where they are named, reach the optimiser."""
         return [{}]
 
+    def feature_options(self) -> dict[str, Any]:
+        """Arguments that decide the features, as plain values: probes with equal ones may share cached features."""
+        return {}
+
     def options(self) -> dict[str, Any]:
         """Arguments of the protocol that `results.json` should name, as plain values."""
-        return {}
+        return self.feature_options()
 
     def predict(self, head: nn.Module, features: Float[Tensor, " B *F"]) -> Tensor:
         """Prediction of a head in evaluation, such as the mean over several views; by default `head(features)`."""
@@ -154,7 +158,7 @@ class FrozenProbe(LightningModule):
         return FeatureBatch(self.features(batch).float(), self.targets(batch))
 
     @torch.no_grad()
-    def extract_all(self, loader: DataLoader, *, training: bool) -> CachedFeatures:
+    def extract_all(self, loader: Iterable[Any], *, training: bool) -> CachedFeatures:
         """Features of a whole data set, on the CPU.
 
         Args:
@@ -164,12 +168,14 @@ class FrozenProbe(LightningModule):
         mode, found = self.training, []
         self.train(training)
         for batch in loader:
+            if batch is None:
+                continue
             extracted = self.extract(self.transfer_batch_to_device(batch, self.device, 0))
             found.append(FeatureBatch(extracted.features.cpu(), extracted.target.cpu()))
         self.train(mode)
         return CachedFeatures(found)
 
-    def cached_loader(self, loader: DataLoader, batch_size: int, *, training: bool) -> DataLoader:
+    def cached_loader(self, loader: Iterable[Any], batch_size: int, *, training: bool) -> DataLoader:
         """What a data module hands out in place of `loader`, whose features are computed now."""
         return self.extract_all(loader, training=training).loader(batch_size, shuffle=training, seed=self.seed)
 
@@ -202,6 +208,8 @@ class FrozenProbe(LightningModule):
         self._evaluate(batch)
 
     def _evaluate(self, batch: Any) -> None:
+        if batch is None:  # this process has no samples left
+            return
         features, target = self.extract(batch)
         inputs = self._inputs(features)
         for head, metrics in zip(self.heads, self.head_metrics, strict=True):

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import datetime, timezone
@@ -15,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from torchmetrics import Metric
 
+from omnistream import distributed
 from omnistream.data.batch import Batch
 from omnistream.evaluation.environment import command, file_sha256, machine, versions, weights_sha256
 
@@ -42,7 +44,7 @@ class EvaluationResult:
     metrics: dict[str, MetricValue]
     """By stable names, such as `abs_rel` or `geometry/abs_rel`."""
     num_samples: int
-    """Samples that were evaluated, over all processes, each once."""
+    """Samples that were evaluated, over all processes, each once; of several tasks, those of the largest."""
     skipped: int = 0
     """Samples that were left out, such as those without a reference."""
     model: dict[str, Any] = field(default_factory=dict)
@@ -107,27 +109,29 @@ class ResultsWriter(Callback):
         self.protocol = protocol
         self.result: EvaluationResult | None = None
         """Of the last test, on every process."""
-        self._start, self._samples = 0.0, 0
+        self._start = 0.0
+        self._samples: Counter[str] = Counter()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._start, self._samples = time.monotonic(), 0
+        self._start, self._samples = time.monotonic(), Counter()
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Count the samples of this process."""
-        self._samples += count_samples(batch)
+        parts = batch if isinstance(batch, Mapping) else {"": batch}
+        self._samples.update({name: count_samples(part) for name, part in parts.items()})
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the result together and write it on rank zero."""
         folder = Path(trainer.log_dir or trainer.default_root_dir)  # a collective: on every process
-        samples = trainer.strategy.reduce(torch.tensor(self._samples, device=pl_module.device), reduce_op="sum")
+        samples = sum(distributed.gather_objects(self._samples), Counter())
         known = (
             pl_module.test_results() if isinstance(pl_module, ReportsResults) else logged_results(trainer, pl_module)
         )
         name = {"protocol": self.protocol or type(pl_module).__name__}
-        fields = name | {"num_samples": int(samples)} | known | describe(trainer, pl_module)
+        fields = name | {"num_samples": max(samples.values(), default=0)} | known | describe(trainer, pl_module)
         self.result = EvaluationResult(**fields, wall_time_seconds=round(time.monotonic() - self._start, 3))
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             path = self.path or folder / "results.json"
@@ -136,7 +140,7 @@ class ResultsWriter(Callback):
 
 
 def count_samples(batch: Any) -> int:
-    """Samples in a batch: the first axis of its tensors; the largest part of a batch of several tasks."""
+    """Samples in a batch: the first axis of its tensors; of a batch in parts, those of the largest."""
     if isinstance(batch, torch.Tensor):
         return len(batch)
     if isinstance(batch, Batch):

@@ -31,10 +31,11 @@ from omnistream.metrics.trajectory import (
     RelativeTranslationError,
     TrajectoryErrors,
     absolute_trajectory_error,
-    align_trajectory,
+    position_rmse,
     relative_rotation_error,
     relative_translation_error,
     trajectory_errors,
+    trajectory_similarity,
 )
 
 __all__ = [
@@ -57,7 +58,6 @@ __all__ = [
     "abs_rel",
     "absolute_trajectory_error",
     "align_depth",
-    "align_trajectory",
     "constant_abs_rel",
     "delta_accuracy",
     "depth_rmse",
@@ -65,12 +65,14 @@ __all__ = [
     "majority_accuracy",
     "matched_iou",
     "mean_matched_iou",
+    "position_rmse",
     "relative_depth_error",
     "relative_rotation_error",
     "relative_translation_error",
     "token_loss",
     "top_k_accuracy",
     "trajectory_errors",
+    "trajectory_similarity",
     "unigram_entropy",
     "word_accuracy",
 ]

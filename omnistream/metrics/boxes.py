@@ -7,9 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from omnistream.boxes import Box
 from omnistream.metrics.mean import SampleMean
-
-Box = tuple[float, float, float, float]
 
 
 def matched_iou(preds: Sequence[Box], target: Sequence[Box]) -> float:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from omnistream.cameras import align_similarity, apply_similarity_to_poses, invert_pose, rotation_angle
+from omnistream.cameras import Similarity, align_similarity, apply_similarity_to_poses, invert_pose, rotation_angle
 from omnistream.metrics.mean import SampleMean
 
 MIN_POSES = 3
@@ -33,22 +33,21 @@ class TrajectoryErrors(NamedTuple):
     """Root mean square rotation error between consecutive frames, in degrees."""
 
 
-def align_trajectory(preds: Float[Tensor, "N 4 4"], target: Float[Tensor, "N 4 4"]) -> Float[Tensor, "N 4 4"]:
-    """Predicted cameras moved by the similarity that brings their centres closest to those of the reference.
+def trajectory_similarity(preds: Float[Tensor, "N 4 4"], target: Float[Tensor, "N 4 4"]) -> Similarity:
+    """The similarity, in float64, that brings the predicted camera centres closest to those of the reference.
 
-    Args:
-        preds: Camera-to-world poses in any frame and scale.
-        target: Reference poses.
-
-    Returns:
-        float64; all centres on the mean of the reference if the prediction does not move.
+    Its scale is 0, which puts all centres on the mean of the reference, if the prediction does not move.
     """
-    preds, target = preds.double(), target.double()
-    similarity = align_similarity(preds[:, :3, 3], target[:, :3, 3])
-    aligned = apply_similarity_to_poses(similarity, preds)
-    if not _moves(preds) and preds.isfinite().all():
-        aligned[:, :3, 3] = target[:, :3, 3].mean(0)
-    return aligned
+    similarity = align_similarity(preds[:, :3, 3].double(), target[:, :3, 3].double())
+    if _moves(preds):
+        return similarity
+    centre = target[:, :3, 3].double().mean(0)
+    return Similarity(torch.zeros_like(similarity.scale), similarity.rotation, centre)
+
+
+def position_rmse(preds: Float[Tensor, "N 4 4"], target: Float[Tensor, "N 4 4"]) -> Float[Tensor, ""]:
+    """Root mean square distance of the camera centres, without any alignment."""
+    return _rms((preds[:, :3, 3] - target[:, :3, 3]).norm(dim=-1))
 
 
 def trajectory_errors(
@@ -71,12 +70,11 @@ def trajectory_errors(
         return None
     if not preds.isfinite().all():
         return TrajectoryErrors(*torch.full((3,), torch.nan, dtype=torch.float64, device=preds.device))
-    aligned = align_trajectory(preds, target)
-    offsets = aligned[:, :3, 3] - target[:, :3, 3]
+    aligned = apply_similarity_to_poses(trajectory_similarity(preds, target), preds)
     steps = [invert_pose(poses[:-1]) @ poses[1:] for poses in (target, aligned)]
     wrong = invert_pose(steps[0]) @ steps[1]
     return TrajectoryErrors(
-        ate=_rms(offsets.norm(dim=-1)),
+        ate=position_rmse(aligned, target),
         rpe_translation=_rms(wrong[:, :3, 3].norm(dim=-1)),
         rpe_rotation=_rms(rotation_angle(steps[0][:, :3, :3], steps[1][:, :3, :3])),
     )

@@ -8,7 +8,8 @@ from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from omnistream.cameras import align_similarity, apply_similarity
+from omnistream.cameras import apply_similarity_to_poses
+from omnistream.metrics import position_rmse, trajectory_similarity
 from omnistream.plots.sheet import MUTED_COLOR, PREDICTION_COLOR, TRUTH_COLOR, Sheet
 from omnistream.tasks.plots import CameraPlot
 
@@ -43,18 +44,15 @@ def align_paths(plot: CameraPlot) -> AlignedPaths:
     prediction = plot.prediction.detach().double().cpu()
     truth = torch.linalg.inv(truth[0]) @ truth
     extents = torch.linalg.svdvals(truth[:, :3, 3] - truth[:, :3, 3].mean(dim=0))
-    similarity = align_similarity(prediction[:, :3, 3], truth[:, :3, 3])
-    moves = (prediction[:, :3, 3] - prediction[0, :3, 3]).abs().max() > 1e-9
-    centres = apply_similarity(similarity, prediction[:, :3, 3])
-    if not moves:
-        centres = truth[:, :3, 3].mean(dim=0).expand_as(centres)
+    similarity = trajectory_similarity(prediction, truth)
+    aligned = apply_similarity_to_poses(similarity, prediction)
     return AlignedPaths(
         truth=truth[:, :3, 3],
-        prediction=centres,
+        prediction=aligned[:, :3, 3],
         truth_axis=truth[:, :3, 2],
-        prediction_axis=(similarity.rotation @ prediction[:, :3, 2, None])[..., 0],
-        scale=float(similarity.scale) if moves else float("nan"),
-        error=float((centres - truth[:, :3, 3]).square().sum(dim=-1).mean().sqrt()),
+        prediction_axis=aligned[:, :3, 2],
+        scale=float(similarity.scale) or float("nan"),
+        error=float(position_rmse(aligned, truth)),
         straight=bool(extents.numel() < 2 or extents[1] <= STRAIGHT * extents[0]),
     )
 

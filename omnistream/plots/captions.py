@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt8
 
+from omnistream.boxes import Box
 from omnistream.plots.sheet import (
     MUTED_COLOR,
     PREDICTION_COLOR,
@@ -15,7 +16,7 @@ from omnistream.plots.sheet import (
     to_frames,
     wrap,
 )
-from omnistream.tasks.plots import Box, CaptionItem, CaptionPlot
+from omnistream.tasks.plots import CaptionItem, CaptionPlot
 
 TEXT_WIDTH, TOP, GAP = 470, 56, 12
 LINE_HEIGHT = 18

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
-from torch import Tensor
+from jaxtyping import UInt8
 
+from omnistream.metrics import abs_rel, relative_depth_error
 from omnistream.plots.sheet import MUTED_COLOR, Scale, Sheet, fit, robust_scale, spread, text_width, to_frames
 from omnistream.tasks.plots import DepthPlot
 
@@ -32,21 +32,13 @@ class DepthColors:
     """Mean of |prediction - truth| / truth over valid pixels; NaN where there is none."""
 
 
-def relative_error(
-    truth: Float[Tensor, "*B"], valid: Bool[Tensor, "*B"], prediction: Float[Tensor, "*B"]
-) -> Float[Tensor, "*B"]:
-    """|prediction - truth| / truth where valid and truth is positive, NaN elsewhere."""
-    good = valid & (truth > 0)
-    error = (prediction - truth).abs() / torch.where(good, truth, torch.ones_like(truth))
-    return torch.where(good, error, torch.full_like(error, torch.nan))
-
-
 def color_depth(plot: DepthPlot) -> DepthColors:
     """All maps of a clip in colour; invalid pixels are grey in truth and error, the prediction is shown everywhere."""
     truth, prediction = plot.truth.detach().float().cpu(), plot.prediction.detach().float().cpu()
     valid = plot.valid.cpu()
     scale = robust_scale(truth, valid, DEPTH_COLORMAP)
-    error = relative_error(truth, valid, prediction)
+    good = valid & (truth > 0)
+    error = relative_depth_error(prediction, truth).masked_fill(~good, torch.nan)
     confidence, confidence_scale = None, None
     if plot.confidence is not None:
         values = plot.confidence.detach().float().cpu()
@@ -59,7 +51,7 @@ def color_depth(plot: DepthPlot) -> DepthColors:
         confidence=confidence,
         depth_scale=scale,
         confidence_scale=confidence_scale,
-        abs_rel=float(error.nanmean()),
+        abs_rel=float(abs_rel(prediction, truth, good)),
     )
 
 

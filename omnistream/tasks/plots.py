@@ -12,8 +12,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-Box: TypeAlias = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in [0, 1], relative to the image."""
+from omnistream.boxes import Box
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +74,7 @@ class CaptionItem:
     generated: str
     instruction: str = ""
     truth_boxes: tuple[Box, ...] = ()
+    """In [0, 1], relative to the image."""
     generated_boxes: tuple[Box, ...] = ()
 
 

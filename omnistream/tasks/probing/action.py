@@ -117,10 +117,13 @@ class ClipClassification(FrozenProbe):
         """Top-1 accuracy, and what naming the most frequent class would reach."""
         return {"accuracy": TopKAccuracy(), "accuracy_majority": MajorityAccuracy(self.num_classes)}
 
+    def feature_options(self) -> dict[str, Any]:
+        """Arguments that decide the tokens."""
+        return {name: getattr(self, name) for name in ("frames_per_segment", "num_crops", "token_grid")}
+
     def options(self) -> dict[str, Any]:
-        """Arguments that decide the features."""
-        names = ("num_classes", "frames_per_segment", "num_crops", "token_grid", "standardize")
-        return {name: getattr(self, name) for name in names}
+        """Arguments that decide features and classes."""
+        return super().options() | {"num_classes": self.num_classes, "standardize": self.standardize}
 
 
 class AttentiveActionProbe(ClipClassification):

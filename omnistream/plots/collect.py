@@ -1,12 +1,11 @@
-"""Asks the tasks of a module for what there is to show."""
+"""Asks the tasks of a module for what there is to plot."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lightning import LightningModule
 from torch import nn
 
-from omnistream.report.figures import FigureRow, Measures
 from omnistream.tasks.plots import HasPlots, Plot
 
 
@@ -19,8 +18,8 @@ def tasks_of(module: nn.Module) -> dict[str, nn.Module]:
 def collect_plots(module: LightningModule, batch: Any, limit: int) -> dict[str, Plot]:
     """Plots of every task that has some, with the task's name before theirs.
 
-    A module that itself has `plots` is asked as it is; otherwise each of its `tasks` with a part of this name in
-    the batch.
+    A module that itself has `plots` is asked as it is; otherwise each of its `tasks` with a part of this name in the
+    batch.
 
     Args:
         module: With its backbone as attribute `backbone`.
@@ -34,16 +33,10 @@ def collect_plots(module: LightningModule, batch: Any, limit: int) -> dict[str, 
     parts = batch if isinstance(batch, Mapping) else {}
     for name, task in tasks_of(module).items():
         if isinstance(task, HasPlots) and parts.get(name) is not None:
-            plots = task.plots(backbone, parts[name], limit)
-            found |= {f"{name}/{key}": plot for key, plot in plots.items()}
+            found |= {f"{name}/{key}": plot for key, plot in task.plots(backbone, parts[name], limit).items()}
     return found
 
 
-def can_draw(module: LightningModule) -> bool:
+def can_plot(module: LightningModule) -> bool:
     """Whether the module or one of its tasks has plots."""
     return any(isinstance(part, HasPlots) for part in (module, *tasks_of(module).values()))
-
-
-def collect_figures(parts: Iterable[object]) -> list[FigureRow]:
-    """Rows of every module or callback among `parts` that has figures, in order."""
-    return [row for part in parts if isinstance(part, Measures) for row in part.figures()]
