@@ -15,6 +15,7 @@ from omnistream.data.images import ImageFolder
 from omnistream.data.multitask import MultiTaskDataModule, Source
 from omnistream.data.path_table import PathTable
 from omnistream.data.scenes import ClipSampling, SceneClips, SceneCrop, SceneFolder, SceneSequence
+from omnistream.data.scenes.folder import LAYOUTS
 from omnistream.data.splits import Split
 from omnistream.data.transforms import square_crop
 from omnistream.data.videos import VideoFolder
@@ -22,7 +23,7 @@ from omnistream.data.views import CropConfig, MultiCropDataset
 
 logger = logging.getLogger(__name__)
 
-EXPECTED = f"{SceneFolder.expected}; or videos; or a folder of class folders with images"
+EXPECTED = f"RGB-D sequences ({', '.join(LAYOUTS)}), videos, or a folder of class folders with images, at any depth"
 
 
 @dataclass(frozen=True)
