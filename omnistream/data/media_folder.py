@@ -113,7 +113,7 @@ def _find_class_folders(root: Path, scenes: set[Path]) -> FoundFolder | None:
     for number, relative in enumerate(files.folders):
         folder = root / relative
         if folder != root and scenes.isdisjoint((folder, *folder.parents)):
-            counts.setdefault(folder.parent, []).append(files.num_files(number))
+            counts.setdefault(folder.parent, []).append(len(files.positions(number)))
     found = [FoundFolder(path, sum(classes)) for path, classes in counts.items() if len(classes) > 1]
     return max(found, key=lambda candidate: candidate.count, default=None)
 
