@@ -1,13 +1,12 @@
 """How a stored frame is to be shown: the display matrix of phones, front cameras and editors."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 
-_MATRIX = "<9i"
 _TOLERANCE = 0.02
 """Largest share of a matrix row that may be off the axis: rounding of a right angle, about one degree."""
 
@@ -67,10 +66,11 @@ def frame_orientation(frame: VideoFrame) -> Orientation:
     Raises:
         ValueError: See `orientation_from_matrix`.
     """
-    side_data = frame.side_data.get(Type.DISPLAYMATRIX)
-    if side_data is None:
+    side_data = cast(SideDataContainer, frame.side_data)  # PyAV's stub knows one kind only
+    if Type.DISPLAYMATRIX not in side_data:
         return UPRIGHT
-    return orientation_from_matrix(tuple(int(x) for x in np.frombuffer(bytes(side_data), dtype=_MATRIX[0] + "i4")))
+    matrix = np.frombuffer(bytes(side_data[Type.DISPLAYMATRIX]), dtype="<i4")
+    return orientation_from_matrix(tuple(matrix.tolist()))
 
 
 def upright_image(frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:

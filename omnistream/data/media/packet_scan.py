@@ -39,6 +39,8 @@ class PacketScan:
     """What the packets hold; None if that cannot be read."""
     countable: bool = True
     """The packets say which frames they show; otherwise only decoding does."""
+    notes: set[str] = field(default_factory=set)
+    """What other readers of the stream may not heed."""
     damaged: bool = False
     """The demuxer broke off, or met damaged data."""
     seconds: float = 0.0
@@ -106,8 +108,9 @@ def scan_packets(path: str, container: InputContainer, stream: VideoStream) -> P
         scan.damaged = True
     if not scan.checksums:
         raise VideoReadError(path, "holds no video packet")
-    if reader is not None and not reader.finish():
-        scan.countable = False
+    if reader is not None:
+        scan.countable = scan.countable and reader.finish()
+        scan.notes = reader.notes
     _note_length(scan, container, stream, ends)
     return scan
 
