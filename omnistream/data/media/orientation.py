@@ -52,9 +52,9 @@ def orientation_from_matrix(matrix: tuple[int, ...]) -> Orientation:
     """
     a, b, _, c, d, *_ = matrix
     straight, swapped = min(abs(a), abs(d)), min(abs(b), abs(c))
-    if max(abs(b), abs(c)) <= _TOLERANCE * straight:
+    if straight and max(abs(b), abs(c)) <= _TOLERANCE * straight:
         return Orientation(False, a < 0, d < 0)
-    if max(abs(a), abs(d)) <= _TOLERANCE * swapped:
+    if swapped and max(abs(a), abs(d)) <= _TOLERANCE * swapped:
         return Orientation(True, c < 0, b < 0)
     turn = np.degrees(np.arctan2(b, a))
     raise ValueError(f"is to be shown turned by {turn:.0f} degrees; only multiples of 90 and mirrors are read")
