@@ -10,7 +10,8 @@ import torch
 
 from omnistream import __version__
 from omnistream.streaming.features import FeatureFiles, FeaturesFormat
-from omnistream.streaming.geometry import PointCloud, PoseFiles
+from omnistream.streaming.points import PointCloud
+from omnistream.streaming.poses import PoseFiles
 from omnistream.streaming.pictures import DepthRange, DepthVideo, FeaturesVideo
 from omnistream.streaming.problems import Problems
 from omnistream.streaming.runner import MIB, StreamResult
