@@ -23,6 +23,7 @@ from common import PeakMemory, add_step_arguments, compare_kinds, timed_steps
 
 import omnistream.backbone.model as model_module
 from omnistream.backbone import create_model, get_variant
+from omnistream.data.views import CropConfig, MultiCropDataset
 from omnistream.data.world import WorldCaptions, WorldFrames, WorldScenes
 from omnistream.parallel import gradient_norm, scale_gradients
 from omnistream.tasks import MultiTaskModule
@@ -30,7 +31,6 @@ from omnistream.tasks.captioning import CaptioningModule
 from omnistream.tasks.geometry import GeometryModule
 from omnistream.tasks.ssl import SSLModule
 from omnistream.tasks.ssl.config import SSLHeadConfig, SSLLossConfig, TeacherConfig
-from omnistream.tasks.ssl.views import CropConfig, MultiCropDataset
 
 KINDS = ("prefix", "dense")
 

@@ -15,7 +15,7 @@ model:
     optimizer: {warmup_steps: 1}
 """
 CROPS = (
-    "{class_path: omnistream.tasks.ssl.views.MultiCropDataset, init_args: {base: "
+    "{class_path: omnistream.data.views.MultiCropDataset, init_args: {base: "
     "{class_path: omnistream.data.world.WorldFrames, init_args: {num_samples: 4, num_frames: 1, size: [32, 32]}}, "
     "crops: {global_size: 32, local_size: 16, patch_size: 8}}}"
 )

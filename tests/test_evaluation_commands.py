@@ -11,9 +11,9 @@ from safetensors import safe_open
 from torch.utils.data import DataLoader
 
 from omnistream.backbone import OmniStream, create_model
+from omnistream.callbacks import PredictionWriter
 from omnistream.cli import main
 from omnistream.data.world import WorldScenes
-from omnistream.report import PredictionWriter
 from omnistream.tasks.geometry import GeometryModule
 
 SCENES = "class_path: omnistream.data.world.WorldScenes, init_args: {num_frames: 2, size: [32, 32]"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from processes import REPOSITORY, run_python
 
-from omnistream.backbone import OmniStream
+from omnistream.backbone import OmniStream, create_model
 from omnistream.cli import main
 
 SMALL = ["--variant", "vit_nano", "--size", "8", "16"]
@@ -23,7 +23,7 @@ def checkpoint(tmp_path_factory):
 
 
 def backbone(checkpoint, **options):
-    return OmniStream("vit_nano", checkpoint=checkpoint, **options).eval()
+    return create_model("vit_nano", checkpoint=checkpoint, **options).eval()
 
 
 def test_pt2(checkpoint, tmp_path, capsys):

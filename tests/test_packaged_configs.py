@@ -3,16 +3,16 @@
 import pytest
 import torch
 
+from omnistream.callbacks import TaskProgressBar
 from omnistream.commands.overrides import prepare
 from omnistream.commands.train import OmniStreamCLI
 from omnistream.errors import UsageError
 from omnistream.packaged_configs import find_config, list_configs, summary
-from omnistream.report import TaskProgressBar
 from omnistream.tasks import MultiTaskModule
 
 # Weights and decoders of the hub cannot be fetched in a test: their place is taken by random ones of a small size.
 OFFLINE = [
-    "--model.backbone.pretrained=false",
+    "--model.backbone=omnistream.backbone.OmniStream",
     "--model.backbone.variant=vit_small",
     "--model.tasks.captioning.decoder.hidden_size=32",
     "--trainer.strategy=auto",

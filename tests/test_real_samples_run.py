@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from omnistream.cli import main
-from omnistream.report import read_scalars
+from omnistream.plots import read_scalars
 
 SMALL = [
     "--model.backbone.variant=vit_nano",

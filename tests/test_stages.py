@@ -7,13 +7,13 @@ import pytest
 import torch
 from processes import run_python
 
-from omnistream.report import read_scalars
+from omnistream.plots import read_scalars
 
 pytestmark = pytest.mark.slow
 
 MODEL = [
     "--model.backbone.variant=vit_nano",
-    "--model.backbone.pretrained=false",
+    "--model.backbone=omnistream.backbone.OmniStream",
     "--model.compile=false",
     "--model.optimizer.warmup_steps=1",
     "--model.tasks.ssl.heads.num_prototypes=16",

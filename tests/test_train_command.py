@@ -10,11 +10,11 @@ from lightning.pytorch.callbacks import ProgressBar
 from processes import run_python
 from real_model import CROPS, MODEL
 
+from omnistream.callbacks import TaskProgressBar
 from omnistream.cli import main
 from omnistream.commands import train
 from omnistream.commands.train import OmniStreamCLI
 from omnistream.data.world import WorldScenes
-from omnistream.report import TaskProgressBar
 
 CONFIG = f"""\
 {MODEL}\
@@ -99,9 +99,9 @@ def test_samples_are_shared_out_by_our_data_modules_unless_told(config, monkeypa
 @pytest.mark.parametrize(
     ("callbacks", "enabled", "bars"),
     [
-        (["{class_path: omnistream.report.TaskProgressBar, init_args: {refresh_rate: 5}}"], "false", []),
-        (["{class_path: omnistream.report.TaskProgressBar, init_args: {refresh_rate: 5}}"], "true", [5]),
-        (["omnistream.report.Throughput"], "true", [1]),
+        (["{class_path: omnistream.callbacks.TaskProgressBar, init_args: {refresh_rate: 5}}"], "false", []),
+        (["{class_path: omnistream.callbacks.TaskProgressBar, init_args: {refresh_rate: 5}}"], "true", [5]),
+        (["omnistream.callbacks.Throughput"], "true", [1]),
         (None, "null", [1]),
         (None, "false", []),
     ],

@@ -1,9 +1,6 @@
 """The streaming visual backbone: a DINOv3 ViT with frame-causal attention and 3D-RoPE (paper Sec. 3.2)."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from einops import rearrange
@@ -12,45 +9,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from omnistream.backbone.attention import ClipContext, Context
+from omnistream.backbone.checks import check_aspect_ratio, check_frames
 from omnistream.backbone.clip_attention import AttentionChoice, check_attention
-from omnistream.backbone.hub import HubMixin
 from omnistream.backbone.layers import NORM_EPS, Block, LayerScale
+from omnistream.backbone.output import NUM_REGISTERS, BackboneOutput
 from omnistream.backbone.rope import PositionTables, RopeLayout, check_layout, draw_scale, rope_tables
-from omnistream.backbone.session_checks import check_aspect_ratio, check_frames
 from omnistream.backbone.time_mode import TimeMode, check_time_mode, clip_times
 from omnistream.backbone.variants import get_variant
 
-if TYPE_CHECKING:
-    import omnistream.backbone.compiled
-    import omnistream.backbone.session
-    import omnistream.backbone.stream
 
-NUM_REGISTERS = 4
-
-
-@dataclass
-class BackboneOutput:
-    """Features of B streams of T frames.
-
-    Attributes:
-        patches: Outputs of the requested blocks, not normalised: {layer: [B, T, h, w, D]}.
-        last: Patch tokens after the final norm, [B, T, h, w, D].
-        cls: One summary per frame after the final norm, [B, T, D].
-        registers: The four register tokens after the final norm, [B, T, 4, D].
-        camera: The camera token after the final norm, [B, T, D]; None if it was not asked for.
-        heads: Results of the heads attached to a stream, by name; empty otherwise.
-    """
-
-    patches: dict[int, Tensor]
-    last: Tensor
-    cls: Tensor
-    registers: Tensor
-    camera: Tensor | None
-    heads: dict[str, Any] = field(default_factory=dict)
-
-
-class OmniStream(HubMixin):
-    """Streaming ViT backbone.
+class StreamingViT(nn.Module):
+    """The ViT itself: whole clips, and frames at given positions of a stream. `OmniStream` adds sessions and weights.
 
     In train mode the RoPE coordinates are rescaled by random factors, one draw per forward for time and one for space.
 
@@ -64,13 +33,10 @@ class OmniStream(HubMixin):
         time_mode: `absolute`, or `official` to compare with what the release does with time; see `time_mode`.
         attention: Kernel of whole-clip forwards: `prefix`, `flex`, or the faster one, `auto`; see `clip_attention`.
         activation_checkpointing: Recompute every block in the backward pass to save memory.
-        checkpoint: Weights to start from: a file, folder or hub id in a known layout (timm, Meta, Hugging Face, the
-            release, ours). Options stored with them are not taken over; `from_pretrained` does that.
-        pretrained: Download timm's DINOv3 weights of this size instead; `sat493m` for those of satellite images.
 
     Raises:
-        ValueError: For an unknown variant, layout, time mode or kernel, a window that cannot hold its sink, or weights
-            that do not fit.
+        ValueError: For an unknown variant, layout, time mode or kernel, or a window that cannot
+            hold its sink.
 
     Source: paper Sec. 3.2; facebookresearch/dinov3: dinov3/models/vision_transformer.py.
     """
@@ -90,8 +56,6 @@ class OmniStream(HubMixin):
         time_mode: TimeMode = "absolute",
         attention: AttentionChoice = "auto",
         activation_checkpointing: bool = False,
-        checkpoint: Path | str | None = None,
-        pretrained: bool | Literal["lvd1689m", "sat493m"] = False,
     ) -> None:
         super().__init__()
         arch = get_variant(variant)
@@ -123,12 +87,6 @@ class OmniStream(HubMixin):
         self.register_buffer("std", torch.empty(3, 1, 1))
         if self.patch_embed.weight.device.type != "meta":
             self.reset_parameters()
-        if checkpoint is not None and pretrained:
-            raise ValueError("give either checkpoint or pretrained, not both")
-        if checkpoint is not None or pretrained:
-            from omnistream.backbone.checkpoints import load_pretrained
-
-            load_pretrained(self, checkpoint, pretrained if isinstance(pretrained, str) else None)
 
     def reset_parameters(self, only: Collection[str] | None = None) -> None:
         """Draw all parameters afresh and set the buffers; needed after construction on the meta device.
@@ -292,41 +250,6 @@ class OmniStream(HubMixin):
             camera=special[:, :, 1] if camera_token else None,
         )
 
-    @overload
-    def stream(
-        self, *, compiled: Literal[False] = False, **options: object
-    ) -> "omnistream.backbone.stream.StreamSession": ...
-
-    @overload
-    def stream(
-        self, *, compiled: Literal[True], **options: object
-    ) -> "omnistream.backbone.compiled.CompiledSession": ...
-
-    @overload
-    def stream(self, *, compiled: bool, **options: object) -> "omnistream.backbone.session.Session": ...
-
-    def stream(self, *, compiled: bool = False, **options: object) -> "omnistream.backbone.session.Session":
-        """A session that takes frames as they come.
-
-        Args:
-            compiled: Compile the step; takes a while for each cache size, and pays off in long streams.
-            options: See `StreamSession`, or `CompiledSession`.
-
-        Raises:
-            ValueError: If an option does not fit, or a cache that is compiled should be offloaded or in 8 bits.
-        """
-        if not compiled:
-            from omnistream.backbone.stream import StreamSession
-
-            return StreamSession(self, **options)  # type: ignore[arg-type]
-        from omnistream.backbone.compiled import CompiledSession
-
-        if options.pop("offload", False):
-            raise ValueError(
-                "a compiled session keeps its cache on the device; leave out offload=True or compiled=True"
-            )
-        return CompiledSession(self, **options)  # type: ignore[arg-type]
-
     def _embed(
         self,
         images: Tensor,
@@ -362,21 +285,3 @@ class OmniStream(HubMixin):
         if not self.training or self.rope_rescale is None:
             return 1.0, 1.0
         return draw_scale(self.rope_rescale), draw_scale(self.rope_rescale)
-
-
-def create_model(
-    variant: str, *, pretrained: bool | Literal["lvd1689m", "sat493m"] = False, **options: object
-) -> OmniStream:
-    """Build a backbone by name.
-
-    Args:
-        variant: See `list_models()`.
-        pretrained: Start from timm's DINOv3 weights of this size, downloaded from the hub; `sat493m` for those of
-            satellite images.
-        options: Further arguments of `OmniStream`.
-
-    Example:
-        >>> create_model("vit_nano").embed_dim
-        64
-    """
-    return OmniStream(variant, pretrained=pretrained, **options)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ def models(arguments: list[str]) -> None:
     import torch
 
     from omnistream.backbone import OmniStream, get_variant, list_models
-    from omnistream.backbone.public_weights import list_public_weights
+    from omnistream.backbone.weights.published import list_public_weights
 
     rows: list[tuple[str, ...]] = [("variant", "parameters", "width", "layers", "heads", "patch", "")]
     for name in list_models():

@@ -65,8 +65,8 @@ def run(arguments: list[str]) -> None:
     import torch
 
     from omnistream.backbone import OmniStream
-    from omnistream.backbone.export import check_onnx_installed, export_onnx, export_step
-    from omnistream.backbone.frame_step import StepOptions
+    from omnistream.backbone.export.files import check_onnx_installed, export_onnx, export_step
+    from omnistream.backbone.sessions.frame_step import StepOptions
 
     device = usable_device(options.device)
     if kind == "onnx":

@@ -14,10 +14,10 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 # Classes that are imported can be named without their module in YAML; this also registers the strategy `fsdp2`.
 import omnistream.data
 import omnistream.tasks  # noqa: F401
+from omnistream.callbacks import PredictionWriter, TaskProgressBar
 from omnistream.commands.overrides import prepare
 from omnistream.commands.parse_errors import shorten
 from omnistream.errors import UsageError
-from omnistream.report import PredictionWriter, TaskProgressBar
 
 
 class SaveConfig(SaveConfigCallback):

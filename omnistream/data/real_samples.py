@@ -14,7 +14,7 @@ from omnistream.data.quarantine import NothingUsableError
 from omnistream.data.real import find_media
 from omnistream.data.scenes import ClipSampling, SceneFolder
 from omnistream.data.videos import VideoFolder
-from omnistream.tasks.ssl.views import CropConfig, MultiCropDataset
+from omnistream.data.views import CropConfig, MultiCropDataset
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from lightning import LightningModule
 from torch import nn
 
 from omnistream.report.figures import FigureRow, Measures
-from omnistream.tasks.pictures import Draws, Picture
+from omnistream.tasks.plots import Draws, Plot
 
 
 def tasks_of(module: nn.Module) -> dict[str, nn.Module]:
@@ -16,7 +16,7 @@ def tasks_of(module: nn.Module) -> dict[str, nn.Module]:
     return dict(tasks.items()) if isinstance(tasks, nn.ModuleDict | Mapping) else {}
 
 
-def collect_pictures(module: LightningModule, batch: Any, limit: int) -> dict[str, Picture]:
+def collect_plots(module: LightningModule, batch: Any, limit: int) -> dict[str, Plot]:
     """Pictures of every task that has some, with the task's name before theirs.
 
     A module that itself has `pictures` is asked as it is; otherwise each of its `tasks` with a part of this name in
@@ -30,7 +30,7 @@ def collect_pictures(module: LightningModule, batch: Any, limit: int) -> dict[st
     backbone = module.get_submodule("backbone")
     if isinstance(module, Draws):
         return dict(module.pictures(backbone, batch, limit))
-    found: dict[str, Picture] = {}
+    found: dict[str, Plot] = {}
     parts = batch if isinstance(batch, Mapping) else {}
     for name, task in tasks_of(module).items():
         if isinstance(task, Draws) and parts.get(name) is not None:

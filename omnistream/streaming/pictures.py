@@ -10,9 +10,9 @@ from einops import rearrange, repeat
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from omnistream.report.depth import DEPTH_COLORMAP
-from omnistream.report.features import PcaColors
-from omnistream.report.sheet import Scale, robust_scale
+from omnistream.plots.depth import DEPTH_COLORMAP
+from omnistream.plots.features import PcaColors
+from omnistream.plots.sheet import Scale, robust_scale
 from omnistream.streaming.mp4 import Mp4File
 from omnistream.streaming.writer import Step
 

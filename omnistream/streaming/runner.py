@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from omnistream.backbone import OmniStream, StreamHead
-from omnistream.backbone.session import Session
+from omnistream.backbone.sessions.session import Session
 from omnistream.data.media import VideoReadError
 from omnistream.data.media.resize import resize_images
 from omnistream.errors import one_line

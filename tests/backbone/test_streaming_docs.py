@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from omnistream.backbone import get_variant
-from omnistream.backbone.kv_store import Int8Store, Placement, PlainStore, StoreShape, Workspace
+from omnistream.backbone.sessions.kv_store import Int8Store, Placement, PlainStore, StoreShape, Workspace
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "streaming.md").read_text(encoding="utf-8")
 

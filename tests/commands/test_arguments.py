@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from omnistream.backbone import create_model
-from omnistream.backbone.frame_step import StepOptions
-from omnistream.backbone.static_step import StaticStep
+from omnistream.backbone.sessions.frame_step import StepOptions
+from omnistream.backbone.sessions.static_step import StaticStep
 from omnistream.cli import COMMANDS, Command, main
 from omnistream.commands.arguments import CommandParser, place, usable_device
 from omnistream.errors import UsageError

@@ -15,10 +15,10 @@ from omnistream.backbone import create_model
 from omnistream.data import MultiTaskDataModule, Source
 from omnistream.data.batch import CaptionClip, FrameClip, SceneClip
 from omnistream.data.world import WorldCaptions, WorldScenes
+from omnistream.language.decoder import DecoderConfig
 from omnistream.report.held_out import HeldOutFigures, batches_of_several, best_constant_abs_rel, train_heads
 from omnistream.tasks import MultiTaskModule, OptimizerConfig
 from omnistream.tasks.captioning import CaptioningModule
-from omnistream.tasks.captioning.decoder import DecoderConfig
 from omnistream.tasks.geometry import GeometryModule
 from omnistream.tasks.probing.action import ProbeConfig
 

@@ -12,7 +12,7 @@ from stream_clips import decoded
 from omnistream.backbone import BackboneOutput
 from omnistream.cameras import make_pose, matrix_from_quaternion
 from omnistream.errors import UsageError
-from omnistream.report.features import pca_colors
+from omnistream.plots.features import pca_colors
 from omnistream.streaming.features import FeatureFiles, parse_features
 from omnistream.streaming.frame_size import FrameSize
 from omnistream.streaming.geometry import PointCloud, PoseFiles, ply_header

@@ -17,15 +17,15 @@ from torch.utils.data import Dataset
 
 from omnistream.backbone import create_model
 from omnistream.data import MultiTaskDataModule, Source
+from omnistream.data.views import CropConfig, MultiCropDataset
 from omnistream.data.world import WorldCaptions, WorldFrames, WorldScenes
+from omnistream.language.decoder import DecoderConfig
 from omnistream.parallel import FSDP2Strategy  # also registers the strategy fsdp2
 from omnistream.tasks import MultiTaskModule, NonFiniteConfig, OptimizerConfig
 from omnistream.tasks.captioning import CaptioningModule
-from omnistream.tasks.captioning.decoder import DecoderConfig
 from omnistream.tasks.geometry import GeometryModule
 from omnistream.tasks.ssl import SSLModule
 from omnistream.tasks.ssl.config import SSLHeadConfig, SSLLossConfig, TeacherConfig
-from omnistream.tasks.ssl.views import CropConfig, MultiCropDataset
 
 GLOBAL_BATCH = 4
 SIZE = (32, 32)

@@ -1,11 +1,11 @@
 """Captioning, reading, locating and naming: the vision-language objective."""
 
-from omnistream.tasks.captioning.decoder import CaptionDecoder, DecoderConfig
+from omnistream.language.decoder import CaptionDecoder, DecoderConfig
+from omnistream.language.projector import Projector
+from omnistream.language.prompts import Wording, parse_regions, word
+from omnistream.language.tokenizer import ByteTokenizer, PretrainedTokenizer
 from omnistream.tasks.captioning.metrics import CaptionMetrics, CaptionSample
 from omnistream.tasks.captioning.module import CaptioningModule, SummedLoss
-from omnistream.tasks.captioning.projector import Projector
-from omnistream.tasks.captioning.prompts import Wording, parse_regions, word
-from omnistream.tasks.captioning.tokenizer import ByteTokenizer, PretrainedTokenizer
 
 __all__ = [
     "ByteTokenizer",

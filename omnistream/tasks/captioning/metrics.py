@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from omnistream.data.batch import Region, TextTarget
+from omnistream.language.prompts import parse_regions, strip_markup
 from omnistream.metrics.boxes import BoxIoU
 from omnistream.metrics.text import ExactMatch, TokenLoss, WordAccuracy
-from omnistream.tasks.captioning.prompts import parse_regions, strip_markup
 
 
 @dataclass(frozen=True)

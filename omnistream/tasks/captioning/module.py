@@ -12,22 +12,22 @@ from torch import Tensor, nn
 from omnistream.backbone import OmniStream
 from omnistream.data.batch import CaptionClip, TextTarget
 from omnistream.distributed import average_count
-from omnistream.tasks.captioning.chat import Chat, chat
-from omnistream.tasks.captioning.decoder import (
+from omnistream.language.chat import Chat, chat
+from omnistream.language.decoder import (
     CaptionDecoder,
     DecoderConfig,
     DecoderOutput,
     pretrained_llm,
     random_llm,
 )
+from omnistream.language.projector import Projector, TokenReduction
+from omnistream.language.prompts import Wording, word
+from omnistream.language.tokenizer import ByteTokenizer, PretrainedTokenizer, Tokenizer
 from omnistream.tasks.captioning.metrics import CaptionMetrics, CaptionSample
-from omnistream.tasks.captioning.pictures import captioning_pictures
-from omnistream.tasks.captioning.projector import Projector, TokenReduction
-from omnistream.tasks.captioning.prompts import Wording, word
-from omnistream.tasks.captioning.tokenizer import ByteTokenizer, PretrainedTokenizer, Tokenizer
+from omnistream.tasks.captioning.plots import captioning_plots
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
-from omnistream.tasks.pictures import Picture
+from omnistream.tasks.plots import Plot
 
 
 @dataclass(frozen=True)
@@ -238,9 +238,9 @@ class CaptioningModule(Objective):
         self._metrics_read = True
         return results
 
-    def pictures(self, backbone: nn.Module, batch: CaptionClip, limit: int) -> dict[str, Picture]:
-        """Answers generated so far in this validation; see `tasks.pictures.Draws`."""
-        return captioning_pictures(self.samples, 3 * limit)
+    def pictures(self, backbone: nn.Module, batch: CaptionClip, limit: int) -> dict[str, Plot]:
+        """Answers generated so far in this validation; see `tasks.plots.Draws`."""
+        return captioning_plots(self.samples, 3 * limit)
 
     def fsdp_units(self) -> list[nn.Module]:
         """The decoder's blocks, then the rest of the decoder, then the projector."""

@@ -15,12 +15,12 @@ from omnistream.metrics.depth import AbsRel, DeltaAccuracy
 from omnistream.tasks.geometry.camera_head import CameraHead
 from omnistream.tasks.geometry.dual_dpt import DualDPT
 from omnistream.tasks.geometry.losses import GeometryLossConfig, geometry_loss
-from omnistream.tasks.geometry.pictures import geometry_pictures
+from omnistream.tasks.geometry.plots import geometry_plots
 from omnistream.tasks.geometry.prediction import GeometryPrediction
 from omnistream.tasks.geometry.targets import GeometryTargets, ScaleFrames, geometry_targets
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
-from omnistream.tasks.pictures import FeaturesPicture, Picture
+from omnistream.tasks.plots import FeaturesPlot, Plot
 
 DEFAULT_COLOURS = PhotometricConfig.geometry()
 DEFAULT_LOSS = GeometryLossConfig()
@@ -173,11 +173,11 @@ class GeometryModule(Objective):
         self.metrics.reset()
         return values
 
-    def pictures(self, backbone: nn.Module, batch: SceneClip, limit: int) -> dict[str, Picture]:
-        """Depth, camera path and patch features of the first clips; see `tasks.pictures.Draws`."""
+    def pictures(self, backbone: nn.Module, batch: SceneClip, limit: int) -> dict[str, Plot]:
+        """Depth, camera path and patch features of the first clips; see `tasks.plots.Draws`."""
         images, prediction = batch.images[:limit], self.predict(backbone, batch.images[:limit])
         features = backbone(backbone.normalize(images)).last  # type: ignore[operator]
-        found = geometry_pictures(images, prediction, self.targets(batch), limit, world_to_camera=self.world_to_camera)
+        found = geometry_plots(images, prediction, self.targets(batch), limit, world_to_camera=self.world_to_camera)
         for i in range(len(images)):
-            found[f"features/{i}"] = FeaturesPicture(images=images[i], features=features[i])
+            found[f"features/{i}"] = FeaturesPlot(images=images[i], features=features[i])
         return found

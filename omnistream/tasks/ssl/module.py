@@ -13,7 +13,7 @@ from omnistream.data.batch import ViewBatch
 from omnistream.distributed import world_size
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
-from omnistream.tasks.pictures import Picture
+from omnistream.tasks.plots import Plot
 from omnistream.tasks.ssl.config import SSLHeadConfig, SSLLossConfig, TeacherConfig
 from omnistream.tasks.ssl.device_views import DeviceViews, DistortionConfig, device_views
 from omnistream.tasks.ssl.dino import dino_loss, pair_shares, pool_frames
@@ -21,7 +21,7 @@ from omnistream.tasks.ssl.gram import gram_loss, resize_patches
 from omnistream.tasks.ssl.heads import ProjectionHead
 from omnistream.tasks.ssl.ibot import PatchTargets, ibot_loss, mask_weights, patch_targets
 from omnistream.tasks.ssl.koleo import koleo_loss
-from omnistream.tasks.ssl.pictures import ssl_pictures
+from omnistream.tasks.ssl.plots import ssl_plots
 from omnistream.tasks.ssl.schedules import inclusive_warmup_cosine, warmup_then_cosine
 from omnistream.tasks.ssl.sinkhorn import sinkhorn_knopp
 from omnistream.tasks.ssl.teacher import EMATeacher, GramTeacher
@@ -239,12 +239,12 @@ class SSLModule(Objective):
 
     def pictures(
         self, backbone: nn.Module, batch: "ViewBatch | dict[str, ViewBatch | None]", limit: int
-    ) -> dict[str, Picture]:
-        """Views with their masks, and patch features, of the first image and clip; see `tasks.pictures.Draws`."""
+    ) -> dict[str, Plot]:
+        """Views with their masks, and patch features, of the first image and clip; see `tasks.plots.Draws`."""
         return {
             f"{part}/{name}": picture
             for part, views in self.micro_batches(batch).items()
-            for name, picture in ssl_pictures(backbone, views, self.patch_size, self.distortions).items()
+            for name, picture in ssl_plots(backbone, views, self.patch_size, self.distortions).items()
         }
 
 

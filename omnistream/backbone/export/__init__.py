@@ -1,0 +1,1 @@
+"""The step as one graph: `.pt2` and ONNX."""

@@ -1,0 +1,1 @@
+"""Sessions that remember: options, caches, steps, and heads that stream."""

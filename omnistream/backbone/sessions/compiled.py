@@ -1,0 +1,234 @@
+"""A compiled streaming session: one graph once the window is full, a few while it fills."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from omnistream.backbone.model import StreamingViT
+from omnistream.backbone.output import BackboneOutput
+from omnistream.backbone.sessions.frame_step import Features, StepOptions, check_static_dtype
+from omnistream.backbone.sessions.heads import StreamHead
+from omnistream.backbone.sessions.kv_cache import KVCache, cache_dtype_of
+from omnistream.backbone.sessions.session import FROM_BACKBONE, Layout, Session
+from omnistream.backbone.sessions.static_step import StaticStep
+
+FIRST_SLOTS = 8
+"""Frame slots at the start; they double until the window or `max_frames` is reached, so few lengths are compiled."""
+MANY = 1 << 20
+
+
+class CompiledSession(Session):
+    """Encodes B streams frame by frame like `StreamSession`, through `torch.compile`.
+
+    The cache holds 8, 16, 32, ... frames while the stream grows, and each of these sizes is compiled once, when it is
+    reached; slots that are still empty are masked. With a window the sizes end at W + 1 slots. From then on the mask is
+    gone and every step runs one and the same graph: no memory is allocated, nothing waits for the device. Without a
+    window the last size is `max_frames`, or there is no last one.
+
+    On CUDA the default mode records CUDA graphs. Features are copied out of their memory, which the next step
+    overwrites, so they stay valid as long as they are kept.
+
+    Args:
+        backbone: Model to use; it is not copied.
+        window: Remembered frames W; None for all. Default: the backbone's.
+        sink: First frames never forgotten. Default: the backbone's.
+        time_mode: `absolute` or `official`. Default: the backbone's.
+        cache_dtype: Dtype of cache and attention, e.g. `torch.bfloat16`; None for the backbone's. Not `int8`.
+        max_frames: Refuse more frames; for streams without a window.
+        layers: Blocks whose patch outputs are returned.
+        camera_token: Add the camera token.
+        aspect_ratio: Height over width per stream [B], told to the camera token.
+        heads: Read the features of each step; see `StreamSession`. They are not compiled with it.
+        backend: Of `torch.compile`.
+        mode: Of `torch.compile`; default `reduce-overhead` (CUDA graphs) on CUDA and `default` elsewhere with inductor.
+
+    Raises:
+        ValueError: For a window that cannot hold its sink, or beside `max_frames`, a layer that does not exist, an
+            unknown time mode, an aspect ratio that is not finite or not above 0, or an 8-bit cache.
+    """
+
+    def __init__(
+        self,
+        backbone: StreamingViT,
+        *,
+        window: int | str | None = FROM_BACKBONE,
+        sink: int | str = FROM_BACKBONE,
+        time_mode: str = FROM_BACKBONE,
+        cache_dtype: torch.dtype | str | None = None,
+        max_frames: int | None = None,
+        layers: Sequence[int] = (),
+        camera_token: bool = False,
+        aspect_ratio: Float[Tensor, " B"] | None = None,
+        heads: Mapping[str, StreamHead] | None = None,
+        backend: str = "inductor",
+        mode: str | None = None,
+    ) -> None:
+        check_static_dtype(cache_dtype_of(cache_dtype))
+        super().__init__(
+            backbone, window=window, sink=sink, time_mode=time_mode, cache_dtype=cache_dtype, max_frames=max_frames,
+            layers=layers, camera_token=camera_token, aspect_ratio=aspect_ratio, heads=heads,
+        )  # fmt: skip
+        self.backend, self.mode = backend, mode
+        self.static: StaticStep | None = None
+        """The step that is compiled, with the cache; None before the first frame."""
+
+    def _begin(self, layout: Layout) -> None:
+        self._use(self._new_step(layout, self._bounded(FIRST_SLOTS)))
+
+    def _new_step(self, layout: Layout, num_slots: int) -> StaticStep:
+        ratio = None if self.aspect_ratio is None else tuple(self.aspect_ratio.tolist())
+        if ratio is None and self._tell_aspect_ratio:
+            ratio = (layout.height / layout.width,) * layout.batch_size
+        options = StepOptions(
+            image_size=(layout.height, layout.width),
+            batch_size=layout.batch_size,
+            window=self.window,
+            sink=self.sink,
+            time_mode=self.time_mode,
+            layers=self._encoded_layers,
+            camera_token=self.camera_token,
+            aspect_ratio=ratio,
+            cache_dtype=self.cache_dtype,
+        )
+        return StaticStep(self.backbone, options, num_slots)
+
+    def _use(self, step: StaticStep) -> None:
+        import torch._dynamo  # takes a second
+
+        device = step.frame.device
+        mode = self.mode or ("reduce-overhead" if device.type == "cuda" and self.backend == "inductor" else None)
+        self._compiled = torch.compile(step, fullgraph=True, dynamic=False, backend=self.backend, mode=mode)
+        self._no_reset = torch.zeros(len(step.frame), dtype=torch.bool, device=device)
+        # One place and stride for the input, however many frames come at once.
+        self._images = step.blank_images().to(device)
+        self._fix_addresses(step)
+        self.static = step
+
+    def _check(self, frames: Tensor) -> None:
+        super()._check(frames)
+        if (begun := self._images.dtype) != (now := self.backbone.cls_token.dtype):
+            raise ValueError(f"the backbone was {begun} when this session began and is {now} now; open another session")
+        self._slots.capacity(int(self.frame_indices.max()) + frames.shape[1])  # refuses more than `max_frames`
+
+    def _encode(self, frames: Tensor) -> BackboneOutput:
+        """One frame after the other."""
+        step = self.static
+        assert step is not None
+        step.frame.copy_(self.frame_indices, non_blocking=True)  # a step that failed may have counted on
+        outputs = [self._next(step, images, self.frame_indices + i) for i, images in enumerate(frames.unbind(1))]
+        stacked = {name: torch.stack([output[name] for output in outputs], dim=1) for name in outputs[0]}
+        return BackboneOutput(
+            patches={layer: stacked[f"block_{layer}"] for layer in self._encoded_layers},
+            last=stacked["last"],
+            cls=stacked["cls"],
+            registers=stacked["registers"],
+            camera=stacked.get("camera"),
+        )
+
+    def _bounded(self, num_slots: int) -> int:
+        limit = self.max_frames if self.window is None else self.window + 1
+        return num_slots if limit is None else min(num_slots, limit)
+
+    def _fix_addresses(self, step: StaticStep) -> None:
+        """Tell the compiler that the state stays where it is, so that a CUDA graph may change it in place."""
+        keys, values = step.cache()
+        for buffer in (step.frame, *keys, *values, self._images, self._no_reset):
+            # Unguarded (torch 2.9 guards by default), so that forks and other sessions use the code that is there.
+            torch._dynamo.mark_static_address(buffer, guard=False)
+
+    def _next(self, step: StaticStep, images: Tensor, seen: Tensor) -> Features:
+        """Features of one frame per stream, in memory of their own."""
+        if int(seen.max()) >= step.num_slots < (more := self._bounded(2 * step.num_slots)):
+            step.grow(more)
+            self._fix_addresses(step)
+        # A stream's own frame fills the last slot before it attends, so frame W needs no mask.
+        masked = self.window is None or int(seen.min()) < self.window
+        self._images.copy_(images)
+        torch.compiler.cudagraph_mark_step_begin()
+        # The sizes of all sessions of a process count against one limit, and every one of them is wanted.
+        with torch._dynamo.config.patch(recompile_limit=MANY, accumulated_recompile_limit=MANY):
+            features = self._compiled(self._images, self._no_reset, masked)
+        return {name: value.clone() for name, value in features.items()}
+
+    def _restart(self, rows: Int[Tensor, " R"]) -> None:
+        """Wipe their slots; full-window steps mask again."""
+        if self.static is not None:
+            self.static.restart(rows.to(self.static.frame.device))
+
+    @torch.inference_mode(False)  # buffers made in it could not be written outside
+    def fork(self) -> "CompiledSession":
+        """An independent session that continues from here, with memory of its own and the compiled code that is there.
+
+        On CUDA its graphs are recorded anew.
+        """
+        self._refuse_torn()
+        twin = self.__class__.__new__(self.__class__)
+        twin.__dict__.update(self.__dict__)
+        twin.frame_indices = self.frame_indices.clone()
+        if self.static is not None:
+            twin._use(self.static.copied(self.static.frame.device))
+        return twin
+
+    @torch.inference_mode(False)
+    def to(self, device: torch.device | str) -> "CompiledSession":
+        """Move the session's memory; the backbone is moved by its owner. Elsewhere the step is compiled anew."""
+        device = torch.empty(0, device=device).device  # "cuda" becomes the current one, "cuda:0"
+        if self.static is not None and self._layout is not None and device != self._layout.device:
+            self._use(self.static.copied(device))
+            self._layout = replace(self._layout, device=device)
+        return self
+
+    def _cache_state(self, slots: int) -> dict[str, Any]:
+        assert self.static is not None
+        return {
+            "slots": slots,
+            "layers": self.static.stored(slots),
+            "heads": (self.backbone.num_heads, self.backbone.arch.head_dim),
+            "dtype": str(self.static.cache_dtype).removeprefix("torch."),
+        }
+
+    def _resume(self, layout: Layout | None, counts: Int[Tensor, " B"], cache: KVCache | None) -> None:
+        if layout is None or cache is None:
+            self.static = None
+        else:
+            num_slots, last = self._bounded(FIRST_SLOTS), int(counts.max())
+            while last > num_slots < (more := self._bounded(2 * num_slots)):
+                num_slots = more
+            # CUDA graphs are tied to addresses, and torch keeps those of memory that is gone.
+            again = self.static if self._fits(layout, num_slots) else None
+            step, slots = again or self._new_step(layout, num_slots), cache.num_used(last)
+            stored = [dict(store.slots(0, slots)) for store in cache.stores if store is not None]
+            if stored and (dtype := stored[0]["keys"].dtype) != step.cache_dtype:
+                raise ValueError(
+                    f"the state has a cache of {dtype}, a compiled session one of {step.cache_dtype}; "
+                    "convert the backbone or choose cache_dtype"
+                )
+            if again is not None:
+                again.restart(torch.arange(len(counts), device=layout.device))
+            step.fill(stored, counts)
+            if again is None:
+                self._use(step)
+        self._layout, self.frame_indices = layout, counts
+
+    def _fits(self, layout: Layout, num_slots: int) -> bool:
+        """Whether the memory that is there can hold streams of this layout; not if a growth has failed half-way."""
+        return (
+            self.static is not None
+            and layout == self._layout
+            and self._images.dtype == self.backbone.cls_token.dtype
+            and {len(buffer) for buffers in self.static.cache() for buffer in buffers}
+            == {layout.batch_size * num_slots}
+            and self.static.num_slots == num_slots
+        )
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory held by the cache."""
+        if self.static is None:
+            return 0
+        keys, values = self.static.cache()
+        return sum(t.numel() * t.element_size() for t in [*keys, *values])

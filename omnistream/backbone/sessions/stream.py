@@ -1,0 +1,144 @@
+"""A streaming session: frames in, features out, with the past kept in a preallocated cache."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from omnistream.backbone.model import StreamingViT
+from omnistream.backbone.output import BackboneOutput
+from omnistream.backbone.rope import GridTables
+from omnistream.backbone.sessions.heads import StreamHead
+from omnistream.backbone.sessions.kv_cache import CacheContext, KVCache
+from omnistream.backbone.sessions.session import FROM_BACKBONE, Layout, Session
+from omnistream.backbone.time_mode import stream_times
+
+
+class StreamSession(Session):
+    """Encodes B streams frame by frame, exactly as one whole-clip forward would.
+
+    Runs without gradient and as in eval mode whatever the backbone's mode. The first step fixes batch size, image size,
+    dtype and device; a mismatch later is an error. Frames are cast to the dtype of the backbone. Nothing is kept but
+    the cache: with a window, memory is constant once it is full.
+
+    Args:
+        backbone: Model to use; it is not copied.
+        window: Remembered frames W (so a frame sees W + 1 including itself); None for all. Default: the backbone's.
+        sink: First frames never forgotten. Default: the backbone's.
+        time_mode: `absolute`, or `official` for the release's behaviour. Default: the backbone's.
+        cache_dtype: Dtype of cache and attention, e.g. `torch.bfloat16`; None for the model's. `torch.int8` (or "int8")
+            stores 8 bits with a scale per head and token, all but the sink, and attends in the model's dtype.
+        max_frames: Allocate for this many frames at once and refuse more; for streams without a window.
+        offload: Keep the cache in CPU memory and bring one layer at a time to the accelerator.
+        layers: Blocks whose patch outputs are returned.
+        camera_token: Add the camera token.
+        aspect_ratio: Height over width per stream [B], told to the camera token.
+        heads: Read the features of each step; their results are in `BackboneOutput.heads` under the same names. The
+            layers and the camera token they need are added; without `aspect_ratio` a head that reads the camera token
+            is told that of the frames.
+
+    Raises:
+        ValueError: For a window that cannot hold its sink, or beside `max_frames`, a layer that does not exist, an
+            unknown time mode or cache dtype, or offloading a model that is on the CPU itself.
+
+    Example:
+        >>> from omnistream.backbone import create_model
+        >>> session = create_model("vit_nano").stream(window=16)
+        >>> session.step(torch.rand(1, 1, 3, 32, 32)).last.shape
+        torch.Size([1, 1, 4, 4, 64])
+    """
+
+    def __init__(
+        self,
+        backbone: StreamingViT,
+        *,
+        window: int | str | None = FROM_BACKBONE,
+        sink: int | str = FROM_BACKBONE,
+        time_mode: str = FROM_BACKBONE,
+        cache_dtype: torch.dtype | str | None = None,
+        max_frames: int | None = None,
+        offload: bool = False,
+        layers: Sequence[int] = (),
+        camera_token: bool = False,
+        aspect_ratio: Float[Tensor, " B"] | None = None,
+        heads: Mapping[str, StreamHead] | None = None,
+    ) -> None:
+        if offload and backbone.cls_token.device.type == "cpu":
+            raise ValueError(
+                "offload=True brings the cache from CPU memory to an accelerator; the backbone is on the CPU"
+            )
+        self.offload = offload
+        super().__init__(
+            backbone, window=window, sink=sink, time_mode=time_mode, cache_dtype=cache_dtype, max_frames=max_frames,
+            layers=layers, camera_token=camera_token, aspect_ratio=aspect_ratio, heads=heads,
+        )  # fmt: skip
+        self.cache: KVCache | None = None
+        self._grid_tables: GridTables | None = None
+
+    def _begin(self, layout: Layout) -> None:
+        h, w = self.backbone.grid_size(layout.height, layout.width)
+        self.cache = self._new_cache(layout.batch_size, self._num_prefix + h * w)
+
+    def _encode(self, frames: Tensor) -> BackboneOutput:
+        assert self.cache is not None
+        _, S, _, H, W = frames.shape
+        aspect = self.aspect_ratio
+        if aspect is None and self._tell_aspect_ratio:
+            aspect = torch.full((len(frames),), H / W, device=frames.device)
+        backbone, starts = self.backbone, self.frame_indices
+        if self._grid_tables is None:
+            head_dim, layout = backbone.arch.head_dim, backbone.rope_layout
+            h, w = backbone.grid_size(H, W)
+            self._grid_tables = GridTables(h, w, self._num_prefix, head_dim, layout, frames.device)
+        if bool((starts == starts[0]).all()):  # one row of tables serves all
+            indices = torch.arange(int(starts[0]), int(starts[0]) + S, device=frames.device)
+        else:
+            indices = (starts[:, None] + torch.arange(S)).to(frames.device, non_blocking=True)
+        output = backbone.encode(
+            frames.to(backbone.cls_token.dtype),
+            indices,
+            CacheContext(self.cache, self.frame_indices),
+            layers=self._encoded_layers,
+            camera_token=self.camera_token,
+            aspect_ratio=aspect,
+            times=stream_times(indices, self.window, self.time_mode),
+            grid_tables=self._grid_tables,
+        )
+        # As views of all tokens, each of these would keep them all for as long as it is kept.
+        output.cls, output.registers = output.cls.clone(), output.registers.clone()
+        output.camera = None if output.camera is None else output.camera.clone()
+        return output
+
+    @torch.inference_mode(False)  # buffers made in it could not be written outside
+    def to(self, device: torch.device | str) -> "StreamSession":
+        """Move the session's memory; the backbone, which may serve others, is moved by its owner."""
+        device = torch.empty(0, device=device).device  # "cuda" becomes the current one, "cuda:0"
+        if self.aspect_ratio is not None:
+            self.aspect_ratio = self.aspect_ratio.to(device)
+        if self.cache is not None and self._layout is not None and device != self._layout.device:
+            self.cache.to(device)
+            self._grid_tables = None
+            self._layout = replace(self._layout, device=device)
+        return self
+
+    @torch.inference_mode(False)  # buffers made in it could not be written outside
+    def fork(self) -> "StreamSession":
+        """An independent session that continues from here; for trying out several futures."""
+        self._refuse_torn()
+        copy = self.__class__.__new__(self.__class__)
+        copy.__dict__.update(self.__dict__)
+        copy.cache = None if self.cache is None else self.cache.clone()
+        copy.frame_indices = self.frame_indices.clone()
+        return copy
+
+    def _cache_state(self, slots: int) -> dict[str, Any]:
+        assert self.cache is not None
+        return self.cache.state(slots)
+
+    def _resume(self, layout: Layout | None, counts: Int[Tensor, " B"], cache: KVCache | None) -> None:
+        self._layout, self.frame_indices, self.cache, self._grid_tables = layout, counts, cache, None
+        if layout is not None and self.aspect_ratio is not None:
+            self.aspect_ratio = self.aspect_ratio.to(layout.device)

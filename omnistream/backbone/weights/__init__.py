@@ -1,0 +1,1 @@
+"""Weights from files and the hub: formats, loading and saving."""

@@ -1,0 +1,1 @@
+"""What captioning and language models share: tokenizer, prompts, chat, decoder, projector."""

@@ -1,0 +1,47 @@
+"""From any picture's data to its pixels."""
+
+import numpy as np
+from jaxtyping import UInt8
+
+from omnistream.plots.camera_paths import draw_paths
+from omnistream.plots.captions import draw_captions
+from omnistream.plots.depth import draw_depth
+from omnistream.plots.features import draw_features
+from omnistream.plots.views import draw_views
+from omnistream.tasks.plots import (
+    CameraPlot,
+    CaptionPlot,
+    DepthPlot,
+    FeaturesPlot,
+    Plot,
+    ViewsPlot,
+)
+
+EXPLANATIONS = {
+    ViewsPlot: "What self-supervision sees: the student's global crops with masked patches tinted, and local crops.",
+    FeaturesPlot: "Patch features of one clip: similar colours are similar features, over space and over time.",
+    DepthPlot: "Depth: truth and prediction share one colour scale; the error is relative to the true depth.",
+    CameraPlot: "Camera path seen from above and from the side, after the best similarity alignment.",
+    CaptionPlot: "What the language decoder wrote about held-out samples, beside the truth.",
+}
+"""One sentence for the reader of a report, per kind of picture."""
+
+
+def draw(picture: Plot) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture as an image.
+
+    Raises:
+        TypeError: If it is none of the kinds in `tasks.plots`.
+    """
+    match picture:
+        case ViewsPlot():
+            return draw_views(picture)
+        case FeaturesPlot():
+            return draw_features(picture)
+        case DepthPlot():
+            return draw_depth(picture)
+        case CameraPlot():
+            return draw_paths(picture)
+        case CaptionPlot():
+            return draw_captions(picture)
+    raise TypeError(f"draw: expected a picture of omnistream.tasks.plots, got {type(picture).__name__}")
