@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 # The docstring under a field is the help of its option.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-FloatName = Literal["fp32", "bf16", "fp16"]
-"""What a floating-point dtype is called on the command line."""
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8"}
-"""Names of dtypes on the command line, and in PyTorch."""
+FloatName = Literal["float32", "bfloat16", "float16"]
+"""PyTorch's name of a floating-point dtype."""
+SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""Short names of dtypes, for `CommandParser.add_options`."""
 
 _PLAIN = {int: "a whole number", float: "a number", bool: "true or false"}
 _PLURAL = {int: "whole numbers", float: "numbers", str: "words"}
@@ -60,6 +60,7 @@ class CommandParser(ArgumentParser):
         """Options on the command line that was parsed last, as they were written, by name of the field."""
         self._hints: dict[str, Any] = {}
         self._aliases: dict[str, str] = {}
+        self._values: dict[str, Mapping[str, str]] = {}
 
     def add_options(
         self,
@@ -68,6 +69,7 @@ class CommandParser(ArgumentParser):
         positional: bool = False,
         skip: Sequence[str] = (),
         aliases: Mapping[str, str] | None = None,
+        values: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         """Add the fields of a dataclass as a group of options that has the summary of its docstring as title.
 
@@ -76,11 +78,13 @@ class CommandParser(ArgumentParser):
             positional: Whether fields without a default are written without their names.
             skip: Fields that are no options and keep their defaults.
             aliases: Further names of options, and the fields they stand for.
+            values: Words that may be written for values of a field, and what they stand for in YAML.
         """
         names = self.add_class_arguments(kind, None, as_positional=positional, skip=set(skip))
         hints = get_type_hints(kind)
         self._hints |= {name: hints[name] for name in names}
         self._aliases |= aliases or {}
+        self._values |= values or {}
         for action in self._actions:
             if action.dest in names:
                 action.metavar = _metavar(action.dest, hints[action.dest])
@@ -131,6 +135,7 @@ class CommandParser(ArgumentParser):
                 if value is None:
                     raise UsageError(f"--{name.replace('_', '-')} needs a value; see `omnistream {self.name} --help`")
             self.given[name] = value
+            value = self._values.get(name, {}).get(value, value)
             yield f"--{name}={_as_json(hint, value)}"
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -145,7 +150,9 @@ class CommandParser(ArgumentParser):
         """The message of argparse or jsonargparse in one line that names the option as it is written."""
         if (found := re.match(r'Parser key "(\w+)":', message)) and found[1] in self._hints:
             name = found[1]
-            return f"{self._shown(name)}: expected {_expected(self._hints[name])}, got {self.given.get(name)!r}"
+            words = [word for word, value in self._values.get(name, {}).items() if value in ("null", "[]")]
+            expected = " or ".join([_expected(self._hints[name]), *words])
+            return f"{self._shown(name)}: expected {expected}, got {self.given.get(name)!r}"
         if found := re.search(r"required: (.*)", message):
             missing = ", ".join(self._shown(name.lstrip("-")) for name in found[1].split(", "))
             return f"the following arguments are required: {missing}"
@@ -170,7 +177,10 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 def _items(hint: Any) -> tuple[Any, ...] | None:
     """Types of the items of a tuple, which may be one alternative of several; None for other types."""
-    return next((get_args(kind) for kind in _alternatives(hint) if get_origin(kind) is tuple), None)
+    for kind in _alternatives(hint):
+        if get_origin(kind) in (tuple, Sequence):
+            return get_args(kind) if get_origin(kind) is tuple else (*get_args(kind), ...)
+    return None
 
 
 def _expanded(path: Path | str) -> Path | str:
@@ -235,10 +245,10 @@ def _expected(hint: Any) -> str:
     for kind in _alternatives(hint):
         if get_origin(kind) is Literal:
             words.append(" or ".join(map(str, get_args(kind))))
-        elif get_origin(kind) is tuple:
-            words.append(_expected_items(get_args(kind)))
-        else:
-            words.append(_PLAIN.get(kind, getattr(kind, "__name__", str(kind))))
+        elif items := _items(kind):
+            words.append(_expected_items(items))
+        elif kind in _PLAIN:
+            words.append(_PLAIN[kind])
     return " or ".join(words)
 
 
@@ -265,11 +275,21 @@ def usable_device(name: str) -> "torch.device":
     return device
 
 
-def dtype_of(name: str | None) -> "torch.dtype | None":
-    """The dtype that the command line calls so; None for None."""
-    import torch
+def refuse_occupied(path: Path, overwrite: bool, option: str) -> None:
+    """Refuse to write a folder that is not empty.
 
-    return None if name is None else getattr(torch, DTYPES[name])
+    Args:
+        path: Folder to write; it need not exist.
+        overwrite: Whether the user allows it.
+        option: The name of the folder on the command line.
+
+    Raises:
+        UsageError: If it is a file, or holds something and `overwrite` is not set.
+    """
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file; {option} is a folder")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise UsageError(f"{path} is not empty; choose another folder or add --overwrite")
 
 
 def place(backbone: "OmniStream", device: "torch.device", dtype: str) -> None:
@@ -278,8 +298,10 @@ def place(backbone: "OmniStream", device: "torch.device", dtype: str) -> None:
     Args:
         backbone: Changed in place.
         device: Where it goes.
-        dtype: Of the weights, as the command line calls it.
+        dtype: Of the weights.
     """
+    import torch
+
     mean, std = backbone.mean.float(), backbone.std.float()
-    backbone.to(device, dtype_of(dtype))
+    backbone.to(device, getattr(torch, dtype))
     backbone.mean, backbone.std = mean.to(device), std.to(device)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from omnistream.commands.arguments import CommandParser
-from omnistream.errors import UsageError
+from omnistream.commands.arguments import CommandParser, refuse_occupied
 
 _DESCRIPTION = """\
 Write weights from elsewhere as a folder that OmniStream.from_pretrained and every --checkpoint option read:
@@ -26,6 +25,8 @@ examples:
 
 `omnistream models` lists hub ids.
 """
+
+
 @dataclass(frozen=True)
 class ConvertOptions:
     """Weights to convert."""
@@ -62,10 +63,7 @@ def run(arguments: list[str]) -> None:
     parser.add_options(ConvertOptions, positional=True)
     options = parser.options_of(ConvertOptions, parser.parse_args(arguments))
     folder = options.out
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; OUT is a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not options.overwrite:
-        raise UsageError(f"{folder} is not empty; choose another folder or add --overwrite")
+    refuse_occupied(folder, options.overwrite, "OUT")
     from omnistream.backbone import OmniStream
     from omnistream.backbone.weights.load import LAYOUT_NAMES, build, read_source
 

@@ -47,17 +47,9 @@ class PointCloud:
         stride: Pixels between candidates.
         confidence: Share of the candidates of a frame that are left out; 0 keeps all.
         max_points: Largest number of points.
-
-    Raises:
-        ValueError: If an option is out of range.
     """
 
     def __init__(self, path: Path, *, stride: int = 4, confidence: float = 0.5, max_points: int = 2_000_000) -> None:
-        if stride < 1 or max_points < 1 or not 0 <= confidence < 1:
-            raise ValueError(
-                "points need a stride and a limit of at least 1 and a confidence quantile in [0, 1), got "
-                f"{stride}, {max_points} and {confidence}"
-            )
         self.path, self.stride, self.confidence, self.max_points = path, stride, confidence, max_points
         self.num_points, self.every = 0, 1
         self.num_unplaced = 0

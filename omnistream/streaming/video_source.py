@@ -5,27 +5,31 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import av
-import numpy as np
-import torch
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from jaxtyping import UInt8
-from torch import Tensor
 
 from omnistream.data.media import VideoReadError
-from omnistream.data.media.video_probe import MAX_FRAME_PIXELS, video_stream
+from omnistream.data.media.video_probe import video_stream
+from omnistream.streaming.frames import (
+    DEFAULT_SOURCE,
+    HIGHEST_RATE,
+    USUAL_FPS,
+    Frame,
+    SourceOptions,
+    Subsampler,
+    public_name,
+)
 from omnistream.streaming.problems import Problems
-from omnistream.streaming.sources import Frame, Subsampler, public_name
 
-USUAL_FPS = 30.0
-"""For sources that state no rate."""
-
-HIGHEST_FPS = 1000
-"""Streams without a rate are guessed to have that of their clock, such as 90,000."""
+USUAL_TIMEOUT = 10.0
+"""Seconds."""
 
 MAX_BROKEN_IN_A_ROW = 1000
 """A live source that gives nothing else is left."""
+
+SLACK = 0.5
+"""Seconds by which a video may end before the duration its container states."""
 
 _STAMPS_IN_FILE_ORDER = frozenset({"avi"})
 """Containers whose stamps do not rise in display order."""
@@ -35,18 +39,16 @@ class VideoSource:
     """A video file, address or camera.
 
     Frames are decoded one after the other, so the right one comes whatever the container says about seeking, and
-    memory does not depend on the length. A packet that does not decode, or a frame the decoder marks as damaged, is
-    told and left out, but counts in the index. A packet is taken for one frame, at the place that its time stamp says,
-    or without a stamp (AVI) where it came; what the decoder loses without a word is not counted. Frames that are not
-    due are decoded, but not converted to RGB.
+    memory does not depend on the length. A packet that does not decode, or a frame that the decoder marks as damaged,
+    is reported and left out, but counts in the index. A packet counts as one frame, at the place that its time stamp
+    says, or without a stamp (AVI) where it came; what the decoder drops silently is not counted. Frames that are not
+    due are decoded, but not converted to RGB. A file that holds less than its container promises is reported.
 
     Args:
         address: What FFmpeg opens.
         problems: Gets broken frames.
-        fps: Thin out to this rate by time stamps.
+        options: `fps` and `timeout`; FFmpeg applies the latter to addresses, not to a camera that hangs in its driver.
         container_format: FFmpeg's interface to a camera.
-        timeout: Seconds to wait for an answer and for each piece of data. FFmpeg heeds it for addresses; a camera that
-            hangs in its driver is waited for.
         live: Time starts at the first frame instead of being the file's.
 
     Raises:
@@ -57,18 +59,19 @@ class VideoSource:
         self,
         address: str,
         problems: Problems,
+        options: SourceOptions = DEFAULT_SOURCE,
         *,
-        fps: float | None = None,
         container_format: str | None = None,
-        timeout: float | None = None,
         live: bool = False,
     ) -> None:
-        self.name, self.problems, self.live, self.sampler = public_name(address), problems, live, Subsampler(fps)
+        self.name, self.problems, self.live = public_name(address), problems, live
+        self.sampler = Subsampler(options.fps)
         self._reading = threading.Lock()
-        options = {"rtsp_transport": "tcp"} if address.lower().startswith("rtsp") else {}
+        protocol = {"rtsp_transport": "tcp"} if address.lower().startswith("rtsp") else {}
+        timeout = (options.timeout or USUAL_TIMEOUT) if live or "://" in address else None
         try:
             self._container: InputContainer = av.open(
-                address, format=container_format, options=options, timeout=timeout
+                address, format=container_format, options=protocol, timeout=timeout
             )
         except (av.FFmpegError, ValueError) as error:
             raise VideoReadError(self.name, f"cannot be opened as a video ({_reason(error)})") from error
@@ -79,7 +82,8 @@ class VideoSource:
             raise
         self._stream.codec_context.thread_count = 1  # more threads can hang beside torch's
         rate: Fraction | None = self._stream.average_rate or self._stream.guessed_rate
-        self.source_fps = float(rate) if rate and rate <= HIGHEST_FPS else USUAL_FPS
+        # Streams without a rate are guessed to have that of their clock, such as 90,000.
+        self.source_fps = float(rate) if rate and rate <= HIGHEST_RATE else USUAL_FPS
         self.fps = self.sampler.rate(self.source_fps)
         announced = 0 if live else self._stream.frames
         self.total: int | None = round(announced * self.fps / self.source_fps) if announced else None
@@ -142,40 +146,41 @@ class VideoSource:
                 yield index, frame
 
     def _packets(self) -> Iterator[Packet]:
+        count, end = 0, 0.0
         try:
-            yield from self._container.demux(self._stream)
+            for packet in self._container.demux():
+                end = max(end, _end_of(packet))
+                if packet.stream is self._stream:
+                    count += packet.size > 0  # demuxing ends with an empty packet that flushes the decoder
+                    yield packet
         except av.FFmpegError as error:
             self.problems.note(f"{self.name}: breaks off ({_reason(error)})")
+        if not self.live:
+            self._compare_with_container(count, end)
 
-    def _time(self, index: int, frame: VideoFrame) -> float:
-        """Seconds; by the rate where the container has no stamp, or one that does not rise."""
-        stamp = frame.time if self._trusts_stamps else None
-        if stamp is not None and self.live:
-            self._start = stamp if self._start is None else self._start
-            stamp -= self._start
-        time = 0.0 if stamp is None else float(stamp)
-        if self._last is not None and (stamp is None or stamp <= self._last[1]):
-            time = self._last[1] + (index - self._last[0]) / self.source_fps
-        self._last = index, time
-        return time
+    def _compare_with_container(self, num_packets: int, end: float) -> None:
+        """Report a file that holds less than its container states, as one that was cut off does.
 
-    def _picture(self, frame: VideoFrame) -> UInt8[Tensor, "3 H W"]:
-        """Upright RGB.
-
-        Raises:
-            VideoReadError: If the frame is too large, or is to be turned by something else than a right angle.
+        Args:
+            num_packets: Packets of the video that were there, as many as frames that the container counts.
+            end: When the last packet of any stream ends, in seconds.
         """
-        if frame.width * frame.height > MAX_FRAME_PIXELS:
-            raise VideoReadError(
-                self.name, f"frames of {frame.width}x{frame.height} are over the limit of {MAX_FRAME_PIXELS} pixels"
-            )
-        rotation = round(frame.rotation) % 360
-        if rotation % 90:
-            raise VideoReadError(
-                self.name, f"is to be shown turned by {rotation} degrees; only multiples of 90 are read"
-            )
-        picture = np.rot90(frame.to_ndarray(format="rgb24"), rotation // 90)
-        return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+        promised, duration = self._stream.frames, (self._container.duration or 0) / av.time_base
+        length = end - (self._container.start_time or 0) / av.time_base
+        if promised and num_packets < promised:
+            what = f"{promised} frames, but holds only {num_packets}"
+        elif not promised and length < duration - SLACK - 1 / self.source_fps:
+            what = f"{duration:.1f} s, but ends after {length:.1f} s"
+        else:
+            return
+        self.problems.cut_off(f"{self.name}: the container promises {what}; the file is probably truncated")
+
+
+def _end_of(packet: Packet) -> float:
+    """Time at which what a packet holds has been shown, in seconds; 0 without a time stamp."""
+    if packet.pts is None or packet.time_base is None:
+        return 0.0
+    return float((packet.pts + (packet.duration or 0)) * packet.time_base)
 
 
 def _reason(error: Exception) -> str:
