@@ -88,8 +88,17 @@ class CommandParser(ArgumentParser):
         for action in self._actions:
             if action.dest in names:
                 action.metavar = _metavar(action.dest, hints[action.dest])
-                action.help = (action.help or "").rstrip(".") + _default_text(action.default)
+                action.help = self._help(action)
                 action.option_strings = [option.replace("_", "-") for option in action.option_strings]
+            elif action.dest.removesuffix(".help") in names:  # jsonargparse's, for fields that may be of any class
+                action.help = argparse.SUPPRESS
+
+    def _help(self, action: argparse.Action) -> str:
+        """Help of a field: its docstring, in the words of the command line, and its default."""
+        text = (action.help or "").rstrip(".")
+        for word, value in self._values.get(action.dest, {}).items():
+            text = re.sub(r"\bNone\b", f"`{word}`", text) if value == "null" else text
+        return text + _default_text(action.default)
 
     def parse_args(self, args: Sequence[str], namespace: Any = None) -> Namespace:  # type: ignore[override]
         """See `argparse.ArgumentParser.parse_args`.

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Send a stream through the backbone frame by frame and write features, depth and cameras to a folder. Results go to disk
-as they come, and memory stays the same however long the stream is (unless --window all).
+as they come, and memory stays the same however long the stream is: the window is that of the checkpoint, else 64
+frames, unless --window all is given.
 
 SOURCE is a video file, a folder of images (or a pattern: 'folder/*.color.png'), the number of a camera, or an address
 (rtsp://, http://, ...). Broken frames are reported, counted and left out. Ctrl-C ends the stream and completes the

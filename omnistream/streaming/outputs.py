@@ -19,7 +19,7 @@ from omnistream.streaming.problems import Problems
 from omnistream.streaming.runner import MIB, StreamResult
 from omnistream.streaming.videos import DepthRange, DepthVideo, FeaturesVideo
 from omnistream.streaming.writer import Writer
-from omnistream.tasks.geometry import CameraSource
+from omnistream.tasks.geometry.streaming import CameraSource
 
 WRITTEN = (
     "features_pca.mp4",

@@ -15,8 +15,8 @@ class FirstCamera:
     """The frame of reference of everything a stream writes: the first camera.
 
     The heads predict each frame by itself, so the pose of the first frame is close to the identity, but not equal to
-    it. Here all poses are multiplied by its inverse. A frame has no pose when no camera explains its rays; if that is so
-    for the first, the next frame with a pose takes its place, and frames before it have no position.
+    it. Here all poses are multiplied by its inverse. A frame has no pose when no camera explains its rays; if that is
+    so for the first, the next frame with a pose takes its place, and frames before it have no position.
     """
 
     def __init__(self) -> None:

@@ -5,12 +5,16 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import av
+import numpy as np
+import torch
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from jaxtyping import UInt8
+from torch import Tensor
 
 from omnistream.data.media import VideoReadError
-from omnistream.data.media.video_probe import video_stream
+from omnistream.data.media.video_probe import MAX_FRAME_PIXELS, video_stream
 from omnistream.streaming.frames import (
     DEFAULT_SOURCE,
     HIGHEST_RATE,
@@ -116,11 +120,11 @@ class VideoSource:
             if not self.sampler.take(time):
                 continue
             try:
-                picture = self._picture(frame)
+                image = self._image(frame)
             except av.FFmpegError as error:
-                self.problems.skip(f"{self.name}: frame {index} has no RGB picture ({_reason(error)})")
+                self.problems.skip(f"{self.name}: frame {index} cannot be converted to RGB ({_reason(error)})")
                 continue
-            yield Frame(index, time, picture)
+            yield Frame(index, time, image)
 
     def _decode(self) -> Iterator[tuple[int, VideoFrame]]:
         """All frames in display order with their positions; packets that do not decode are left out and counted."""
@@ -174,6 +178,36 @@ class VideoSource:
         else:
             return
         self.problems.cut_off(f"{self.name}: the container promises {what}; the file is probably truncated")
+
+    def _time(self, index: int, frame: VideoFrame) -> float:
+        """Seconds; by the rate where the container has no stamp, or one that does not rise."""
+        stamp = frame.time if self._trusts_stamps else None
+        if stamp is not None and self.live:
+            self._start = stamp if self._start is None else self._start
+            stamp -= self._start
+        time = 0.0 if stamp is None else float(stamp)
+        if self._last is not None and (stamp is None or stamp <= self._last[1]):
+            time = self._last[1] + (index - self._last[0]) / self.source_fps
+        self._last = index, time
+        return time
+
+    def _image(self, frame: VideoFrame) -> UInt8[Tensor, "3 H W"]:
+        """Upright RGB.
+
+        Raises:
+            VideoReadError: If the frame is too large, or is to be turned by something else than a right angle.
+        """
+        if frame.width * frame.height > MAX_FRAME_PIXELS:
+            raise VideoReadError(
+                self.name, f"frames of {frame.width}x{frame.height} are over the limit of {MAX_FRAME_PIXELS} pixels"
+            )
+        rotation = round(frame.rotation) % 360
+        if rotation % 90:
+            raise VideoReadError(
+                self.name, f"is to be shown turned by {rotation} degrees; only multiples of 90 are read"
+            )
+        image = np.rot90(frame.to_ndarray(format="rgb24"), rotation // 90)
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def _end_of(packet: Packet) -> float:
