@@ -90,7 +90,7 @@ class Frames:
 
 def run(arguments: list[str]) -> None:
     """Export, and print what was written."""
-    from omnistream.backbone.export import check_onnx_installed, export_onnx, export_step
+    from omnistream.backbone.export.files import check_onnx_installed, export_onnx, export_step
     from omnistream.backbone.sessions.frame_step import StepInput
     from omnistream.backbone.sessions.options import SessionOptions
 

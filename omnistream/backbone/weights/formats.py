@@ -1,4 +1,4 @@
-"""State-dict layouts of DINOv3 and StreamingViT: recognised by a telltale key and renamed to ours.
+"""State-dict layouts of DINOv3 and OmniStream: recognised by a telltale key and renamed to ours.
 
 Our parameter names are Meta's, with `register_token` [1, 2, 4, D] for the first and the later frames.
 Sources: facebookresearch/dinov3 (.pth), timm (`eva.py`), Hugging Face `DINOv3ViTModel`, Go2Heart/OmniStream.
@@ -60,7 +60,7 @@ def detect_layout(state: StateDict) -> str:
         if key in state:
             return layout
     raise ValueError(
-        "the weights are in no known layout (ours, the StreamingViT release, Meta, timm, Hugging Face); "
+        "the weights are in no known layout (ours, the OmniStream release, Meta, timm, Hugging Face); "
         f"first keys: {sorted(state)[:5]}"
     )
 

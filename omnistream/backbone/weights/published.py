@@ -1,6 +1,6 @@
 """Published weights that `OmniStream.from_pretrained` loads by their hub id.
 
-Sources: Go2Heart/StreamingViT: README.md; facebookresearch/dinov3: README.md; timm's registry.
+Sources: Go2Heart/OmniStream: README.md; facebookresearch/dinov3: README.md; timm's registry.
 """
 
 from dataclasses import dataclass
@@ -37,9 +37,9 @@ def list_public_weights() -> list[PublicWeights]:
 
     Example:
         >>> list_public_weights()[0].hub_id
-        'StreamFormer/StreamingViT'
+        'StreamFormer/OmniStream'
     """
-    found = [PublicWeights("StreamFormer/StreamingViT", "vit_large", "the authors' release")]
+    found = [PublicWeights("StreamFormer/OmniStream", "vit_large", "the authors' release")]
     for tag, images, variants in (
         ("lvd1689m", "web images", tuple(_META_NAMES)),
         ("sat493m", "satellite images", SATELLITE_VARIANTS),
