@@ -77,7 +77,7 @@ def test_onnx(checkpoint, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["step.pt2", "--size", "8", "8"], "set --window: the number of frames the step remembers"),
+        (["step.pt2", "--size", "8", "8"], "set --window: the number of frames that the step remembers"),
         (["step.tar", "--size", "8", "8"], "cannot tell the format from 'step.tar'; add --format pt2 or --format onnx"),
         (["step.pt2"], "the following arguments are required: --size; see `omnistream export --help`"),
         (["step.pt2", "--size", "8", "8", "--cache", "growing"], "--cache growing is for --format onnx"),

@@ -89,7 +89,7 @@ class CommandParser(ArgumentParser):
             if action.dest in names:
                 action.metavar = _metavar(action.dest, hints[action.dest])
                 action.help = self._help(action)
-                action.option_strings = [option.replace("_", "-") for option in action.option_strings]
+                action.option_strings = [option.replace("_", "-") for option in action.option_strings[:1]]
             elif action.dest.removesuffix(".help") in names:  # jsonargparse's, for fields that may be of any class
                 action.help = argparse.SUPPRESS
 
@@ -192,6 +192,10 @@ def _items(hint: Any) -> tuple[Any, ...] | None:
     return None
 
 
+def _of_numbers(items: tuple[Any, ...]) -> bool:
+    return {*items, ...} <= {int, float, ...}
+
+
 def _expanded(path: Path | str) -> Path | str:
     """The path without `~` and variables; a hub id or address, which is a str, stays as it was written."""
     expanded = expand_path(path)
@@ -213,7 +217,7 @@ def _take_value(hint: Any, rest: list[str]) -> str | None:
     if not rest or (rest[0].startswith("--") and rest[0] != "--"):
         return None
     value, items = rest.pop(0), _items(hint)
-    if items and {*items, ...} <= {int, float, ...}:
+    if items and _of_numbers(items):
         limit = len(items) if ... not in items else len(rest) + 1
         taken = 1
         while rest and taken < limit and _is_number(rest[0]):
@@ -227,11 +231,10 @@ def _as_json(hint: Any, value: str) -> str:
     if items is None or value.startswith("[") or (len(_alternatives(hint)) > 1 and "," not in value):
         return value
     parts = [part.strip() for part in value.split(",") if part.strip()]
-    of_numbers = {*items, ...} <= {int, float, ...}
-    return f"[{','.join(parts)}]" if of_numbers else json.dumps(parts)
+    return f"[{','.join(parts)}]" if _of_numbers(items) else json.dumps(parts)
 
 
-def _metavar(name: str, hint: Any) -> str | tuple[str, ...]:
+def _metavar(name: str, hint: Any) -> str:
     """What stands for the value in the help."""
     kinds = _alternatives(hint)
     if kinds == (bool,):
@@ -239,7 +242,9 @@ def _metavar(name: str, hint: Any) -> str | tuple[str, ...]:
     if get_origin(kinds[0]) is Literal:
         return "{" + ",".join(map(str, get_args(kinds[0]))) + "}" + (",LOW,HIGH" if _items(hint) else "")
     items = _items(hint)
-    return ",".join(["X"] * len(items)) if items and ... not in items else name.upper().replace("_", "-")
+    if not items or not _of_numbers(items):
+        return name.upper().replace("_", "-")
+    return "N [N ...]" if ... in items else " ".join("N" for _ in items)
 
 
 def _default_text(default: Any) -> str:
@@ -253,7 +258,7 @@ def _expected(hint: Any) -> str:
     words = []
     for kind in _alternatives(hint):
         if get_origin(kind) is Literal:
-            words.append(" or ".join(map(str, get_args(kind))))
+            words.append(_choice([str(choice) for choice in get_args(kind)]))
         elif items := _items(kind):
             words.append(_expected_items(items))
         elif kind in _PLAIN:
@@ -261,9 +266,15 @@ def _expected(hint: Any) -> str:
     return " or ".join(words)
 
 
+def _choice(words: Sequence[str]) -> str:
+    """`a, b or c`."""
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
 def _expected_items(items: tuple[Any, ...]) -> str:
     first = items[0]
-    kind = ", ".join(map(str, get_args(first))) if get_origin(first) is Literal else _PLURAL.get(first, str(first))
+    choices = ", ".join(map(str, get_args(first)))
+    kind = f"some of {choices}" if get_origin(first) is Literal else _PLURAL.get(first, str(first))
     count = "" if ... in items else f"{len(items)} "
     return f"{count}{kind}, separated by commas"
 
