@@ -25,6 +25,16 @@ OPTIONAL_KEYS: dict[str, set[str]] = {
     "hf": _DINOV3_LACKS,
 }
 
+TELLTALES = {
+    "patch_embed.camera_token": "official",
+    "ar_embedder.weight": "official",  # the inner model alone
+    "aspect_embed.weight": "ours",
+    "storage_tokens": "meta",
+    "reg_token": "timm",
+    "embeddings.cls_token": "hf",
+}
+"""Keys that only one layout has."""
+
 
 @dataclass
 class Converted:
@@ -48,15 +58,7 @@ def detect_layout(state: StateDict) -> str:
     Raises:
         ValueError: If it is none of them; shows some keys.
     """
-    telltales = {
-        "patch_embed.camera_token": "official",
-        "ar_embedder.weight": "official",  # the inner model alone
-        "aspect_embed.weight": "ours",
-        "storage_tokens": "meta",
-        "reg_token": "timm",
-        "embeddings.cls_token": "hf",
-    }
-    for key, layout in telltales.items():
+    for key, layout in TELLTALES.items():
         if key in state:
             return layout
     raise ValueError(
