@@ -1,7 +1,6 @@
 """What the subcommands that are not Lightning's share: options declared by dataclasses, and where a model is placed."""
 
 import argparse
-import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,6 +58,7 @@ class CommandParser(ArgumentParser):
         self.given: dict[str, str] = {}
         """Options on the command line that was parsed last, as they were written, by name of the field."""
         self._hints: dict[str, Any] = {}
+        self._fields: dict[type, list[str]] = {}
         self._aliases: dict[str, str] = {}
         self._values: dict[str, Mapping[str, str]] = {}
 
@@ -83,6 +83,7 @@ class CommandParser(ArgumentParser):
         names = self.add_class_arguments(kind, None, as_positional=positional, skip=set(skip))
         hints = get_type_hints(kind)
         self._hints |= {name: hints[name] for name in names}
+        self._fields[kind] = names
         self._aliases |= aliases or {}
         self._values |= values or {}
         for action in self._actions:
@@ -124,8 +125,7 @@ class CommandParser(ArgumentParser):
         Raises:
             ValueError: If the dataclass refuses a value.
         """
-        names = {field.name for field in dataclasses.fields(kind)} & self._hints.keys()  # type: ignore[arg-type]
-        return kind(**({name: found[name] for name in names} | more))
+        return kind(**({name: found[name] for name in self._fields[kind]} | more))
 
     def _words(self, args: Sequence[str]) -> Iterator[str]:
         """The words of a command line, options as jsonargparse expects them: `--name=value`, values as JSON."""
