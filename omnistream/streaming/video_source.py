@@ -2,10 +2,8 @@
 
 import threading
 from collections.abc import Iterator
-from fractions import Fraction
 
 import av
-import numpy as np
 import torch
 from av.container import InputContainer
 from av.packet import Packet
@@ -14,11 +12,12 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from omnistream.data.media import VideoReadError
-from omnistream.data.media.video_probe import MAX_FRAME_PIXELS, video_stream
+from omnistream.data.media.orientation import upright_image
+from omnistream.data.media.video_decode import video_stream
+from omnistream.data.media.video_probe import MAX_FRAME_PIXELS
+from omnistream.streaming.container import end_of, field_coded_rate, shortfall, stated_rate
 from omnistream.streaming.frames import (
     DEFAULT_SOURCE,
-    HIGHEST_RATE,
-    USUAL_FPS,
     Frame,
     SourceOptions,
     Subsampler,
@@ -31,9 +30,6 @@ USUAL_TIMEOUT = 10.0
 
 MAX_BROKEN_IN_A_ROW = 1000
 """A live source that gives nothing else is left."""
-
-SLACK = 0.5
-"""Seconds by which a video may end before the duration its container states."""
 
 _STAMPS_IN_FILE_ORDER = frozenset({"avi"})
 """Containers whose stamps do not rise in display order."""
@@ -85,11 +81,11 @@ class VideoSource:
             self.close()
             raise
         self._stream.codec_context.thread_count = 1  # more threads can hang beside torch's
-        rate: Fraction | None = self._stream.average_rate or self._stream.guessed_rate
-        # Streams without a rate are guessed to have that of their clock, such as 90,000.
-        self.source_fps = float(rate) if rate and rate <= HIGHEST_RATE else USUAL_FPS
+        stated = stated_rate(self._stream)
+        of_fields = None if live or "://" in address else field_coded_rate(address)
+        self.source_fps = stated if of_fields is None else of_fields
         self.fps = self.sampler.rate(self.source_fps)
-        announced = 0 if live else self._stream.frames
+        announced = 0 if live else self._stream.frames // (1 if of_fields is None else 2)
         self.total: int | None = round(announced * self.fps / self.source_fps) if announced else None
         self._trusts_stamps = not _STAMPS_IN_FILE_ORDER & set(self._container.format.name.split(","))
         self._start: float | None = None
@@ -153,31 +149,14 @@ class VideoSource:
         count, end = 0, 0.0
         try:
             for packet in self._container.demux():
-                end = max(end, _end_of(packet))
+                end = max(end, end_of(packet))
                 if packet.stream is self._stream:
                     count += packet.size > 0  # demuxing ends with an empty packet that flushes the decoder
                     yield packet
         except av.FFmpegError as error:
             self.problems.note(f"{self.name}: breaks off ({_reason(error)})")
-        if not self.live:
-            self._compare_with_container(count, end)
-
-    def _compare_with_container(self, num_packets: int, end: float) -> None:
-        """Report a file that holds less than its container states, as one that was cut off does.
-
-        Args:
-            num_packets: Packets of the video that were there, as many as frames that the container counts.
-            end: When the last packet of any stream ends, in seconds.
-        """
-        promised, duration = self._stream.frames, (self._container.duration or 0) / av.time_base
-        length = end - (self._container.start_time or 0) / av.time_base
-        if promised and num_packets < promised:
-            what = f"{promised} frames, but holds only {num_packets}"
-        elif not promised and length < duration - SLACK - 1 / self.source_fps:
-            what = f"{duration:.1f} s, but ends after {length:.1f} s"
-        else:
-            return
-        self.problems.cut_off(f"{self.name}: the container promises {what}; the file is probably truncated")
+        if not self.live and (text := shortfall(self._container, self._stream, count, end)):
+            self.problems.cut_off(f"{self.name}: {text}")
 
     def _time(self, index: int, frame: VideoFrame) -> float:
         """Seconds; by the rate where the container has no stamp, or one that does not rise."""
@@ -201,20 +180,11 @@ class VideoSource:
             raise VideoReadError(
                 self.name, f"frames of {frame.width}x{frame.height} are over the limit of {MAX_FRAME_PIXELS} pixels"
             )
-        rotation = round(frame.rotation) % 360
-        if rotation % 90:
-            raise VideoReadError(
-                self.name, f"is to be shown turned by {rotation} degrees; only multiples of 90 are read"
-            )
-        image = np.rot90(frame.to_ndarray(format="rgb24"), rotation // 90)
-        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-
-
-def _end_of(packet: Packet) -> float:
-    """Time at which what a packet holds has been shown, in seconds; 0 without a time stamp."""
-    if packet.pts is None or packet.time_base is None:
-        return 0.0
-    return float((packet.pts + (packet.duration or 0)) * packet.time_base)
+        try:
+            image = upright_image(frame)
+        except ValueError as error:
+            raise VideoReadError(self.name, str(error)) from error
+        return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 
 def _reason(error: Exception) -> str:

@@ -189,10 +189,34 @@ def test_a_folder_of_folders_names_those_with_images(tmp_path):
         open_source(str(tmp_path), Problems())
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize(
+    ("a", "b", "c", "d", "upright"),
+    [
+        (1, 0, 0, 1, lambda image: image),
+        (0, 1, -1, 0, lambda image: np.rot90(image, -1)),
+        (-1, 0, 0, -1, lambda image: np.rot90(image, 2)),
+        (0, -1, 1, 0, lambda image: np.rot90(image)),
+        (-1, 0, 0, 1, lambda image: image[:, ::-1]),
+        (1, 0, 0, -1, lambda image: image[::-1]),
+        (0, 1, 1, 0, lambda image: image.swapaxes(0, 1)),
+        (0, -1, -1, 0, lambda image: np.rot90(image, 2).swapaxes(0, 1)),
+    ],
+)
+def test_rotated_and_mirrored_videos_are_upright(make_video, suffix, a, b, c, d, upright):
+    one = 1 << 16
+    path = make_video(
+        f"clip.{suffix}", 2, codec="mpeg4", matrix=(a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+    )
+    stored = decoded(path)[1]
+    found = frames_of(path)[1].image
+    np.testing.assert_array_equal(found.movedim(0, -1).numpy(), upright(stored))
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
 @pytest.mark.parametrize("b_frames", [0, 2])
 def test_a_truncated_file_says_so(make_video, suffix, b_frames):
-    """MP4 and AVI state a number of frames, Matroska a duration."""
+    """MP4 states a number of frames, Matroska and AVI a duration."""
     options = {"movflags": "faststart"} if suffix == "mp4" else {}
     path = make_video(f"clip.{suffix}", 100, b_frames=b_frames, container_options=options)
     problems = Problems(shown=0)
@@ -204,8 +228,8 @@ def test_a_truncated_file_says_so(make_video, suffix, b_frames):
     problems = Problems(told.append, shown=0)
     found = len(frames_of(path, problems))
     assert 10 < found < 80
-    promised = r"4\.0 s, but ends after [12]\.\d s" if suffix == "mkv" else r"100 frames, but holds only \d\d"
-    line = rf"{re.escape(str(path))}: the container promises {promised}; the file is probably truncated"
+    promised = r"100 frames, the file holds \d\d" if suffix == "mp4" else r"4\.0 s, the file ends after [123]\.\d s"
+    line = rf"{re.escape(str(path))}: truncated: the header promises {promised}"
     assert re.fullmatch(line, problems.truncated)
     assert problems.truncated in told
 
@@ -368,4 +392,4 @@ def test_damaged_videos_go_on_to_their_end(sample_data, name, frames, skipped, r
 def test_a_truncated_video_of_the_samples(sample_data):
     problems = Problems()
     assert len(frames_of(sample_data / "videos/corrupted/flipping_a_pancake_truncated.mkv", problems)) == 150
-    assert "promises 10.4 s, but ends after 5.0 s" in problems.truncated
+    assert "promises 10.4 s, the file ends after 5.0 s" in problems.truncated

@@ -81,7 +81,9 @@ def test_a_truncated_file_is_in_the_summary(make_video, tmp_path, capsys):
     video.write_bytes(content[: len(content) // 2])
     stream(video, "--out", tmp_path / "out", *RANDOM)
     facts = summary(tmp_path / "out")
-    assert re.search(r"clip.mkv: the container promises 2.4 s, but ends after [01].\d s", facts["truncated"])
+    assert re.search(
+        r"clip.mkv: truncated: the header promises 2.4 s, the file ends after [01].\d s", facts["truncated"]
+    )
     assert facts["truncated"] in capsys.readouterr().err
     assert facts["ended"] == "end of source"
 
