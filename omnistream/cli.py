@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from omnistream import __version__
 from omnistream.errors import UsageError, did_you_mean, one_line
+from omnistream.version import __version__
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""

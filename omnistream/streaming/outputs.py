@@ -10,7 +10,6 @@ from typing import Literal, get_args
 
 import torch
 
-from omnistream import __version__
 from omnistream.streaming.depth import DepthArrays, DepthFormat, DepthImages
 from omnistream.streaming.features import FeatureFiles, FeaturesFormat
 from omnistream.streaming.points import PointCloud
@@ -20,6 +19,7 @@ from omnistream.streaming.runner import MIB, StreamResult
 from omnistream.streaming.videos import DepthRange, DepthVideo, FeaturesVideo
 from omnistream.streaming.writer import Writer
 from omnistream.tasks.geometry.streaming import CameraSource
+from omnistream.version import __version__
 
 WRITTEN = (
     "features_pca.mp4",

@@ -74,7 +74,7 @@ def read_checkpoint(path: Path | str) -> StateDict:
         raise ValueError(_distributed(found))
     content = read_file(found)
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    return _flat(state, found)
+    return flat_tensors(state, found)
 
 
 def read_tensors(path: Path) -> StateDict:
@@ -86,11 +86,16 @@ def read_tensors(path: Path) -> StateDict:
     """
     found: StateDict = {}
     for file in weight_files(path) if path.is_dir() else [path]:
-        found.update(_flat(read_file(file), file))
+        found.update(flat_tensors(read_file(file), file))
     return found
 
 
-def _flat(content: Any, path: Path) -> StateDict:
+def flat_tensors(content: Any, path: Path) -> StateDict:
+    """All tensors in the content of a file by their dotted keys.
+
+    Raises:
+        ValueError: If there are none, or two have the same name.
+    """
     try:
         state = flatten(content) if isinstance(content, Mapping) else {}
     except ValueError as error:

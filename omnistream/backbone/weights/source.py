@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omnistream.backbone.weights.files import SUFFIXES, holds_weights, read_file, read_json, read_tensors
+from omnistream.backbone.weights.files import SUFFIXES, flat_tensors, holds_weights, read_file, read_json, read_tensors
 from omnistream.backbone.weights.formats import StateDict
 from omnistream.backbone.weights.networks import extract, flatten
 from omnistream.backbone.weights.published import find_published
@@ -42,6 +42,29 @@ class WeightSource:
     """The folder's preprocessor_config.json (Hugging Face); empty if there is none."""
     left_out: list[str] = field(default_factory=list)
     """What else the file held."""
+    run: "TrainingRun | None" = None
+    """For a checkpoint of a training run."""
+
+
+@dataclass
+class TrainingRun:
+    """The training module that a checkpoint belongs to."""
+
+    path: Path
+    """The checkpoint."""
+    tensors: StateDict
+    """All tensors of the module."""
+    module: Described | None
+    """Its class and arguments; None if neither the checkpoint nor a config.yaml describes it. Hyper-parameters in a
+    checkpoint do not name the class, so `class_path` is empty then."""
+
+    def backbone_settings(self) -> dict[str, Any]:
+        """Variant and options of the backbone, as a config.json has them; empty if nothing describes them."""
+        backbone = None if self.module is None else Described.read(self.module.settings.get("backbone"))
+        if backbone is None or "variant" not in backbone.settings:
+            return {}
+        options = {key: value for key, value in backbone.settings.items() if key not in NOT_STORED}
+        return {"variant": backbone.settings["variant"], "options": options}
 
 
 def read_source(
@@ -69,14 +92,14 @@ def read_source(
         path = _download(_hub_id(name), revision, token)
     if path.is_dir() and not holds_weights(path):
         path = _last_checkpoint(path)
-    trained = path.suffix == ".ckpt" and path.is_file()
-    content = read_file(path) if trained else read_tensors(path)
+    content = read_file(path) if path.suffix == ".ckpt" else None
+    tensors = read_tensors(path) if content is None else flat_tensors(content, path)
     try:
-        state, left_out = extract(flatten(content), part)
+        state, left_out = extract(tensors, part)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    if trained:
-        return WeightSource(name, state, _settings_of_run(path, content), left_out=left_out)
+    if run := _training_run(path, content):
+        return WeightSource(name, state, run.backbone_settings(), left_out=left_out, run=run)
     if not path.is_dir() and not re.fullmatch(r"model.*\.safetensors", path.name):
         return WeightSource(name, state, left_out=left_out)
     folder = path if path.is_dir() else path.parent
@@ -107,29 +130,16 @@ def _last_checkpoint(folder: Path) -> Path:
         ) from error
 
 
-def described_run(path: Path, content: Any) -> Described | None:
-    """What a training checkpoint says about its module, else the config.yaml of its run; None if neither does.
-
-    The hyper-parameters in a checkpoint do not name the module's own class, so `class_path` is empty then.
-
-    Raises:
-        ValueError: If config.yaml is not YAML.
-    """
-    saved = content.get("hyper_parameters") if isinstance(content, dict) else None
+def _training_run(path: Path, content: Any) -> TrainingRun | None:
+    """The run that wrote a checkpoint; None if no state dict is in it."""
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        return None
+    saved, config = content.get("hyper_parameters"), find_run_config(path)
     if isinstance(saved, dict) and "backbone" in saved:
-        return Described("", saved)
-    config = find_run_config(path)
-    return None if config is None else read_run_config(config)
-
-
-def _settings_of_run(path: Path, content: Any) -> dict[str, Any]:
-    """Variant and options of the backbone that a run trained; empty if nothing says them."""
-    model = described_run(path, content)
-    backbone = None if model is None else Described.read(model.settings.get("backbone"))
-    if backbone is None or "variant" not in backbone.settings:
-        return {}
-    options = {key: value for key, value in backbone.settings.items() if key not in NOT_STORED}
-    return {"variant": backbone.settings["variant"], "options": options}
+        module: Described | None = Described("", saved)
+    else:
+        module = None if config is None else read_run_config(config)
+    return TrainingRun(path, flatten(content["state_dict"]), module)
 
 
 def _download(hub_id: str, revision: str | None, token: str | None) -> Path:
