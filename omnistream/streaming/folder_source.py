@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from omnistream.data.files import IMAGE_SUFFIXES
+from omnistream.data.folders import IMAGE_SUFFIXES
 from omnistream.data.media import ImageReadError, read_image
-from omnistream.data.quarantine import NothingUsableError
+from omnistream.data.errors import DatasetNotFoundError
 from omnistream.errors import UsageError
 from omnistream.streaming.frames import DEFAULT_SOURCE, USUAL_FPS, Frame, SourceOptions, Subsampler
 from omnistream.streaming.problems import Problems
@@ -59,13 +59,13 @@ def find_images(path: Path) -> list[Path]:
     """Images of a folder, or those that match a pattern such as `folder/*.color.png`, in natural order.
 
     Raises:
-        NothingUsableError: If there is none.
+        DatasetNotFoundError: If there is none.
         UsageError: If a folder holds colour images and depth maps; the message suggests a pattern.
     """
     found = path.iterdir() if path.is_dir() else path.parent.glob(path.name)
     files = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
     if not files:
-        raise NothingUsableError(f"{path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}){_subfolders(path)}")
+        raise DatasetNotFoundError(f"{path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}){_subfolders(path)}")
     if path.is_dir():
         _refuse_depth(path, files)
     return sorted(files, key=lambda file: natural_key(file.name))

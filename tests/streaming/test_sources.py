@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from stream_clips import decoded, picture, write_video
 
+from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.media import VideoReadError
-from omnistream.data.quarantine import NothingUsableError
 from omnistream.errors import UsageError
 from omnistream.streaming.folder_source import natural_key
 from omnistream.streaming.frames import SourceOptions, Subsampler, public_name
@@ -185,7 +185,7 @@ def test_a_folder_of_folders_names_those_with_images(tmp_path):
         (tmp_path / name).mkdir()
     Image.fromarray(picture(0)).save(tmp_path / "rgb" / "0.png")
     Image.fromarray(picture(0)).save(tmp_path / "depth" / "0.png")
-    with pytest.raises(NothingUsableError, match=rf"there are some in {tmp_path / 'depth'}, {tmp_path / 'rgb'}$"):
+    with pytest.raises(DatasetNotFoundError, match=rf"there are some in {tmp_path / 'depth'}, {tmp_path / 'rgb'}$"):
         open_source(str(tmp_path), Problems())
 
 
@@ -301,7 +301,7 @@ def test_what_cannot_be_opened(tmp_path):
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(VideoReadError, match="cannot be opened"):
         open_source(str(tmp_path / "empty.mp4"), Problems())
-    with pytest.raises(NothingUsableError, match="holds no images"):
+    with pytest.raises(DatasetNotFoundError, match="holds no images"):
         open_source(str(tmp_path), Problems())
     with pytest.raises(FileNotFoundError, match="no file, folder"):
         open_source(str(tmp_path / "absent.mp4"), Problems())
