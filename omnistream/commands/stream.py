@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from omnistream.backbone.sessions.options import SessionOptions
     from omnistream.streaming.frames import SourceOptions
-    from omnistream.streaming.models import StreamModel
     from omnistream.streaming.outputs import OutputOptions
     from omnistream.streaming.runner import StreamOptions, StreamResult
     from omnistream.streaming.writer import Writer
+    from omnistream.trained import TrainedModel
 
 _DESCRIPTION = """\
 Send a stream through the backbone frame by frame and write features, depth and cameras to a folder. Results go to disk
@@ -208,15 +208,17 @@ def _print_line(line: str) -> None:
     tqdm.write(f"omnistream: {line}", file=sys.stderr)
 
 
-def _load(given: ModelOptions) -> "StreamModel":
-    from omnistream.streaming.models import load_model, random_model
+def _load(given: ModelOptions) -> "TrainedModel":
+    from omnistream.backbone import create_model
+    from omnistream.trained import TrainedModel, load
 
     if given.random:
-        return random_model(str(given.variant))
-    return load_model(str(given.checkpoint), variant=given.variant, config=given.config)
+        return TrainedModel(create_model(str(given.variant)), origin=f"{given.variant} with random weights").eval()
+    chosen = {} if given.variant is None else {"variant": given.variant}
+    return load(str(given.checkpoint), heads=("geometry",), config=given.config, **chosen)
 
 
-def _place(model: "StreamModel", given: ModelOptions) -> "torch.device":
+def _place(model: "TrainedModel", given: ModelOptions) -> "torch.device":
     """Move the model; heads stay in float32."""
     import torch
 
@@ -227,7 +229,7 @@ def _place(model: "StreamModel", given: ModelOptions) -> "torch.device":
     return device
 
 
-def _resolve_outputs(given: _Given, model: "StreamModel") -> "OutputOptions":
+def _resolve_outputs(given: _Given, model: "TrainedModel") -> "OutputOptions":
     """The outputs with the heads that the model has.
 
     Raises:
@@ -254,7 +256,7 @@ def _resolve_outputs(given: _Given, model: "StreamModel") -> "OutputOptions":
     return replace(outputs, heads=heads)
 
 
-def _resolve_session(given: _Given, model: "StreamModel", outputs: "OutputOptions") -> "SessionOptions":
+def _resolve_session(given: _Given, model: "TrainedModel", outputs: "OutputOptions") -> "SessionOptions":
     """The options of the session: the checkpoint's own window, else 64 frames, and the blocks that are stored."""
     from omnistream.streaming.features import blocks_of
 

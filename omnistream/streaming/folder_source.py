@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.folders import IMAGE_SUFFIXES
 from omnistream.data.media import ImageReadError, read_image
-from omnistream.data.errors import DatasetNotFoundError
 from omnistream.errors import UsageError
 from omnistream.streaming.frames import DEFAULT_SOURCE, USUAL_FPS, Frame, SourceOptions, Subsampler
 from omnistream.streaming.problems import Problems

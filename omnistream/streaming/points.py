@@ -9,8 +9,9 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from omnistream.streaming.poses import FirstCamera
+from omnistream.streaming.poses import usable_poses
 from omnistream.streaming.writer import Step
+from omnistream.tasks.geometry.inference import FirstCamera
 
 _VERTEX = np.dtype(
     [(name, "<f4") for name in ("x", "y", "z")]
@@ -40,7 +41,7 @@ class PointCloud:
     confident than the quantile `confidence` of the frame are kept. When there are more than `max_points`, every second
     point of the file is dropped, and from then on half as many are taken per frame: the file never grows past the
     limit, and all parts of a stream have their share however long it is. Frames before the first one with a pose (see
-    `FirstCamera`) have no points.
+    `PoseFiles`) have no points.
 
     Args:
         path: File to write.
@@ -53,7 +54,8 @@ class PointCloud:
         self.path, self.stride, self.confidence, self.max_points = path, stride, confidence, max_points
         self.num_points, self.every = 0, 1
         self.num_unplaced = 0
-        self.first = FirstCamera()
+        self._relative_to_first = FirstCamera()
+        self._placed = False
         self._file: BinaryIO | None = None
 
     def write(self, step: Step) -> None:
@@ -61,11 +63,12 @@ class PointCloud:
         if self._file is None:
             self._file = self.path.open("w+b")
             self._file.write(ply_header(0))
-        self.first.relative(step)  # finds the first camera
-        geometry = step.output.heads["geometry"]
-        points = geometry.points[0]
+        geometry, poses = step.output.heads["geometry"], usable_poses(step).float()
+        points = self._relative_to_first(poses, geometry.points)[1][0]
+        has_pose = poses[0].isfinite().all(-1).all(-1).tolist()
         for i, frame in enumerate(step.frames):
-            if self.first.index is None or frame.index < self.first.index:
+            self._placed = self._placed or has_pose[i]
+            if not self._placed:
                 self.num_unplaced += 1
                 continue
             found = self._choose(points[i], geometry.depth_confidence[0, i], step.images[i])
@@ -76,9 +79,7 @@ class PointCloud:
     ) -> np.ndarray:
         """Records of the candidates that are finite and sure enough, in the frame of the first camera."""
         grid = slice(self.stride // 2, None, self.stride)
-        placed = points[grid, grid].reshape(-1, 3).double().cpu()
-        to_first = self.first.world_to_first
-        xyz = (placed @ to_first[:3, :3].mT + to_first[:3, 3]).float()
+        xyz = points[grid, grid].reshape(-1, 3).float().cpu()
         sure = confidence[grid, grid].reshape(-1).float().cpu()
         colors = rearrange(image[:, grid, grid], "c h w -> (h w) c")
         keep = xyz.isfinite().all(-1) & sure.isfinite()

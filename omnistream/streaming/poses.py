@@ -7,41 +7,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from omnistream.cameras import invert_pose, quaternion_from_matrix
+from omnistream.cameras import quaternion_from_matrix
 from omnistream.streaming.writer import Step
+from omnistream.tasks.geometry.inference import FirstCamera
 
 
-class FirstCamera:
-    """The frame of reference of everything a stream writes: the first camera.
-
-    The heads predict each frame by itself, so the pose of the first frame is close to the identity, but not equal to
-    it. Here all poses are multiplied by its inverse. A frame has no pose when no camera explains its rays; if that is
-    so for the first, the next frame with a pose takes its place, and frames before it have no position.
-    """
-
-    def __init__(self) -> None:
-        self.index: int | None = None
-        """Index of the frame whose camera is the origin; None until a frame has a pose."""
-        self.world_to_first: Float[Tensor, "4 4"] = torch.eye(4, dtype=torch.float64)
-        """From the frame of the prediction to that of the first camera."""
-
-    def relative(self, step: Step) -> Float[Tensor, "S 4 4"]:
-        """Camera-to-world poses of a step in float64; exactly the identity for the first, NaN for frames without."""
-        geometry = step.output.heads["geometry"]
-        poses, cameras = (x[0].double().cpu() for x in (geometry.camera_to_world, geometry.intrinsics))
-        usable = poses.isfinite().all(-1).all(-1) & cameras.isfinite().all(-1).all(-1)
-        poses = torch.where(usable[:, None, None], poses, torch.nan)
-        if self.index is not None or not usable.any():
-            return self.world_to_first @ poses
-        first = int(usable.nonzero()[0])
-        self.index, self.world_to_first = step.frames[first].index, invert_pose(poses[first])
-        relative = self.world_to_first @ poses
-        relative[first] = torch.eye(4, dtype=torch.float64)  # the product is that only up to rounding
-        return relative
+def usable_poses(step: Step) -> Float[Tensor, "1 S 4 4"]:
+    """Camera-to-world poses of a step as the heads predict them; NaN where pose or intrinsics are not finite."""
+    geometry = step.output.heads["geometry"]
+    usable = geometry.camera_to_world.isfinite() & geometry.intrinsics.isfinite().all(-1).all(-1)[..., None, None]
+    return torch.where(usable.all(-1).all(-1)[..., None, None], geometry.camera_to_world, torch.nan)
 
 
 class PoseFiles:
-    """`poses.txt` in TUM format and `intrinsics.txt`, one line per frame with a pose, relative to the first of them.
+    """`poses.txt` in TUM format and `intrinsics.txt`, one line per frame with a pose.
+
+    The heads predict each frame by itself, so the pose of the first frame is close to the identity, but not equal to
+    it. Poses are written relative to the first camera, whose own is then exactly the identity. A frame has no pose when
+    no camera explains its rays; if that is so for the first, the next frame with a pose takes its place.
 
     Args:
         folder: Where the files go.
@@ -49,14 +32,17 @@ class PoseFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.first = FirstCamera()
+        self.first_index: int | None = None
+        self._relative_to_first = FirstCamera()
         self.num_poses = self.num_unusable = 0
         self._poses: TextIO | None = None
         self._intrinsics: TextIO | None = None
 
     def write(self, step: Step) -> None:
         """Add the frames of a step."""
-        poses, cameras = self.first.relative(step), step.output.heads["geometry"].intrinsics[0].double().cpu()
+        poses = usable_poses(step).double()
+        poses = self._relative_to_first(poses, poses[..., :3, 3:].mT)[0][0].cpu()
+        cameras = step.output.heads["geometry"].intrinsics[0].double().cpu()
         if self._poses is None or self._intrinsics is None:
             height, width = step.images.shape[-2:]
             self._poses = (self.folder / "poses.txt").open("w", encoding="ascii")
@@ -67,6 +53,7 @@ class PoseFiles:
             if not pose.isfinite().all():
                 self.num_unusable += 1
                 continue
+            self.first_index = frame.index if self.first_index is None else self.first_index
             numbers = [*pose[:3, 3].tolist(), *quaternion_from_matrix(pose[:3, :3]).tolist()]
             self._poses.write(f"{frame.time:.6f} {' '.join(f'{number:.9g}' for number in numbers)}\n")
             numbers = camera[[0, 1, 0, 1], [0, 1, 2, 2]].tolist()
@@ -84,4 +71,4 @@ class PoseFiles:
         if self._poses is None:
             return {}
         counts = {"poses": self.num_poses, "frames_without_pose": self.num_unusable}
-        return {"poses.txt": {**counts, "first_camera": self.first.index}}
+        return {"poses.txt": {**counts, "first_camera": self.first_index}}

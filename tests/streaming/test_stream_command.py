@@ -10,7 +10,7 @@ from stream_clips import decoded, picture
 from stream_runs import RANDOM, ROOT, process, stream, summary
 
 from omnistream.backbone import create_model
-from omnistream.streaming.models import load_model
+from omnistream.trained import load
 
 
 def failure(capsys, *arguments):
@@ -31,7 +31,7 @@ def test_everything_from_a_trained_checkpoint(trained, make_video, tmp_path, cap
     assert (facts["frames"], facts["skipped"], facts["frame_size"]) == (20, 0, {"height": 32, "width": 48})
     assert set(facts["files"]) == {path.name for path in out.iterdir()} - {"summary.json", "intrinsics.txt"}
 
-    model = load_model(trained)
+    model = load(trained)
     images = torch.stack([torch.from_numpy(frame).movedim(-1, 0) for frame in decoded(video)])
     expected = model.backbone.stream(window=6, layers=(1,), camera_token=True, aspect_ratio=torch.tensor([32 / 48]))
     output = expected.step(model.backbone.normalize(images)[None])
@@ -40,6 +40,21 @@ def test_everything_from_a_trained_checkpoint(trained, make_video, tmp_path, cap
             # 1e-4: chunks of three frames sum in another order than one of twenty.
             np.testing.assert_allclose(stored[f"{name}_00000000"], found[0], rtol=1e-4, atol=1e-4)
     assert len(np.loadtxt(out / "poses.txt", ndmin=2)) == facts["files"]["poses.txt"]["poses"]
+
+
+def test_a_run_folder_stands_for_its_checkpoint(trained, make_video, tmp_path, capsys):
+    video, run = make_video("clip.mp4", 2), trained.parents[1]
+    for number, checkpoint in enumerate((trained, run)):
+        stream(video, "--checkpoint", checkpoint, "--out", tmp_path / str(number), "--size", 32)
+    files = [(tmp_path / str(number) / "poses.txt").read_bytes() for number in range(2)]
+    assert files[0] == files[1]
+    assert "geometry heads" in summary(tmp_path / "1")["model"]
+    alone = tmp_path / "alone.ckpt"
+    alone.write_bytes(trained.read_bytes())
+    stream(video, "--checkpoint", alone, "--config", run / "config.yaml", "--out", tmp_path / "3", "--size", 32)
+    assert (tmp_path / "3" / "poses.txt").read_bytes() == files[0]
+    (tmp_path / "empty").mkdir()
+    assert "no" in failure(capsys, video, "--checkpoint", tmp_path / "empty", "--out", tmp_path / "4")
 
 
 def test_depth_as_numbers(trained, make_video, tmp_path, capsys):
@@ -243,7 +258,6 @@ def test_options_without_effect_or_sense_are_refused(make_video, tmp_path, capsy
 def test_options_of_heads_that_are_left_out(trained, make_video, tmp_path, capsys):
     video, given = make_video("clip.mp4", 1), ["--checkpoint", trained, "--out", tmp_path / "out", "--heads", "pose"]
     assert "--max-points is for the output points" in failure(capsys, video, *given, "--max-points", "5")
-    assert "the variant; give none" in failure(capsys, video, *given, "--variant", "vit_nano")
     stream(video, *given, "--cameras", "rays")
     assert (summary(tmp_path / "out")["options"]["cameras"], summary(tmp_path / "out")["frames"]) == ("rays", 1)
 
@@ -284,7 +298,7 @@ from pathlib import Path
 torch.set_num_threads(1)
 from omnistream.backbone.sessions.options import SessionOptions
 from omnistream.streaming import run_stream, Frame, StreamOptions
-from omnistream.streaming.models import load_model
+from omnistream.trained import load
 from omnistream.streaming.depth import DepthArrays
 from omnistream.streaming.features import FeatureFiles
 from omnistream.streaming.memory import rss
@@ -307,7 +321,7 @@ class Probe:
     def close(self): pass
     def summary(self): return {}
 
-model, folder = load_model(sys.argv[1]), Path(".")
+model, folder = load(sys.argv[1]), Path(".")
 outputs = OutputOptions(heads=("depth", "pose", "points"), max_points=2000)
 depth = DepthArrays(folder, chunk_bytes=2**18)
 features = FeatureFiles(folder, ["last", "0", "1", "2", "3"], chunk_bytes=2**18)
