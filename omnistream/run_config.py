@@ -39,12 +39,12 @@ def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint meant by a path, so that a run folder can be given wherever a checkpoint is expected.
 
     Args:
-        path: A checkpoint file, a distributed checkpoint (a folder), the folder of a run, or its folder `checkpoints`.
-            `~` and `$VAR` are expanded.
+        path: A checkpoint file, a distributed checkpoint (a folder), the folder of a run, its folder `checkpoints`, or
+            the folder that holds the runs `version_0`, `version_1`, ... `~` and `$VAR` are expanded.
 
     Returns:
         The checkpoint itself; for the folder of a run its `last.ckpt`, or the newest checkpoint if there is no such
-        file.
+        file; for a folder of versions that of the highest version that has any.
 
     Raises:
         FileNotFoundError: If there is nothing at the path, or no checkpoint in the folder.
@@ -55,10 +55,16 @@ def find_checkpoint(path: str | Path) -> Path:
         return path
     if not path.is_dir():
         raise FileNotFoundError(f"no checkpoint and no run folder at {path}")
-    found = list_checkpoints(path)
-    if not found:
-        raise FileNotFoundError(f"no checkpoint (*.ckpt) in {path} or {path / 'checkpoints'}")
-    return found[-1]
+    for run in (path, *_versions(path)):
+        if found := list_checkpoints(run):
+            return found[-1]
+    raise FileNotFoundError(f"no checkpoint (checkpoints/last.ckpt or another *.ckpt) in {path} or a version_N in it")
+
+
+def _versions(folder: Path) -> list[Path]:
+    """The runs `version_N` in a folder, the highest number first."""
+    numbers = [name.removeprefix("version_") for name in (path.name for path in folder.glob("version_*"))]
+    return [folder / f"version_{number}" for number in sorted(filter(str.isdecimal, numbers), key=int, reverse=True)]
 
 
 def list_checkpoints(run: Path) -> list[Path]:

@@ -16,6 +16,12 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_caches(tmp_path_factory):
+    """Indexes of data sets are not kept in the home of whoever runs the tests."""
+    os.environ["OMNISTREAM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def no_type_checks():
     """Lets a wrong literal reach the code's own message, as it does outside the tests."""

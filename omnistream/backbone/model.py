@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from omnistream.backbone.attention import ClipContext, Context
-from omnistream.backbone.checks import check_aspect_ratio, check_frames
+from omnistream.backbone.checks import check_aspect_ratio, check_camera_token, check_frames
 from omnistream.backbone.clip_attention import AttentionChoice, check_attention
 from omnistream.backbone.layers import NORM_EPS, Block, LayerScale
 from omnistream.backbone.output import NUM_REGISTERS, BackboneOutput
@@ -276,7 +276,7 @@ class StreamingViT(nn.Module):
                 camera = camera + self.aspect_embed(aspect_ratio.log().view(B, -1, 1, 1).to(camera.dtype))
             special.append(camera)
         elif aspect_ratio is not None:
-            raise ValueError("aspect_ratio is told to the camera token: pass camera_token=True with it")
+            check_camera_token(camera_token)
         special.append(self.register_token[0, later].expand(B, -1, -1, -1))
         return torch.cat([token.to(patches.dtype) for token in special] + [patches], dim=2)
 

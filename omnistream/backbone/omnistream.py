@@ -1,9 +1,16 @@
 """The backbone as it is used: the ViT with its streaming sessions, and weights from files or the hub."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from jaxtyping import Float
+from torch import Tensor
+from typing_extensions import Unpack
+
 from omnistream.backbone.sessions.compiled import CompiledSession
+from omnistream.backbone.sessions.heads import StreamHead
+from omnistream.backbone.sessions.options import SessionKeywords, SessionOptions, with_keywords
 from omnistream.backbone.sessions.session import Session
 from omnistream.backbone.sessions.stream import StreamSession
 from omnistream.backbone.weights.hub import HubMixin
@@ -14,31 +21,56 @@ class OmniStream(HubMixin):
     """Streaming ViT backbone; constructor arguments are those of `StreamingViT`."""
 
     @overload
-    def stream(self, *, compiled: Literal[False] = False, **options: object) -> StreamSession: ...
+    def stream(
+        self,
+        *,
+        compiled: Literal[False] = False,
+        aspect_ratio: Float[Tensor, " B"] | None = None,
+        heads: Mapping[str, StreamHead] | None = None,
+        **keywords: Unpack[SessionKeywords],
+    ) -> StreamSession: ...
 
     @overload
-    def stream(self, *, compiled: Literal[True], **options: object) -> CompiledSession: ...
+    def stream(
+        self,
+        options: SessionOptions | None = None,
+        *,
+        compiled: bool | None = None,
+        aspect_ratio: Float[Tensor, " B"] | None = None,
+        heads: Mapping[str, StreamHead] | None = None,
+        **keywords: Unpack[SessionKeywords],
+    ) -> Session: ...
 
-    @overload
-    def stream(self, *, compiled: bool, **options: object) -> Session: ...
-
-    def stream(self, *, compiled: bool = False, **options: object) -> Session:
-        """A session that takes frames as they come.
+    def stream(
+        self,
+        options: SessionOptions | None = None,
+        *,
+        compiled: bool | None = None,
+        aspect_ratio: Float[Tensor, " B"] | None = None,
+        heads: Mapping[str, StreamHead] | None = None,
+        **keywords: Unpack[SessionKeywords],
+    ) -> Session:
+        """Open a session that encodes frames as they come.
 
         Args:
-            compiled: Compile the step; takes a while for each cache size, and pays off in long streams.
-            options: See `StreamSession`, or `CompiledSession`.
+            options: What is remembered and returned; see `SessionOptions`.
+            compiled: Field of `SessionOptions`: compile the step.
+            aspect_ratio: Height over width of each stream's original images [B], added to the camera token.
+            heads: Modules that read the features of each step; see `StreamSession`.
+            keywords: Further fields of `SessionOptions`, e.g. `window=16`; they replace those of `options`.
 
         Raises:
-            ValueError: If an option does not fit, or a cache that is compiled should be offloaded or in 8 bits.
+            ValueError: If an option does not fit the backbone, or two contradict each other.
+            TypeError: If there is no such option.
+
+        Example:
+            >>> create_model("vit_nano").stream(window=16, cache_dtype="int8").options.window
+            16
         """
-        if not compiled:
-            return StreamSession(self, **options)  # type: ignore[arg-type]
-        if options.pop("offload", False):
-            raise ValueError(
-                "a compiled session keeps its cache on the device; leave out offload=True or compiled=True"
-            )
-        return CompiledSession(self, **options)  # type: ignore[arg-type]
+        given = keywords if compiled is None else {**keywords, "compiled": compiled}
+        chosen = with_keywords(options, dict(given))
+        kind = CompiledSession if chosen.compiled else StreamSession
+        return kind(self, chosen, aspect_ratio=aspect_ratio, heads=heads)
 
 
 def create_model(

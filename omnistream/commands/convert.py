@@ -41,7 +41,8 @@ def run(arguments: list[str]) -> None:
     if folder.is_dir() and any(folder.iterdir()) and not options.overwrite:
         raise UsageError(f"{folder} is not empty; choose another folder or add --overwrite")
     from omnistream.backbone import OmniStream
-    from omnistream.backbone.weights.load import LAYOUT_NAMES, build, read_source
+    from omnistream.backbone.weights.load import LAYOUT_NAMES, build
+    from omnistream.backbone.weights.source import read_source
 
     chosen = {name: getattr(options, name) for name in ("variant", "rope_layout") if getattr(options, name)}
     source = read_source(options.source, revision=options.revision)

@@ -66,7 +66,8 @@ def run(arguments: list[str]) -> None:
 
     from omnistream.backbone import OmniStream
     from omnistream.backbone.export.files import check_onnx_installed, export_onnx, export_step
-    from omnistream.backbone.sessions.frame_step import StepOptions
+    from omnistream.backbone.sessions.frame_step import StepInput
+    from omnistream.backbone.sessions.options import SessionOptions
 
     device = usable_device(options.device)
     if kind == "onnx":
@@ -77,22 +78,24 @@ def run(arguments: list[str]) -> None:
     named = ("variant", "rope_layout", "time_mode")
     chosen = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
     backbone = OmniStream.from_pretrained(options.checkpoint, **chosen)
-    fixed = StepOptions(
-        image_size=tuple(options.size),
-        batch_size=options.batch_size,
+    step = SessionOptions(
         window=options.window,
         sink=backbone.sink if options.sink is None else options.sink,
         layers=tuple(options.layers),
         camera_token=options.camera_token,
-        aspect_ratio=None if options.aspect_ratio is None else tuple(options.aspect_ratio),
         cache_dtype=None if options.cache_dtype is None else getattr(torch, DTYPE_NAMES[options.cache_dtype]),
+    )
+    frames = StepInput(
+        image_size=tuple(options.size),
+        batch_size=options.batch_size,
+        aspect_ratio=None if options.aspect_ratio is None else tuple(options.aspect_ratio),
         normalize=not options.normalized,
     )
     place(backbone, device, options.dtype)
     if kind == "pt2":
-        path = export_step(backbone, options.out, fixed)
+        path = export_step(backbone, options.out, step, frames)
     else:
-        path = export_onnx(backbone, options.out, fixed, options.cache)
-    frames = f"{options.size[0]} x {options.size[1]}, {'normalised' if options.normalized else 'uint8'}"
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): {backbone.variant}, frames {frames}")
+        path = export_onnx(backbone, options.out, step, frames, options.cache)
+    shape = f"{options.size[0]} x {options.size[1]}, {'normalised' if options.normalized else 'uint8'}"
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): {backbone.variant}, frames {shape}")
     print(f"run it with: python examples/run_{kind}.py {path}")

@@ -11,9 +11,9 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import UInt8
 from torch import Tensor
 
-from omnistream.data.files import IMAGE_SUFFIXES
+from omnistream.data.errors import DatasetNotFoundError
+from omnistream.data.folders import IMAGE_SUFFIXES
 from omnistream.data.media import ImageReadError, read_image
-from omnistream.data.quarantine import NothingUsableError
 from omnistream.errors import UsageError
 from omnistream.streaming.problems import Problems
 
@@ -128,7 +128,7 @@ class FolderSource:
             raise ValueError(f"frame_rate must be a positive number, got {frame_rate}")
         self.files = list(files)
         if not self.files:
-            raise NothingUsableError(f"{name} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            raise DatasetNotFoundError(f"{name} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
         self.name, self.problems, self.frame_rate, self.sampler = name, problems, frame_rate, Subsampler(fps)
         self.fps = self.sampler.rate(frame_rate)
         self.total: int | None = round(len(self.files) * self.fps / frame_rate)

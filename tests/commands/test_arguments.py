@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from omnistream.backbone import create_model
-from omnistream.backbone.sessions.frame_step import StepOptions
+from omnistream.backbone.sessions.frame_step import StepInput
+from omnistream.backbone.sessions.options import SessionOptions
 from omnistream.backbone.sessions.static_step import StaticStep
 from omnistream.cli import COMMANDS, Command, main
 from omnistream.commands.arguments import CommandParser, place, usable_device
@@ -79,10 +80,10 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
 
 def test_camera_frames_are_normalised_before_they_are_rounded():
     backbone = create_model("vit_nano").eval()
-    frames, options = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8), {"image_size": (16, 16), "window": 2}
+    frames, options = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8), SessionOptions(window=2)
     normalized = backbone.normalize(frames).bfloat16()
     place(backbone, torch.device("cpu"), "bf16")
     start = torch.tensor([True])
-    given = StaticStep(backbone, StepOptions(normalize=True, **options))(frames, start)
-    expected = StaticStep(backbone, StepOptions(**options))(normalized, start)
+    given = StaticStep(backbone, options, StepInput(image_size=(16, 16), normalize=True))(frames, start)
+    expected = StaticStep(backbone, options, StepInput(image_size=(16, 16)))(normalized, start)
     torch.testing.assert_close(given, expected, atol=0, rtol=0)

@@ -159,7 +159,10 @@ class TestRealErrors:
                 ["--model.backbone.variant", "vit_hug"],
                 "unknown backbone variant 'vit_hug'; choose one of vit_nano",
             ),
-            (["--model.backbone.checkpoint", "gone.pth"], "no weights at gone.pth"),
+            (
+                ["--model.backbone", "omnistream.backbone.create_model", "--model.backbone.checkpoint", "gone.pth"],
+                "no weights at gone.pth",
+            ),
             (["--model.tasks.geometry.features", "9"], "tasks.geometry: features must be a multiple of 8"),
             (
                 ["--model.tasks.geometry.scale_frames", "none"],

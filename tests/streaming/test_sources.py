@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from stream_clips import decoded, picture, write_video
 
+from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.media import VideoReadError
-from omnistream.data.quarantine import NothingUsableError
 from omnistream.errors import UsageError
 from omnistream.streaming.problems import Problems
 from omnistream.streaming.sources import FolderSource, Subsampler, camera_device, natural_key, open_source, public_name
@@ -180,7 +180,7 @@ def test_what_cannot_be_opened(tmp_path):
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(VideoReadError, match="cannot be opened"):
         open_source(str(tmp_path / "empty.mp4"), Problems())
-    with pytest.raises(NothingUsableError, match="holds no pictures"):
+    with pytest.raises(DatasetNotFoundError, match="holds no pictures"):
         open_source(str(tmp_path), Problems())
     with pytest.raises(FileNotFoundError, match="no file, folder"):
         open_source(str(tmp_path / "absent.mp4"), Problems())

@@ -80,7 +80,7 @@ def test_a_folder_with_a_broken_picture_and_a_change_of_size(tmp_path, capsys):
     stream(frames, "--out", out, *RANDOM, "--frame-rate", 10, "--max-frames", 5)
     facts = summary(out)
     assert (facts["frames"], facts["skipped"], facts["ended"]) == (5, 1, "max_frames")
-    assert re.search(r"2.png: not a picture", facts["problems"][0])
+    assert re.search(r"2.png: not an image", facts["problems"][0])
     assert "frame 4 is 64x64, before it 48x32; resized to the 48x32 of the stream" in facts["problems"][1]
     assert "2.png" in capsys.readouterr().err
     assert len(decoded(out / "features_pca.mp4")) == 5

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from omnistream import __version__
 from omnistream.backbone.model import StreamingViT
-from omnistream.backbone.weights.files import NOT_STORED
-from omnistream.backbone.weights.load import build, log, read_source
+from omnistream.backbone.weights.load import build, log
+from omnistream.backbone.weights.source import NOT_STORED, read_source
 
 ModelT = TypeVar("ModelT", bound=StreamingViT)
 

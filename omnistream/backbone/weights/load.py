@@ -13,18 +13,15 @@ from torch import Tensor
 from omnistream import __version__
 from omnistream.backbone.model import StreamingViT
 from omnistream.backbone.variants import SAT493M_MEAN, SAT493M_STD, Variant
-from omnistream.backbone.weights.files import WeightSource, read_source, read_state
 from omnistream.backbone.weights.formats import (
     OPTIONAL_KEYS,
     Converted,
     StateDict,
     convert,
-    detect_layout,
     infer_variant,
 )
 from omnistream.backbone.weights.published import timm_id
-
-__all__ = ["LoadReport", "build", "detect_layout", "load_pretrained", "load_state", "read_source", "read_state"]
+from omnistream.backbone.weights.source import WeightSource, read_source
 
 ModelT = TypeVar("ModelT", bound=StreamingViT)
 

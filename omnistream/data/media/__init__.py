@@ -1,4 +1,4 @@
-"""Readers of single files: pictures, videos and depth maps."""
+"""Readers of single files: images, videos and depth maps."""
 
 from omnistream.data.media.depth import read_depth_png
 from omnistream.data.media.errors import DepthReadError, ImageReadError, MediaReadError, VideoReadError

@@ -2,7 +2,14 @@ import pytest
 from PIL import Image
 
 from omnistream.data.batch import TextTarget
-from omnistream.data.captions import ImageFolderCaptions, caption_of, class_words, find_synset_words, read_synset_words
+from omnistream.data.captions.image_folder_captions import (
+    ImageFolderCaptions,
+    caption_of,
+    class_words,
+    find_synset_words,
+    read_synset_words,
+)
+from omnistream.data.transforms import square_crop
 
 TAB = "n01440764\ttench, Tinca tinca\nn02128757\tsnow leopard, ounce, Panthera uncia\n"
 SPACE = "n01440764 tench, Tinca tinca\n\nn02128757 snow leopard, ounce\n"
@@ -51,10 +58,10 @@ def test_captions_of_a_folder(tmp_path):
     write(root / "n01440764" / "n01440764_10.JPEG")
     write(root / "red_fox" / "x.png")
     with pytest.raises(ValueError, match=r"n01440764_10\.JPEG: cannot name the class; give `words`"):
-        ImageFolderCaptions(root, size=32)
+        ImageFolderCaptions(root, square_crop(32))
     (tmp_path / "LOC_synset_mapping.txt").write_text(SPACE)
     assert find_synset_words(root) == (tmp_path / "LOC_synset_mapping.txt").resolve()
-    data = ImageFolderCaptions(root, size=32)
+    data = ImageFolderCaptions(root, square_crop(32))
     assert [data[i].target for i in range(2)] == [
         TextTarget("caption", "a photo of a tench"),
         TextTarget("caption", "a photo of a red fox"),
@@ -68,12 +75,12 @@ def test_caption_stays_with_its_picture_when_another_is_broken(tmp_path):
     write(tmp_path / "cat" / "0.png")
     write(tmp_path / "dog" / "0.png")
     (tmp_path / "cat" / "0.png").write_text("broken")
-    data = ImageFolderCaptions(tmp_path, size=32)
+    data = ImageFolderCaptions(tmp_path)
     assert data[0].target.text == "a photo of a dog"
-    assert data.quarantine.count == 1
+    assert data.broken_files.count == 1
 
 
 def test_sample_photos(sample_data):
-    data = ImageFolderCaptions(sample_data / "images" / "imagenet", size=16)
+    data = ImageFolderCaptions(sample_data / "images" / "imagenet", square_crop(16))
     assert data[0].target.text == "a photo of a goldfish"
     assert data[1].target.text == "a photo of an electric ray"

@@ -1,20 +1,23 @@
 """Folders of videos."""
 
-from pathlib import Path
+import os
 
 import numpy as np
 import torch
 
 from omnistream.data.batch import FrameClip
-from omnistream.data.files import VIDEO_SUFFIXES, Split, existing_folder, find_files, require_usable, split_items
+from omnistream.data.broken_files import BrokenFiles, FileDataset, require_readable
+from omnistream.data.errors import DatasetNotFoundError
+from omnistream.data.folders import VIDEO_SUFFIXES, dataset_root, find_files
 from omnistream.data.media.errors import VideoReadError
-from omnistream.data.media.resize import Crop, crop_square
 from omnistream.data.media.video import read_frames, verify_video
 from omnistream.data.media.video_probe import VideoInfo, probe_video
-from omnistream.data.quarantine import NothingUsableError, Quarantine
-from omnistream.data.resampling import ResamplingDataset
+from omnistream.data.path_table import Selection
 from omnistream.data.sampling import SampleKey, sample_rng, sample_seed
+from omnistream.data.splits import Split, split_positions
+from omnistream.data.transforms import ImageTransform, transform_images
 
+EXPECTED = "a folder with videos at any depth"
 _CLIP_SALT = 2
 
 
@@ -30,29 +33,30 @@ def clip_positions(total: int, num_frames: int, stride: int, rng: np.random.Gene
     return np.minimum(start + fitting * np.arange(num_frames), total - 1)
 
 
-class VideoFolder(ResamplingDataset[FrameClip]):
+class VideoFolder(FileDataset[FrameClip]):
     """Clips of the videos at any depth below a folder, one per video and epoch.
 
-    Files are found by suffix and read by content. Frame count and rate come from our own look at the packets, never
-    from the decoder's estimate. Broken files are recorded and another video is drawn instead.
+    Files are found by suffix and read by content; links to folders are followed. Frame count and rate come from the
+    packets, never from the decoder's estimate. Broken files are logged and another video is drawn instead.
 
     Args:
         root: The folder.
+        transform: Applied to the frames of a clip, uint8 [T, 3, H, W], all at once.
         num_frames: Frames of a clip.
         stride: Steps between the frames of a clip; smaller where a video is too short.
-        size: Scale the shorter side to this length; None keeps the frames as they are.
-        crop: `center` or `random` cuts one square from all frames, so that samples of one `size` can be batched.
-        split: Take all videos, or the training or held-out part of them.
-        val_fraction: Held-out part.
+        size: Scale the shorter side to this length while decoding, which saves memory; null keeps the frames as they
+            are.
+        split: The training or held-out part of the folder; null for all of it.
+        val_fraction: Held-out fraction.
         random_start: Draw the start of each clip; otherwise clips are central.
         max_seconds: Refuse (as broken) videos longer than this, whose sequential decoding would take too long.
         verify_seconds: Videos up to this long are decoded completely at their first use in a process, because decord
             does not always report damage; 0 trusts all files.
-        seed: Determines starts, random crops, replacements, and each sample's `seed`.
-        quarantine: Records broken files; by default up to 20 % are skipped.
+        seed: Determines starts, what `transform` draws, replacements, and each sample's `seed`.
+        broken_files: Records broken files; by default up to 20 % are skipped.
 
     Raises:
-        NothingUsableError: If there is no video that can be read.
+        DatasetNotFoundError: If there is no video that can be read.
         ValueError: If `num_frames` or `stride` is not positive.
     """
 
@@ -60,32 +64,33 @@ class VideoFolder(ResamplingDataset[FrameClip]):
 
     def __init__(
         self,
-        root: str | Path,
+        root: str | os.PathLike[str],
+        transform: ImageTransform | None = None,
         *,
         num_frames: int = 16,
         stride: int = 4,
         size: int | None = None,
-        crop: Crop = "none",
-        split: Split = "all",
+        split: Split | None = None,
         val_fraction: float = 0.1,
         random_start: bool = True,
         max_seconds: float | None = None,
         verify_seconds: float = 60.0,
         seed: int = 0,
-        quarantine: Quarantine | None = None,
+        broken_files: BrokenFiles | None = None,
     ) -> None:
         if num_frames < 1 or stride < 1:
             raise ValueError(f"expected num_frames and stride from 1, got {num_frames} and {stride}")
-        super().__init__(seed, quarantine)
-        self.root = existing_folder(root)
-        self.num_frames, self.stride, self.size, self.crop = num_frames, stride, size, crop
+        super().__init__(seed, broken_files)
+        self.root, self.transform = dataset_root(root, EXPECTED), transform
+        self.num_frames, self.stride, self.size = num_frames, stride, size
         self.random_start, self.max_seconds, self.verify_seconds = random_start, max_seconds, verify_seconds
         self._verified: set[str] = set()
-        files = find_files(self.root, VIDEO_SUFFIXES)
-        self.files = split_items(files, split, val_fraction)
-        if files and not self.files:
-            raise NothingUsableError(f"{self.root}: {len(files)} videos are too few for the {split} split")
-        require_usable(self.root, "videos", self.files, probe_video, self.quarantine)
+        table = find_files(self.root, VIDEO_SUFFIXES)
+        self.files = Selection(table, split_positions(len(table), split, val_fraction))
+        if not self.files:
+            problem = f": {len(table)} videos are too few for the {split} split" if table else " holds no videos"
+            raise DatasetNotFoundError(f"{self.root}{problem}", EXPECTED)
+        require_readable("videos", self.root, self.files, probe_video, self.broken_files)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -108,13 +113,13 @@ class VideoFolder(ResamplingDataset[FrameClip]):
         path = self.files[key.index]
         info = probe_video(path)
         self._check(info)
-        rng = sample_rng(self.seed, key, _CLIP_SALT)
-        start_rng = rng if self.random_start else None
-        positions = clip_positions(info.num_frames, self.num_frames, self.stride, start_rng)
+        rng = sample_rng(self.seed, key, _CLIP_SALT) if self.random_start else None
+        positions = clip_positions(info.num_frames, self.num_frames, self.stride, rng)
+        seed = sample_seed(self.seed, key)
         frames = read_frames(path, positions.tolist(), short_side=self.size)
         return FrameClip(
-            images=crop_square(frames, self.crop, rng),
+            images=transform_images(self.transform, frames, seed),
             label=torch.tensor(-1),
             name=str(path),
-            seed=sample_seed(self.seed, key),
+            seed=seed,
         )

@@ -1,31 +1,29 @@
-"""Broken files: named once, counted, skipped, and past a limit a reason to stop."""
+"""Data sets that skip broken files: each is logged once with its path, counted, and past a limit the run stops."""
 
 import json
 import logging
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from torch.utils.data import Dataset
+
+from omnistream.data.errors import DatasetNotFoundError, TooManyBrokenFilesError
 from omnistream.data.media.errors import MediaReadError
 from omnistream.data.sampling import SampleKey, sample_key, sample_rng
+from omnistream.paths import expand_path
 
 logger = logging.getLogger(__name__)
 
 Sample = TypeVar("Sample")
+SampleT = TypeVar("SampleT", covariant=True)
 
-_RESAMPLE_SALT = 7919
+_REPLACEMENT_SALT = 7919
 """Separates the choice of a replacement from everything else drawn for the same sample."""
 
 
-class NothingUsableError(FileNotFoundError):
-    """A folder holds nothing the reader can use; the message says what was looked for."""
-
-
-class TooManyBrokenFilesError(ValueError):
-    """Reading goes on no longer because more files are broken than allowed; the message names them."""
-
-
-class Quarantine:
+class BrokenFiles:
     """The broken files of one data set.
 
     Each data loader worker has its own copy. With `file`, all of them (and later runs) share what they found through
@@ -43,7 +41,7 @@ class Quarantine:
         if limit < 0 or (isinstance(limit, float) and limit >= 1):
             raise ValueError(f"expected a count or a fraction in [0, 1) of broken files, got {limit}")
         self.limit = limit
-        self.file = None if file is None else Path(file)
+        self.file = None if file is None else expand_path(file)
         self._reasons: dict[str, str] = {}
 
     @property
@@ -102,14 +100,14 @@ class Quarantine:
             lines.write(json.dumps({"path": error.path, "reason": error.reason}) + "\n")
 
 
-def read_or_resample(
+def read_or_replace(
     read: Callable[[SampleKey], Sample],
     key: "int | SampleKey",
     *,
     num_samples: int,
     num_files: int,
     seed: int,
-    quarantine: Quarantine,
+    broken_files: BrokenFiles,
     max_tries: int = 8,
 ) -> Sample:
     """Read a sample; where a file is broken, another one drawn by a rule of (seed, epoch, index).
@@ -118,28 +116,95 @@ def read_or_resample(
         read: Reads the sample of a key; raises MediaReadError for a broken file.
         key: The wanted sample.
         num_samples: Length of the data set.
-        num_files: Its files, for the limit of the quarantine.
+        num_files: Its files, for the limit of broken ones.
         seed: Of the data set.
-        quarantine: Records broken files.
+        broken_files: Records them.
         max_tries: Different samples tried in all.
 
     Raises:
         IndexError: If the index is outside the data set.
-        TooManyBrokenFilesError: If the quarantine is over its limit, or every try met a broken file.
+        TooManyBrokenFilesError: If there are more broken files than allowed, or every try met one.
     """
     wanted = sample_key(key)
     if not 0 <= wanted.index < num_samples:
         raise IndexError(f"index {wanted.index} is outside a data set of {num_samples} samples")
     tried, attempt = {wanted.index}, wanted
-    rng = sample_rng(seed, wanted, _RESAMPLE_SALT)
+    rng = sample_rng(seed, wanted, _REPLACEMENT_SALT)
     while True:
         try:
             return read(attempt)
         except MediaReadError as error:
-            quarantine.add(error, num_files)
+            broken_files.add(error, num_files)
         if len(tried) >= min(max_tries, num_samples):
             break
         while attempt.index in tried:
             attempt = SampleKey(wanted.epoch, int(rng.integers(num_samples)))
         tried.add(attempt.index)
-    raise TooManyBrokenFilesError(f"{len(tried)} samples in a row could not be read: {quarantine.summary()}")
+    raise TooManyBrokenFilesError(f"{len(tried)} samples in a row could not be read: {broken_files.summary()}")
+
+
+class FileDataset(Dataset[SampleT]):
+    """Base of data sets that read files: a sample with a broken file is replaced by another one.
+
+    A subclass says how many samples and files there are and reads one sample.
+
+    Args:
+        seed: Determines replacements, and whatever the subclass draws.
+        broken_files: Records broken files; by default up to 20 % are skipped.
+    """
+
+    def __init__(self, seed: int = 0, broken_files: BrokenFiles | None = None) -> None:
+        self.seed = seed
+        self.broken_files = BrokenFiles() if broken_files is None else broken_files
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @property
+    @abstractmethod
+    def num_files(self) -> int:
+        """Number of files, for a limit of broken ones that is a fraction of them."""
+
+    @abstractmethod
+    def _read(self, key: SampleKey) -> SampleT:
+        """The sample of a key; raises MediaReadError for a broken file."""
+
+    def __getitem__(self, key: int | SampleKey) -> SampleT:
+        """The sample of this key, or a replacement if a file of it is broken.
+
+        Raises:
+            IndexError: If the index is outside the data set.
+            TooManyBrokenFilesError: If more files are broken than allowed.
+        """
+        return read_or_replace(
+            self._read,
+            key,
+            num_samples=len(self),
+            num_files=self.num_files,
+            seed=self.seed,
+            broken_files=self.broken_files,
+        )
+
+
+def require_readable(
+    what: str, root: Path, files: Sequence[Path], check: Callable[[Path], object], broken_files: BrokenFiles
+) -> None:
+    """Return as soon as one of the files passes the check; record the broken ones before it.
+
+    Raises:
+        DatasetNotFoundError: If all files are broken.
+        TooManyBrokenFilesError: If the limit is passed before.
+    """
+    broken: list[str] = []
+    for path in files:
+        try:
+            check(path)
+            return
+        except MediaReadError as error:
+            broken.append(str(error))
+            if len(broken) < len(files):
+                broken_files.add(error, len(files))
+    raise DatasetNotFoundError(
+        f"{root} holds no readable {what}; all {len(broken)} are broken: {'; '.join(broken[:5])}"
+    )

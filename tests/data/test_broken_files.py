@@ -2,8 +2,9 @@ import logging
 
 import pytest
 
+from omnistream.data.broken_files import BrokenFiles, read_or_replace
+from omnistream.data.errors import TooManyBrokenFilesError
 from omnistream.data.media import ImageReadError
-from omnistream.data.quarantine import Quarantine, TooManyBrokenFilesError, read_or_resample
 from omnistream.data.sampling import SampleKey
 
 
@@ -12,11 +13,11 @@ def broken(name):
 
 
 def test_counts_files_and_logs_each_once(caplog):
-    quarantine = Quarantine(limit=5)
+    files = BrokenFiles(limit=5)
     with caplog.at_level(logging.WARNING):
         for name in ("a.jpg", "b.jpg", "a.jpg"):
-            quarantine.add(broken(name), num_files=10)
-    assert quarantine.reasons == {"a.jpg": "damaged", "b.jpg": "damaged"}
+            files.add(broken(name), num_files=10)
+    assert files.reasons == {"a.jpg": "damaged", "b.jpg": "damaged"}
     assert [record.getMessage() for record in caplog.records] == [
         "skipped broken file number 1: a.jpg: damaged",
         "skipped broken file number 2: b.jpg: damaged",
@@ -25,23 +26,23 @@ def test_counts_files_and_logs_each_once(caplog):
 
 @pytest.mark.parametrize(("limit", "num_files", "allowed"), [(2, 1000, 2), (0, 10, 0), (0.2, 10, 2), (0.1, 5, 1)])
 def test_limit(limit, num_files, allowed):
-    quarantine = Quarantine(limit=limit)
+    files = BrokenFiles(limit=limit)
     for number in range(allowed):
-        quarantine.add(broken(f"{number}.jpg"), num_files)
+        files.add(broken(f"{number}.jpg"), num_files)
     with pytest.raises(
         TooManyBrokenFilesError, match=rf"{allowed + 1} of {num_files} files are broken.*last.jpg \(damag"
     ):
-        quarantine.add(broken("last.jpg"), num_files)
+        files.add(broken("last.jpg"), num_files)
 
 
 @pytest.mark.parametrize("limit", [-1, 1.0, -0.5])
 def test_bad_limit(limit):
     with pytest.raises(ValueError, match="expected a count or a fraction"):
-        Quarantine(limit=limit)
+        BrokenFiles(limit=limit)
 
 
 def test_file_joins_the_copies_of_several_workers(tmp_path):
-    workers = [Quarantine(limit=2, file=tmp_path / "run" / "broken.jsonl") for _ in range(3)]
+    workers = [BrokenFiles(limit=2, file=tmp_path / "run" / "broken.jsonl") for _ in range(3)]
     workers[0].add(broken("a.jpg"), 10)
     workers[1].add(broken("a.jpg"), 10)
     workers[1].add(broken("b.jpg"), 10)
@@ -65,13 +66,13 @@ class Samples:
 
     def get(self, key, seed=0, limit=10, max_tries=8):
         self.tried = []
-        return read_or_resample(
+        return read_or_replace(
             self.read,
             key,
             num_samples=10,
             num_files=10,
             seed=seed,
-            quarantine=Quarantine(limit=limit),
+            broken_files=BrokenFiles(limit=limit),
             max_tries=max_tries,
         )
 
@@ -115,4 +116,4 @@ def test_other_errors_are_not_swallowed():
         raise KeyError("a bug")
 
     with pytest.raises(KeyError, match="a bug"):
-        read_or_resample(read, 0, num_samples=1, num_files=1, seed=0, quarantine=Quarantine())
+        read_or_replace(read, 0, num_samples=1, num_files=1, seed=0, broken_files=BrokenFiles())
