@@ -20,19 +20,22 @@ from omnistream.callbacks import ParameterSummary, PredictionWriter, TaskProgres
 from omnistream.commands.checkpoints import (
     RANDOM,
     allow_random_weights,
-    check_weights,
     find_ckpt_path,
     has_random_weights,
+    refused_weights,
+    shown,
 )
 from omnistream.commands.interrupt import StopOnSignal
 from omnistream.commands.overrides import prepare
 from omnistream.commands.parse_errors import shorten
 from omnistream.commands.run_folders import evaluation_logger, no_leftovers
-from omnistream.errors import Stopped, UsageError, one_line
+from omnistream.errors import Stopped, UsageError
 from omnistream.run_config import is_distributed_checkpoint
 
 EVALUATIONS = ("validate", "test", "predict")
 """Subcommands that need weights."""
+WEIGHTS_COMPLAINTS = ("the checkpoint ", "Error(s) in loading state_dict")
+"""How our modules, and PyTorch, begin to say that the weights of a checkpoint are those of another model."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -139,14 +142,17 @@ class OmniStreamCLI(LightningCLI):
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run, once it is clear that there are weights and that they fit."""
+        """Run, if there are weights."""
         path = self.config[subcommand].ckpt_path
-        if path:
-            check_weights(path, self.model, resumes=subcommand == "fit")
-        elif subcommand in EVALUATIONS and has_random_weights(self.model, self.config[subcommand].model):
+        if not path and subcommand in EVALUATIONS and has_random_weights(self.model, self.config[subcommand].model):
             allow_random_weights(self.random, subcommand)
         with no_leftovers(self.trainer, lambda: self.stop.trained):
-            super()._run_subcommand(subcommand)
+            try:
+                super()._run_subcommand(subcommand)
+            except (ValueError, RuntimeError) as error:
+                if path and str(error).startswith(WEIGHTS_COMPLAINTS):
+                    raise refused_weights(path, str(error)) from error
+                raise
 
     def _known_keys(self, subcommand: str) -> list[str]:
         return list(self._subcommand_parsers[subcommand].get_defaults().keys())
@@ -224,10 +230,6 @@ def _start(subcommand: str, arguments: list[str], **options: Any) -> None:
             f"{error.filename} is a distributed checkpoint, which only sharded training reads; add --trainer.strategy "
             "fsdp2, with any number of devices"
         ) from error
-    except RuntimeError as error:
-        if "Error(s) in loading state_dict" not in str(error):
-            raise
-        raise UsageError(f"--ckpt_path belongs to another model: {one_line(error, 300)}") from error
 
 
 def resume_command(subcommand: str, arguments: list[str], checkpoint: Path) -> str:
@@ -244,6 +246,4 @@ def resume_command(subcommand: str, arguments: list[str], checkpoint: Path) -> s
             del kept[index : index + 2]
         elif kept[index].startswith("--ckpt_path="):
             del kept[index]
-    path = checkpoint.absolute()
-    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    return shlex.join(["omnistream", subcommand, *kept, "--ckpt_path", str(shown)])
+    return shlex.join(["omnistream", subcommand, *kept, "--ckpt_path", str(shown(checkpoint))])

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from lightning import Callback
+from lightning.pytorch.callbacks import BasePredictionWriter
 from real_model import MODEL
 
 GEOMETRY_ALONE = MODEL[: MODEL.index("      ssl:")] + MODEL[MODEL.index("      geometry:") :]
@@ -72,3 +73,29 @@ class Sleep(Callback):
         if batch_idx + 1 == self.step:
             print("sleeping", flush=True)
             time.sleep(self.seconds)
+
+
+class Fail(Callback):
+    """Fails as a user's data does, at the start of a step.
+
+    Args:
+        step: Which, from 1.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Fail."""
+        if batch_idx + 1 == self.step:
+            raise ValueError("broken clip")
+
+
+class NoWriter(BasePredictionWriter):
+    """Takes the place of the writer of features."""
+
+    def __init__(self) -> None:
+        super().__init__("batch")
+
+    def write_on_batch_end(self, *_: Any) -> None:
+        """Write nothing."""
