@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from omnistream.version import __version__
+
 if TYPE_CHECKING:
     from omnistream.backbone import (
         BackboneOutput,
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
         list_models,
     )
     from omnistream.trained import ClipGeometry, TrainedModel, load
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BackboneOutput",

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from omnistream import __version__
 from omnistream.errors import Stopped, UsageError, did_you_mean, one_line
+from omnistream.version import __version__
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ COMMANDS = {
     ),
     "configs": Command("list the packaged configurations", "omnistream.commands.catalogue", "configs"),
     "models": Command("list the backbone variants and public weights", "omnistream.commands.catalogue", "models"),
+    "completion": Command(
+        "print what makes a shell complete commands and options", "omnistream.commands.completion", "run"
+    ),
     "convert": Command(
         "convert weights from Meta, timm, Hugging Face or the release", "omnistream.commands.convert", "run"
     ),
@@ -60,13 +63,10 @@ usage: omnistream COMMAND [-c CONFIG] [--key value ...]
 
 {commands}
 
-  -c, --config CONFIG  name of a packaged configuration or path of a YAML file; may be given several times
-  --key value          override any key, e.g. --trainer.max_steps 100, --model.tasks.geometry null
-  --debug              show the traceback of an error
-  --version            print the version
+  --debug    show the traceback of an error
+  --version  print the version
 
-`omnistream fit --help` lists the keys of the trainer, `omnistream fit --model.help CLASS_PATH` those of a model.
-Start with: omnistream fit -c quickstart
+`omnistream COMMAND --help` lists the options of a command. Start with: omnistream fit -c quickstart
 """
 
 

@@ -29,6 +29,7 @@ from omnistream.commands.interrupt import StopOnSignal
 from omnistream.commands.overrides import prepare
 from omnistream.commands.parse_errors import shorten
 from omnistream.commands.run_folders import evaluation_logger, no_leftovers
+from omnistream.commands.short_help import short_help
 from omnistream.errors import Stopped, UsageError
 from omnistream.run_config import is_distributed_checkpoint
 
@@ -188,6 +189,11 @@ def run(subcommand: str, arguments: list[str]) -> None:
         UsageError: If a key, path or value is wrong, or there are no weights to evaluate.
         Stopped: After Ctrl-C or SIGTERM.
     """
+    if arguments in (["-h"], ["--help"]):
+        print(short_help(subcommand), end="")
+        return
+    if arguments in (["-h", "all"], ["--help", "all"]):
+        arguments = ["--help"]
     quieten()
     random = RANDOM in arguments
     if random and subcommand == "fit":

@@ -11,7 +11,7 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import nn
 
-import omnistream
+from omnistream.version import __version__
 
 
 def run_info(trainer: Trainer, module: LightningModule, seconds: float) -> dict[str, str]:
@@ -35,7 +35,7 @@ def run_info(trainer: Trainer, module: LightningModule, seconds: float) -> dict[
         "machine": machine(),
         "processes": f"{trainer.world_size}, {type(trainer.strategy).__name__}, precision {trainer.precision}",
         "versions": (
-            f"omnistream {omnistream.__version__}, torch {torch.__version__}, lightning {lightning.__version__}, "
+            f"omnistream {__version__}, torch {torch.__version__}, lightning {lightning.__version__}, "
             f"Python {platform.python_version()}"
         ),
         "command": command(),

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from omnistream import __version__
 from omnistream.streaming.features import FeatureFiles, FeaturesFormat
 from omnistream.streaming.geometry import PointCloud, PoseFiles
 from omnistream.streaming.pictures import DepthRange, DepthVideo, FeaturesVideo
 from omnistream.streaming.problems import Problems
 from omnistream.streaming.runner import MIB, StreamResult
 from omnistream.streaming.writer import Writer
+from omnistream.version import __version__
 
 HEADS = ("depth", "pose", "points")
 

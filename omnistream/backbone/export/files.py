@@ -13,12 +13,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from omnistream import __version__
 from omnistream.backbone.export.onnx_step import GrowingOnnxStep, RingOnnxStep
 from omnistream.backbone.model import StreamingViT
 from omnistream.backbone.sessions.frame_step import FrameStep, StepInput
 from omnistream.backbone.sessions.options import SessionOptions
 from omnistream.backbone.sessions.static_step import StaticStep
+from omnistream.version import __version__
 
 DESCRIPTION = "omnistream.json"
 """Extra file of a .pt2 (in ONNX a metadata property `omnistream`) that says what the step takes and gives."""

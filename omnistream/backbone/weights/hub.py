@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omnistream import __version__
 from omnistream.backbone.model import StreamingViT
 from omnistream.backbone.weights.load import build, log
 from omnistream.backbone.weights.source import NOT_STORED, read_source
+from omnistream.version import __version__
 
 ModelT = TypeVar("ModelT", bound=StreamingViT)
 

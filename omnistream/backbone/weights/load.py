@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from omnistream import __version__
 from omnistream.backbone.model import StreamingViT
 from omnistream.backbone.variants import SAT493M_MEAN, SAT493M_STD, Variant
 from omnistream.backbone.weights.formats import (
@@ -22,6 +21,7 @@ from omnistream.backbone.weights.formats import (
 )
 from omnistream.backbone.weights.published import timm_id
 from omnistream.backbone.weights.source import WeightSource, read_source
+from omnistream.version import __version__
 
 ModelT = TypeVar("ModelT", bound=StreamingViT)
 

@@ -1,7 +1,7 @@
-"""The procedural world as data sets; samples are rendered when asked for.
+"""The procedural world as data sets; samples are rendered on demand.
 
-Training draws a new scene for every pass over the data; validation and test always show the same. The seeds of the
-three splits differ in their remainder by three, so no scene is in two of them.
+Training draws a new scene for every pass over the data; validation and test always use the same scenes. The seeds of
+the three splits differ in their remainder by three, so no scene is in two of them.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def clip_seed(seed: int, split: Split, key: int | SampleKey, salt: int = 0) -> i
 
 
 class _World(Dataset, Generic[TransformT]):
-    """What all data sets of the world share: length, seeds, settings, and the fields of every sample."""
+    """Base of the world's data sets: length, seeds, settings, and the fields of every sample."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class WorldActions(_ImageWorld):
         num_frames: Frames of a clip, at least `actions.MIN_FRAMES`.
         size: Height and width in pixels.
         config: Statistics of the world; its size and number of frames are replaced by the above.
-        camera_motion: Longest way of the camera in metres; it rests by default.
+        camera_motion: Longest path of the camera in metres; it is static by default.
         camera_turn: Largest turn of the camera in degrees.
         transform: Applied to the images of a clip, uint8 [T, 3, H, W].
     """
@@ -218,10 +218,10 @@ class WorldActions(_ImageWorld):
 
 
 class WorldCaptions(_ImageWorld):
-    """Images or clips with something to say: a caption, written words, a phrase with its box, or a box with its name.
+    """Images or clips with text: a caption, visible words, a phrase with its box, or a box with its name.
 
-    Text speaks of the middle frame. A sample whose scene does not allow its task (no word, no object that can be
-    singled out) draws another scene.
+    The text describes the middle frame. If a scene does not suit the task (no word, no object with an unambiguous
+    description), another scene is drawn.
 
     Args:
         num_samples: Length of the data set.
@@ -229,11 +229,11 @@ class WorldCaptions(_ImageWorld):
         seed: Determines all scenes of the split.
         num_frames: Frames of a clip; 1 for images.
         size: Height and width in pixels.
-        config: Statistics of the world; its size and number of frames are replaced by the above. Scenes with written
-            words have an overlay or a sign more often than it says.
+        config: Statistics of the world; its size and number of frames are replaced by the above. Samples of
+            visible words contain an overlay or a sign more often than it says.
         tasks: Which tasks to draw from.
-        task_weights: How often each; equal where None.
-        language_config: How much captions say.
+        task_weights: Relative frequency of each task; None for equal frequencies.
+        language_config: Length and detail of captions.
         transform: Applied to the images of a clip, uint8 [T, 3, H, W]. Boxes do not follow, so it should change
             colours only.
     """
