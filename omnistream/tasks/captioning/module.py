@@ -25,6 +25,7 @@ from omnistream.language.prompts import Wording, word
 from omnistream.language.tokenizer import ByteTokenizer, PretrainedTokenizer, Tokenizer
 from omnistream.tasks.captioning.metrics import CaptionMetrics, CaptionSample
 from omnistream.tasks.captioning.plots import captioning_plots
+from omnistream.tasks.nonfinite import NonFiniteConfig
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
 from omnistream.tasks.plots import Plot
@@ -74,7 +75,12 @@ class CaptioningModule(Objective):
         loss_chunk_size: Rows of logits held at a time.
         activation_checkpointing: Recompute the decoder's blocks in the backward pass.
         num_generations: Answers generated at each validation, from its first samples.
+        nonfinite: Used when fitted alone.
+        compile: Used when fitted alone.
+        seed: Used when fitted alone.
     """
+
+    task_name = "captioning"
 
     samples: list[CaptionSample]
     """Answers generated since validation began, for pictures."""
@@ -93,7 +99,11 @@ class CaptioningModule(Objective):
         loss_chunk_size: int = 1024,
         activation_checkpointing: bool = False,
         num_generations: int = 16,
+        nonfinite: NonFiniteConfig | None = None,
+        compile: bool = False,
+        seed: int = 0,
     ) -> None:
+        super().__init__(optimizer, nonfinite=nonfinite, compile=compile, seed=seed)
         if max_text_tokens < 1 or max_new_tokens < 1 or loss_chunk_size < 1 or num_generations < 0:
             raise ValueError(
                 "max_text_tokens, max_new_tokens, loss_chunk_size must be positive, num_generations not negative; "
@@ -107,10 +117,11 @@ class CaptioningModule(Objective):
         }
         self.max_text_tokens, self.max_new_tokens = max_text_tokens, max_new_tokens
         self.num_generations = num_generations
-        super().__init__(backbone, optimizer)
         self.metrics = CaptionMetrics()
         self.samples = []
         self._metrics_read = False
+        self.record_arguments(locals())
+        self.attach(backbone)
 
     def build(self, backbone: OmniStream) -> None:
         """Create decoder and projector."""
