@@ -6,6 +6,7 @@ facebookresearch/dinov3.
 
 from collections.abc import Callable, Iterable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -157,6 +158,24 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def __init__(self, save_distributed_checkpoint: bool = False, **options: Any) -> None:
         super().__init__(save_distributed_checkpoint=save_distributed_checkpoint, **options)
+
+    def load_checkpoint(self, checkpoint_path: Path | str, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load a checkpoint, without the weights of tasks that the model does not have.
+
+        Raises:
+            ValueError: If the weights of a single file do not fit the model.
+        """
+        module: Any = self.lightning_module
+        path = Path(self.broadcast(checkpoint_path))
+        strict = module.strict_loading
+        if path.is_file() and hasattr(module, "take_weights"):
+            saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+            if len(module.take_weights(saved, strict=True)) < len(saved):
+                module.strict_loading = False  # what is left out was just said, and nothing else is
+        try:
+            return super().load_checkpoint(path, weights_only=weights_only)
+        finally:
+            module.strict_loading = strict
 
     def setup_environment(self) -> None:
         """Build a mesh whose data-parallel axis holds every process."""

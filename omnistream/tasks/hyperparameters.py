@@ -43,7 +43,7 @@ def _init_args(value: Any) -> dict[str, Any]:
         names = inspect.signature(type(value).__init__).parameters
         return {name: to_plain(getattr(value, name)) for name in names if hasattr(value, name)}
     if isinstance(value, nn.Module) and getattr(value, "hparams", None):
-        return dict(value.hparams)  # type: ignore[call-overload]
+        return dict(value.hparams)  # type: ignore[arg-type]
     raise TypeError(f"{type(value).__qualname__} cannot be built from plain data")
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,11 @@ class MultiTaskModule(TrainingModule):
     def task_batches(self, batch: Any) -> dict[str, Any]:
         """A batch of `MultiTaskDataModule`, which is a dictionary by task."""
         return batch
+
+    def absent_tasks(self, keys: Iterable[str]) -> tuple[str, ...]:
+        """Tasks of a checkpoint that were set to null here."""
+        saved = {key.split(".")[1] for key in keys if key.startswith("tasks.")}
+        return tuple(f"tasks.{name}." for name in sorted(saved - set(self.tasks)))
 
     def _take_over(self, path: Path) -> None:
         if not path.is_file():

@@ -5,9 +5,10 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from omnistream.backbone import OmniStream
+from omnistream.tasks.contract import ObjectiveLoss
 from omnistream.tasks.nonfinite import NonFiniteConfig
 from omnistream.tasks.optimization import OptimizerConfig
-from omnistream.tasks.training import ObjectiveLoss, TrainingModule
+from omnistream.tasks.training import TrainingModule
 
 __all__ = ["Objective", "ObjectiveLoss"]
 

@@ -3,18 +3,16 @@
 Written once: `MultiTaskModule` runs it over its tasks, an `Objective` fitted alone over itself.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor, nn
+from torch import Tensor
 
 from omnistream.backbone import OmniStream
 from omnistream.data.batch import Batch
@@ -27,7 +25,8 @@ from omnistream.parallel import (
     shard_backbone,
     shard_units,
 )
-from omnistream.tasks.hyperparameters import constructor_arguments, from_plain
+from omnistream.tasks.checkpoints import CheckpointedModule
+from omnistream.tasks.contract import TrainedTask
 from omnistream.tasks.nonfinite import NonFiniteConfig, NonFiniteGuard, first_nonfinite
 from omnistream.tasks.optimization import OptimizerConfig, build_optimizer
 from omnistream.tasks.prediction import ClipFeatures, predict_features
@@ -38,64 +37,7 @@ HOST_FIELDS = ("seed", "masks")
 _SEED_STRIDE, _RANK_STRIDE = 1_000_003, 2**40
 
 
-@dataclass
-class ObjectiveLoss:
-    """The result of one forward pass of an objective.
-
-    Attributes:
-        total: Scalar with gradient: the weighted sum of the terms.
-        terms: Unweighted scalars by name, without gradient, for logs and for naming what became non-finite. The names
-            are the same on every process, because the values are averaged over processes.
-        details: Further scalars for logs that a batch may lack, such as the loss of one kind of sample; of this process
-            alone.
-        aux: Anything that validation may want to plot (predictions), without gradient.
-    """
-
-    total: Tensor
-    terms: dict[str, Tensor]
-    details: dict[str, Tensor] = field(default_factory=dict)
-    aux: dict[str, Any] = field(default_factory=dict)
-
-
-class TrainedTask(Protocol):
-    """What the loop needs of an objective; `Objective` documents each member."""
-
-    total_steps: int | None
-
-    def compute(self, backbone: nn.Module, batch: Any, step: int) -> ObjectiveLoss:
-        """Loss of a micro-batch."""
-        ...
-
-    def micro_batches(self, batch: Any) -> dict[str, Any]:
-        """Parts of a batch, each with its own backward pass."""
-        ...
-
-    def after_step(self, backbone: nn.Module, step: int) -> None:
-        """What follows the optimiser step."""
-        ...
-
-    def update_metrics(self, backbone: nn.Module, batch: Any, loss: ObjectiveLoss) -> None:
-        """Add a validation micro-batch to the metrics."""
-        ...
-
-    def compute_metrics(self) -> dict[str, Tensor]:
-        """Metrics since the last call."""
-        ...
-
-    def own_backbones(self) -> list[OmniStream]:
-        """Backbones besides the shared one."""
-        ...
-
-    def fsdp_units(self) -> list[nn.Module]:
-        """Modules to shard."""
-        ...
-
-    def own_parameters(self) -> Iterable[nn.Parameter]:
-        """All parameters but the shared backbone's."""
-        ...
-
-
-class TrainingModule(LightningModule):
+class TrainingModule(CheckpointedModule):
     """Trains a backbone on one or several objectives.
 
     Each training step runs the tasks one after the other, and within a task its micro-batches: forward, then backward
@@ -141,32 +83,6 @@ class TrainingModule(LightningModule):
     def count_batches(self) -> None:
         """Make this the module that is fitted: its checkpoints hold the number of batches."""
         self.register_buffer("batch_count", torch.zeros((), dtype=torch.int64))
-
-    def record_arguments(self, given: dict[str, Any]) -> None:
-        """Keep constructor arguments as hyper-parameters, so that `load_from_checkpoint` can build this module again.
-
-        Args:
-            given: `locals()` of the constructor.
-        """
-        self.hparams.clear()
-        self.hparams.update(constructor_arguments(self, given))
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Path | str, **options: Any) -> Any:
-        """A module with the settings and weights of a checkpoint that its training wrote.
-
-        Args:
-            checkpoint_path: The file.
-            options: Arguments of Lightning's method of this name (`map_location`, `strict`, ...), and constructor
-                arguments that replace the saved ones.
-
-        Raises:
-            ValueError: If the weights do not fit.
-        """
-        saved = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True)
-        arguments = saved.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
-        kept = {name: from_plain(value) for name, value in arguments.items() if name not in options}
-        return super().load_from_checkpoint(checkpoint_path, **kept, **options)
 
     @property
     def objectives(self) -> dict[str, Any]:
@@ -284,12 +200,12 @@ class TrainingModule(LightningModule):
         for name, norm in {**norms, "total": total}.items():
             self._numbers.local.append((f"grad_norm/{name}", norm))
         means, own, local, counts = self._numbers.read(processes.to(self.device))
-        if name := first_nonfinite(means):
-            task, _, term = name.removeprefix("train/").rpartition("/")
-            return f"the {term} of task {task} is not finite ({own[name]} on this process)"
+        if (bad := first_nonfinite(means)) is not None:
+            task, _, term = bad.removeprefix("train/").rpartition("/")
+            return f"the {term} of task {task} is not finite ({own[bad]} on this process)"
         measured = {name: value for name, value in local.items() if name.startswith("grad_norm/")}
-        if name := first_nonfinite(measured):
-            part = "all together" if name == "grad_norm/total" else name.removeprefix("grad_norm/")
+        if (bad := first_nonfinite(measured)) is not None:
+            part = "all together" if bad == "grad_norm/total" else bad.removeprefix("grad_norm/")
             return f"the gradient of {part} is not finite ({measured['grad_norm/total']})"
         for parameter, count in zip(averaged, counts, strict=True):
             if not count:
@@ -326,7 +242,9 @@ class TrainingModule(LightningModule):
             for part, micro_batch in task.micro_batches(batches[name]).items():
                 path = f"{stage}/{name}/{part}" if part else f"{stage}/{name}"
                 loss = task.compute(self.backbone, micro_batch, self.global_step)
-                values = {f"{path}/{term}": value.detach() for term, value in {**loss.terms, "loss": loss.total}.items()}
+                values = {
+                    f"{path}/{term}": value.detach() for term, value in {**loss.terms, "loss": loss.total}.items()
+                }
                 self.log_dict(values, batch_size=1, sync_dist=True, add_dataloader_idx=False)
                 task.update_metrics(self.backbone, micro_batch, loss)
 
@@ -350,7 +268,7 @@ class TrainingModule(LightningModule):
 
 
 def _queued(part: Batch | Tensor, device: torch.device) -> Batch | Tensor:
-    moved = part.to(device, non_blocking=device.type == "cuda")
+    moved = part.to(device, non_blocking=device.type != "mps")
     if isinstance(moved, Batch):
         moved = replace(moved, **{name: getattr(part, name) for name in HOST_FIELDS if hasattr(part, name)})
     return moved

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from omnistream.backbone import OmniStream
 from omnistream.data.batch import CaptionClip, TextTarget
 from omnistream.distributed import average_count
-from omnistream.language.chat import Chat, chat
+from omnistream.language.chat import Chat, tokenize_chat
 from omnistream.language.decoder import (
-    CaptionDecoder,
     DecoderConfig,
     DecoderOutput,
+    LanguageDecoder,
     pretrained_llm,
     random_llm,
 )
 from omnistream.language.projector import Projector, TokenReduction
-from omnistream.language.prompts import Wording, word
+from omnistream.language.prompts import Prompt, make_prompt
 from omnistream.language.tokenizer import ByteTokenizer, PretrainedTokenizer, Tokenizer
 from omnistream.tasks.captioning.metrics import CaptionMetrics, CaptionSample
 from omnistream.tasks.captioning.plots import captioning_plots
@@ -131,7 +131,7 @@ class CaptioningModule(Objective):
         else:
             tokenizer = ByteTokenizer()
             llm = random_llm(self._decoder, tokenizer.vocab_size)
-        self.decoder = CaptionDecoder(llm, tokenizer, trainable=self._train_decoder, **self._decoder_options)
+        self.decoder = LanguageDecoder(llm, tokenizer, trainable=self._train_decoder, **self._decoder_options)
         self.projector = Projector(
             backbone.embed_dim,
             self.decoder.embed_dim,
@@ -144,13 +144,13 @@ class CaptioningModule(Objective):
         """The decoder's tokenizer."""
         return self.decoder.tokenizer
 
-    def wordings(self, batch: CaptionClip) -> list[Wording]:
+    def prompts(self, batch: CaptionClip) -> list[Prompt]:
         """Instruction and answer of every sample of a batch, chosen by its seeds."""
-        return [word(target, seed) for target, seed in zip(_targets(batch), batch.seed.tolist(), strict=True)]
+        return [make_prompt(target, seed) for target, seed in zip(_targets(batch), batch.seed.tolist(), strict=True)]
 
     def chats(self, batch: CaptionClip) -> list[Chat]:
         """Token ids of every sample's exchange."""
-        return [chat(self.tokenizer, wording, self.max_text_tokens) for wording in self.wordings(batch)]
+        return [tokenize_chat(self.tokenizer, prompt, self.max_text_tokens) for prompt in self.prompts(batch)]
 
     def visual_tokens(self, backbone: nn.Module, batch: CaptionClip) -> Float[Tensor, "B N E"]:
         """Projected patch tokens of the images; gradients reach the backbone."""
@@ -166,7 +166,7 @@ class CaptioningModule(Objective):
         details: dict[str, Tensor] = {}
         tasks = [target.task for target in _targets(batch)]
         for task in sorted(set(tasks)):
-            chosen = torch.tensor([t == task for t in tasks], device=output.loss.device)
+            chosen = torch.tensor([t == task for t in tasks]).to(output.loss.device, non_blocking=True)
             details[task] = (output.loss * chosen).sum().detach() / (output.num_tokens * chosen).sum().clamp_min(1)
         return ObjectiveLoss(total, {"token": total.detach()}, details)
 
@@ -230,9 +230,9 @@ class CaptioningModule(Objective):
         )
         answers = self.generate(backbone, head)
         return [
-            CaptionSample(images.cpu(), target, wording.instruction, wording.answer, generated)
-            for images, target, wording, generated in zip(
-                head.images, _targets(head), self.wordings(head), answers, strict=True
+            CaptionSample(images.cpu(), target, prompt.instruction, prompt.answer, generated)
+            for images, target, prompt, generated in zip(
+                head.images, _targets(head), self.prompts(head), answers, strict=True
             )
         ]
 
