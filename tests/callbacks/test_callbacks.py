@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from omnistream.report.collect import collect_plots
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
@@ -15,7 +16,6 @@ from omnistream.callbacks.progress import FRAMES_PER_SECOND, count_frames
 from omnistream.data.batch import FrameClip, ViewBatch
 from omnistream.plots import draw
 from omnistream.report import FigureRow
-from omnistream.report.collect import collect_plots
 from omnistream.tasks.plots import CaptionItem, CaptionPlot, FeaturesPlot
 
 
