@@ -196,14 +196,14 @@ def test_fitted_alone(backbone, make_scene_clip, tmp_path):
     trainer.fit(module, loader, loader)
     assert not torch.equal(before, module.dense.depth_neck.weight)
     for name in ("loss", "depth", "ray", "points", "camera"):
-        assert torch.isfinite(trainer.callback_metrics[f"val/{name}"])
+        assert torch.isfinite(trainer.callback_metrics[f"val/geometry/{name}"])
     logged = trainer.validate(module, loader, verbose=False)[0]
     module.eval()
     for batch in loader:
         module.update_metrics(backbone, batch, module.compute(backbone, batch, 0))
     expected = module.compute_metrics()
     assert len(expected) == 4
-    assert {name: logged[f"val/{name}"] for name in expected} == pytest.approx(
+    assert {name: logged[f"val/geometry/{name}"] for name in expected} == pytest.approx(
         {k: v.item() for k, v in expected.items()}
     )
 
