@@ -76,6 +76,16 @@ def make_data(batch_size: int = GLOBAL_BATCH, num_workers: int = 0) -> MultiTask
     )
 
 
+def first_batch() -> dict[str, Any]:
+    """The first training batch of every task, as the data module gives it."""
+    data, batch = make_data(), {}
+    for name, source in data.sources.items():
+        task, _, part = name.partition("/")
+        loaded = next(iter(data._train_loader(name, source)))
+        batch[task] = batch.get(task, {}) | {part: loaded} if part else loaded
+    return batch
+
+
 class Recorder(Callback):
     """Keeps every training loss and gradient norm, bit for bit."""
 
@@ -138,7 +148,7 @@ def poisoned(module: MultiTaskModule, bad_steps: set[int], value: float = float(
     return module
 
 
-__all__ = ["NonFiniteConfig", "fit", "make_data", "make_module", "poisoned"]
+__all__ = ["NonFiniteConfig", "first_batch", "fit", "make_data", "make_module", "poisoned"]
 
 if __name__ == "__main__":
     fit(

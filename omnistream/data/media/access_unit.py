@@ -23,6 +23,8 @@ class UnitReader(Protocol):
 
     has_state: bool
     """Packets are read in the light of those before."""
+    notes: set[str]
+    """What was met that other readers of the stream may not heed: fields, or an orientation in the stream itself."""
 
     def __call__(self, data: bytes, is_key: bool) -> AccessUnit:
         """The facts of the next packet.

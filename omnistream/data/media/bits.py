@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 
+ORIENTATION = 47
+"""Kind of the message that turns a picture, in H.264 and HEVC."""
+
 
 class BitReader:
     """Reads a header bit by bit, without the bytes that keep start codes apart (00 00 03).
@@ -61,3 +64,22 @@ def nal_units(data: bytes, length_size: int) -> Iterator[bytes]:
         if length:
             yield data[at : at + length]
         at += length
+
+
+def sei_messages(payload: bytes) -> Iterator[tuple[int, bytes]]:
+    """Kind and content of the messages in a unit of supplemental information of H.264 or HEVC, without its header.
+
+    Raises:
+        IndexError: If the unit is cut off.
+    """
+    data, at = payload.replace(b"\0\0\3", b"\0\0"), 0
+    while at + 2 < len(data):
+        values = []
+        for _ in range(2):
+            value = 0
+            while data[at] == 255:
+                value, at = value + 255, at + 1
+            values.append(value + data[at])
+            at += 1
+        yield values[0], data[at : at + values[1]]
+        at += values[1]

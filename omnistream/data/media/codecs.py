@@ -1,4 +1,4 @@
-"""Which packets of a stream show a frame, and at which of them decoding can begin, for codecs other than H.264 and HEVC.
+"""Which packets of a stream show a frame, and at which of them decoding can begin, codec by codec.
 
 Codecs that are not in `unit_reader` are decoded once to know their frames, and always from the start.
 """
@@ -10,10 +10,8 @@ from omnistream.data.media.bits import BitReader, start_codes
 from omnistream.data.media.h264 import H264Reader
 from omnistream.data.media.hevc import HevcReader
 
-_INTRA_ONLY = frozenset(
-    "mjpeg prores dnxhd huffyuv ffvhuff utvideo png rawvideo v210 dvvideo jpeg2000 ljpeg jpegls qoi".split()
-)
-_FLAGGED = frozenset("ffv1 flv1 h263 msmpeg4v2 msmpeg4v3 wmv1 wmv2".split())
+_INTRA_ONLY = {"mjpeg", "prores", "dnxhd", "huffyuv", "ffvhuff", "utvideo", "png", "rawvideo", "v210", "jpeg2000"}
+_FLAGGED = {"ffv1", "flv1", "h263", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2"}
 """One frame per packet, in order; key frames as the container says, checked by the decoder when it starts at one."""
 
 
@@ -24,6 +22,7 @@ class _InOrder:
 
     def __init__(self, facts: Callable[[bytes, bool], AccessUnit]) -> None:
         self._facts = facts
+        self.notes: set[str] = set()
 
     def __call__(self, data: bytes, is_key: bool) -> AccessUnit:
         """The facts of the next packet."""

@@ -6,16 +6,16 @@ groups of pictures. Only the stream itself says where decoding may begin.
 Source: ITU-T H.264, 7.3 (syntax), 8.2.1 (picture order count), D.1.8 (recovery point).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from omnistream.data.media.access_unit import AccessUnit
-from omnistream.data.media.bits import BitReader, nal_units
+from omnistream.data.media.bits import ORIENTATION, BitReader, nal_units, sei_messages
 from omnistream.data.media.parameter_sets import ParameterSets, avcc_sets
 
 _SLICE, _IDR, _SEI, _SPS, _PPS = 1, 5, 6, 7, 8
 _PARTITION_A = 2
+_RECOVERY_POINT = 6
 _WITH_CHROMA_FORMAT = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 _INTRA_SLICES = frozenset({2, 4, 7, 9})
 _HEADER_BYTES = 64
@@ -42,8 +42,7 @@ class _Slice(NamedTuple):
     structure: str
     poc_lsb: int
     poc_delta: int
-    poc_type: int
-    poc_bits: int
+    sequence: _Sequence
 
 
 @dataclass
@@ -64,6 +63,7 @@ class H264Reader:
     reorders = has_state = True
 
     def __init__(self, extradata: bytes) -> None:
+        self.notes: set[str] = set()
         self._length_size, sets = avcc_sets(extradata)
         self._sets = ParameterSets()
         self._sequences: dict[int, _Sequence] = {}
@@ -83,7 +83,11 @@ class H264Reader:
             if kind in (_SPS, _PPS):
                 self._add_set(nal)
             elif kind == _SEI:
-                recovery = recovery or _is_exact_recovery_point(nal)
+                messages = dict(sei_messages(nal[1:]))
+                self.notes.update({"turned by the stream"} if ORIENTATION in messages else ())
+                recovery = recovery or (
+                    _RECOVERY_POINT in messages and _is_exact_recovery_point(messages[_RECOVERY_POINT])
+                )
             elif kind in (_SLICE, _IDR, _PARTITION_A):
                 part = self._slice(nal)
                 intra, idr = intra and part.intra, idr or part.idr
@@ -129,9 +133,7 @@ class H264Reader:
         if sequence.poc_type == 0:
             lsb = bits.take(sequence.poc_bits)
             delta = bits.signed() if bottom_delta and structure == "frame" else 0
-        return _Slice(
-            first, intra, kind == _IDR, reference, frame_num, structure, lsb, delta, sequence.poc_type, sequence.poc_bits
-        )
+        return _Slice(first, intra, kind == _IDR, reference, frame_num, structure, lsb, delta, sequence)
 
     def _is_second_field(self, part: _Slice) -> bool:
         """Pairs fields of opposite parity and one frame number.
@@ -139,6 +141,7 @@ class H264Reader:
         Raises:
             IndexError: If a field stays alone; how a decoder shows it is its own choice.
         """
+        self.notes.update({"fields"} if part.structure != "frame" else ())
         waiting, self._pending = self._pending, None
         if waiting is None:
             if part.structure != "frame":
@@ -152,12 +155,13 @@ class H264Reader:
         if part.idr:
             self._period += 1
             self._msb = self._lsb = 0
-        if part.poc_type == 2:
+        poc_type, poc_bits = part.sequence.poc_type, part.sequence.poc_bits
+        if poc_type == 2:
             self._lsb += 1  # display order is file order
             return self._period * _PERIOD + self._lsb
-        if part.poc_type == 1:
+        if poc_type == 1:
             return None
-        half, msb = 1 << (part.poc_bits - 1), self._msb
+        half, msb = 1 << (poc_bits - 1), self._msb
         if part.poc_lsb < self._lsb and self._lsb - part.poc_lsb >= half:
             msb += 2 * half
         elif part.poc_lsb > self._lsb and part.poc_lsb - self._lsb > half:
@@ -201,26 +205,8 @@ def _skip_scaling_list(bits: BitReader, length: int) -> None:
         last = scale or last
 
 
-def _is_exact_recovery_point(nal: bytes) -> bool:
+def _is_exact_recovery_point(payload: bytes) -> bool:
     """Whether every frame shown from this one on decodes exactly as from the start."""
-    for kind, payload in _messages(nal):
-        if kind == 6:
-            bits = BitReader(payload)
-            frames_until_recovered, exact, broken = bits.unsigned(), bits.take(1), bits.take(1)
-            return frames_until_recovered == 0 and exact == 1 and broken == 0
-    return False
-
-
-def _messages(nal: bytes) -> Iterator[tuple[int, bytes]]:
-    """Kind and payload of the messages of an SEI unit."""
-    data, at = nal[1:].replace(b"\0\0\3", b"\0\0"), 0
-    while at + 2 < len(data):
-        values = []
-        for _ in range(2):
-            value = 0
-            while data[at] == 255:
-                value, at = value + 255, at + 1
-            values.append(value + data[at])
-            at += 1
-        yield values[0], data[at : at + values[1]]
-        at += values[1]
+    bits = BitReader(payload)
+    frames_until_recovered, exact, broken = bits.unsigned(), bits.take(1), bits.take(1)
+    return frames_until_recovered == 0 and exact == 1 and broken == 0

@@ -6,7 +6,7 @@ Source: ITU-T H.265, 7.3.1.2 (unit header), 7.4.2.2 and table 7-1 (kinds), 8.1.3
 import zlib
 
 from omnistream.data.media.access_unit import AccessUnit
-from omnistream.data.media.bits import nal_units
+from omnistream.data.media.bits import ORIENTATION, nal_units, sei_messages
 from omnistream.data.media.parameter_sets import ParameterSets, hvcc_sets
 
 _LEADING = (8, 9)
@@ -15,6 +15,7 @@ _BROKEN_LINK, _IDR, _CRA = (16, 17, 18), (19, 20), 21
 _SETS = (32, 33, 34)
 _END = (36, 37)
 _LAST_PICTURE = 31
+_SEI = 39
 
 
 class HevcReader:
@@ -27,6 +28,7 @@ class HevcReader:
     reorders = has_state = True
 
     def __init__(self, extradata: bytes) -> None:
+        self.notes: set[str] = set()
         self._length_size, sets = hvcc_sets(extradata)
         self._sets = ParameterSets()
         for nal in sets if self._length_size else nal_units(extradata, 0):
@@ -44,6 +46,9 @@ class HevcReader:
                 continue
             if kind in _SETS:
                 self._add_set(nal)
+            elif kind == _SEI:
+                messages = dict(sei_messages(nal[2:]))
+                self.notes.update({"turned by the stream"} if ORIENTATION in messages else ())
             elif kind in _END:
                 self._ended = True
             elif kind <= _LAST_PICTURE and nal[2] & 0x80:  # the first part of a picture

@@ -1,13 +1,12 @@
 """How a stored frame is to be shown: the display matrix of phones, front cameras and editors."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 
-_MATRIX = "<9i"
 _TOLERANCE = 0.02
 """Largest share of a matrix row that may be off the axis: rounding of a right angle, about one degree."""
 
@@ -53,9 +52,9 @@ def orientation_from_matrix(matrix: tuple[int, ...]) -> Orientation:
     """
     a, b, _, c, d, *_ = matrix
     straight, swapped = min(abs(a), abs(d)), min(abs(b), abs(c))
-    if max(abs(b), abs(c)) <= _TOLERANCE * straight:
+    if straight and max(abs(b), abs(c)) <= _TOLERANCE * straight:
         return Orientation(False, a < 0, d < 0)
-    if max(abs(a), abs(d)) <= _TOLERANCE * swapped:
+    if swapped and max(abs(a), abs(d)) <= _TOLERANCE * swapped:
         return Orientation(True, c < 0, b < 0)
     turn = np.degrees(np.arctan2(b, a))
     raise ValueError(f"is to be shown turned by {turn:.0f} degrees; only multiples of 90 and mirrors are read")
@@ -67,10 +66,11 @@ def frame_orientation(frame: VideoFrame) -> Orientation:
     Raises:
         ValueError: See `orientation_from_matrix`.
     """
-    side_data = frame.side_data.get(Type.DISPLAYMATRIX)
-    if side_data is None:
+    side_data = cast(SideDataContainer, frame.side_data)  # PyAV's stub knows one kind only
+    if Type.DISPLAYMATRIX not in side_data:
         return UPRIGHT
-    return orientation_from_matrix(tuple(int(x) for x in np.frombuffer(bytes(side_data), dtype=_MATRIX[0] + "i4")))
+    matrix = np.frombuffer(bytes(side_data[Type.DISPLAYMATRIX]), dtype="<i4")
+    return orientation_from_matrix(tuple(matrix.tolist()))
 
 
 def upright_image(frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:

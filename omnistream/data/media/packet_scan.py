@@ -39,6 +39,8 @@ class PacketScan:
     """What the packets hold; None if that cannot be read."""
     countable: bool = True
     """The packets say which frames they show; otherwise only decoding does."""
+    notes: set[str] = field(default_factory=set)
+    """What other readers of the stream may not heed."""
     damaged: bool = False
     """The demuxer broke off, or met damaged data."""
     seconds: float = 0.0
@@ -106,8 +108,9 @@ def scan_packets(path: str, container: InputContainer, stream: VideoStream) -> P
         scan.damaged = True
     if not scan.checksums:
         raise VideoReadError(path, "holds no video packet")
-    if reader is not None and not reader.finish():
-        scan.countable = False
+    if reader is not None:
+        scan.countable = scan.countable and reader.finish()
+        scan.notes = reader.notes
     _note_length(scan, container, stream, ends)
     return scan
 
@@ -150,8 +153,16 @@ def _note_length(scan: PacketScan, container: InputContainer, stream: VideoStrea
     found, listed = len(scan.checksums), len(stream.index_entries) if "mov" in scan.formats else 0
     if listed > found:
         scan.promised_packets = listed
-    elif not listed and ends and container.duration and _PROMISING & scan.formats:
-        promised, end = container.duration / av.time_base, max(ends.values())
+    elif not listed and ends and _PROMISING & scan.formats and scan.seconds > 0:
+        promised, end = _stated_seconds(container, stream, scan), max(ends.values())
         held = max(end, end - (container.start_time or 0) / av.time_base)  # some count from 0, some from the start
-        if promised - held > max(0.25, 0.02 * promised) and scan.seconds > 0:
+        if promised - held > max(0.25, 0.02 * promised):
             scan.promised_packets = round(found * (scan.seconds + promised - held) / scan.seconds)
+
+
+def _stated_seconds(container: InputContainer, stream: VideoStream, scan: PacketScan) -> float:
+    """The length in the header; 0 without."""
+    seconds = (container.duration or 0) / av.time_base
+    if "avi" in scan.formats and stream.average_rate:  # where FFmpeg's duration is that of what is there
+        return max(seconds, float(stream.frames / stream.average_rate))
+    return seconds

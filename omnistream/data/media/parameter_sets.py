@@ -1,4 +1,4 @@
-"""Parameter sets of H.264 and HEVC: in the container, in the packets, and whether a decoder that skips ahead has them."""
+"""Parameter sets of H.264 and HEVC, and whether a decoder that skips packets has them."""
 
 
 class ParameterSets:

@@ -109,8 +109,8 @@ def _with_record(path: str | Path, action: Callable[[VideoRecord], _Result]) -> 
 
 def _takes_decord(info: VideoInfo, num_frames: int, backend: str, max_bytes: int) -> bool:
     """Whether decord reads; raises VideoReadError if it must and must not."""
-    if backend == "decord" and info.reason:
-        raise VideoReadError(info.path, f"decord is not used: {info.reason}")
+    if backend == "decord" and info.doubts:
+        raise VideoReadError(info.path, f"decord may give other frames here: {info.reason}")
     if backend != "auto":
         return backend == "decord"
     full_size = 3 * num_frames * info.height * info.width
@@ -155,7 +155,6 @@ def _upright(info: VideoInfo, frame: VideoFrame, position: int) -> UInt8[Tensor,
     except ValueError as error:
         raise VideoReadError(info.path, f"frame {position} {error}") from error
     if image.shape[:2] != (info.height, info.width):
-        raise VideoReadError(
-            info.path, f"frame {position} is {image.shape[1]}x{image.shape[0]}, the first one {info.width}x{info.height}"
-        )
+        size = f"{image.shape[1]}x{image.shape[0]}"
+        raise VideoReadError(info.path, f"frame {position} is {size}, the first one {info.width}x{info.height}")
     return torch.from_numpy(image.transpose(2, 0, 1)).contiguous()

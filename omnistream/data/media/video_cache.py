@@ -63,7 +63,7 @@ def store_record(record: VideoRecord) -> VideoRecord:
     try:
         _store(key, record)
     except OSError as error:
-        _warn_once(f"{_file(key[0]).parent} cannot be written ({error.strerror}); videos are examined again in each run")
+        _warn_once(f"{cache_folder('videos')} cannot be written ({error.strerror}); each run examines videos again")
     return _keep(key, record)
 
 

@@ -8,7 +8,6 @@ by frame, in files that have been decoded completely once.
 
 import logging
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -16,7 +15,7 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from omnistream.data.media.errors import VideoReadError
-from omnistream.data.media.orientation import Orientation, frame_orientation
+from omnistream.data.media.orientation import UPRIGHT, Orientation, frame_orientation
 from omnistream.data.media.packet_scan import PacketScan, scan_packets
 from omnistream.data.media.video_cache import load_record, store_record
 from omnistream.data.media.video_decode import Cursor, open_video, video_stream
@@ -170,8 +169,10 @@ def _decord_doubts(
         "more than 8 bits a channel": _bits_per_channel(stream) > 8,
         "interlaced": stream.codec_context.field_order not in (0, 1),
         "mirrored": orientation.is_mirrored,
+        "turned by the container": orientation != UPRIGHT and "mov" not in scan.formats,
+        "odd frame size": bool(stream.codec_context.width % 2 or stream.codec_context.height % 2),
     }
-    return [text for text, applies in doubts.items() if applies]
+    return [*(text for text, applies in doubts.items() if applies), *sorted(scan.notes)]
 
 
 def decord_breaks_width(width: int) -> bool:
@@ -206,7 +207,13 @@ def _frames_per_second(stream: VideoStream, scan: PacketScan, index: VideoIndex)
     measured = (len(stamps) - 1) / float(span * stream.time_base)
     error = MAX_RATE_ERROR + 1 / span  # stamps are rounded to whole ticks
     nearest = min(stated, key=lambda rate: abs(rate - measured), default=measured)
-    return nearest if abs(nearest - measured) <= error * measured else measured
+    return nearest if abs(nearest - measured) <= error * measured else _round_rate(measured, 1 / span)
+
+
+def _round_rate(rate: float, error: float) -> float:
+    """The whole rate, or that of television (24000/1001 and the like), within this relative error; else the rate."""
+    usual = (round(rate), round(rate * 1.001) / 1.001)
+    return next((near for near in usual if abs(near - rate) <= error * rate), rate)
 
 
 def _frame_stamps(scan: PacketScan, index: VideoIndex) -> list[int]:

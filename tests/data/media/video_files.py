@@ -47,10 +47,6 @@ class Recipe:
     """Of each frame in ticks of 1/240 s; 10 apart by default."""
     matrix: tuple[int, ...] | None = None
     """Display matrix."""
-    container_options: dict[str, str] = field(default_factory=dict, hash=False)
-    container: str | None = None
-    """FFmpeg's format, where the suffix does not say."""
-    interlaced: bool = False
     num_frames: int = NUM_FRAMES
 
 
@@ -60,7 +56,7 @@ def write_video(path: Path, recipe: Recipe) -> Path:
         av.Codec(recipe.codec, "w")
     except (av.codec.codec.UnknownCodecError, ValueError):
         pytest.skip(f"this PyAV has no encoder {recipe.codec}")
-    with av.open(str(path), "w", format=recipe.container, container_options=recipe.container_options) as container:
+    with av.open(str(path), "w") as container:
         stream = container.add_stream(recipe.codec, rate=Fraction(RATE), options=recipe.options)
         stream.width, stream.height, stream.pix_fmt = recipe.width, recipe.height, recipe.pix_fmt
         if recipe.stamps is not None:
