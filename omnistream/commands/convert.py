@@ -61,7 +61,7 @@ def run(arguments: list[str]) -> None:
     """Convert, and print what was found, filled in and left out."""
     parser = CommandParser("convert", _DESCRIPTION, _EXAMPLES)
     parser.add_options(ConvertOptions, positional=True)
-    options = parser.options_of(ConvertOptions, parser.parse_args(arguments))
+    options = parser.parse(arguments)[ConvertOptions]
     folder = options.out
     refuse_occupied(folder, options.overwrite, "OUT")
     from omnistream.backbone import OmniStream
