@@ -1,7 +1,8 @@
-# Everything runs in a virtual environment of its own; nothing is installed globally.
-#   make quickstart        set up, train the small model on rendered clips; ends with the path of its page
-#   make test              the fast tests        make test-slow   the others
-#   make check             ruff and mypy         make format      rewrite with ruff
+# Everything runs in a virtual environment of its own, .venv; nothing is installed globally.
+#   make quickstart        set up and train a small model on rendered clips; prints the path of its report
+#   make test              the fast tests                    make test-slow   the others
+#   make check             ruff and mypy                     make format      apply ruff's fixes
+#   make docs              this library's site, build/docs   make clean       remove build files and caches
 # Another environment: make VENV=/path/to/venv test. Another interpreter: make PYTHON=python3.12 venv.
 
 PYTHON ?= python3
@@ -17,11 +18,11 @@ READY_DEV := $(VENV)/.omnistream-dev-$(CHECKSUM)
 # Tests work on tiny tensors, for which more threads are slower.
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: help venv quickstart test test-slow check format clean distclean
+.PHONY: help venv quickstart test test-slow check format docs clean distclean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '2,5s/^# *//p' Makefile
+	@sed -n '2,6s/^# *//p' Makefile
 
 venv: $(READY)
 
@@ -30,12 +31,13 @@ $(PY):
 
 $(READY): | $(PY)
 	@$(PY) tools/requirements_met.py test || \
-	  { echo "installing OmniStream and its dependencies into $(VENV) (some minutes)"; $(PIP) install --quiet -e '.[test]'; }
+	  { echo "installing OmniStream and its dependencies into $(VENV) (a few minutes)"; $(PIP) install --quiet -e '.[test]'; }
 	@touch $@
 
-$(READY_DEV): $(READY)
-	@$(PY) tools/requirements_met.py test dev || $(PIP) install --quiet -e '.[dev]'
-	@touch $@
+$(READY_DEV): | $(PY)
+	@$(PY) tools/requirements_met.py dev || \
+	  { echo "installing OmniStream and its development tools into $(VENV) (a few minutes)"; $(PIP) install --quiet -e '.[dev]'; }
+	@touch $@ $(READY)
 
 quickstart: venv
 	$(PY) -m omnistream fit -c quickstart
@@ -55,8 +57,13 @@ format: $(READY_DEV)
 	$(PY) -m ruff check --fix --exit-zero .
 	$(PY) -m ruff format .
 
+# Warnings are errors, and so are links and names that lead nowhere. Nothing is fetched from the network.
+docs: $(READY_DEV)
+	$(PY) -m sphinx -q -n -W --keep-going -b html docs build/docs
+	@echo "build/docs/index.html"
+
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf build docs/reference/generated dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find omnistream tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # Also the virtual environment; runs/ holds your results and is left alone.

@@ -134,9 +134,7 @@ def held_tensors(value, seen=None):
 def open_session(backbone, row):
     """A session that has seen nothing."""
     if row.method == "compiled":
-        from omnistream.backbone.sessions.compiled import CompiledSession
-
-        return CompiledSession(backbone, window=row.window)
+        return backbone.stream(window=row.window, compiled=True)
     return backbone.stream(window=row.window, cache_dtype=torch.int8 if row.method == "int8" else None)
 
 

@@ -1,15 +1,35 @@
-"""The few collectives the losses need; all are the identity in a single process."""
+"""The few collectives the losses and evaluations need; all are the identity in a single process."""
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+T = TypeVar("T")
+
+_alone = False
+
 
 def is_distributed() -> bool:
     """Whether more than one process takes part."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return not _alone and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process counts as the only one, so that the functions here wait for no other.
+
+    For evaluation: each batch is one process's own, and some processes have fewer of them.
+    """
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def world_size() -> int:
@@ -40,6 +60,15 @@ def average_count(count: Tensor) -> Tensor:
     return (all_reduce(count.float()) / world_size()).clamp_min(1.0)
 
 
+def gather_objects(value: T) -> list[T]:
+    """A small picklable value of every process, in the order of their ranks."""
+    if not is_distributed():
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
 class _AllGather(torch.autograd.Function):
     """Concatenation over processes; the gradient of this process's rows is summed over all that used them."""
 
@@ -57,3 +86,32 @@ class _AllGather(torch.autograd.Function):
 def all_gather(value: Tensor) -> Tensor:
     """Rows of all processes concatenated along the first axis, with gradient; equal shapes everywhere."""
     return _AllGather.apply(value) if is_distributed() else value
+
+
+class Means:
+    """Means of named numbers over the batches of all processes, of which any may have none."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add the numbers of one batch, without waiting for the device."""
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach().double()
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def compute(self) -> dict[str, float]:
+        """The means by name, the same on all processes, and a fresh start; every process must call it.
+
+        A name that only some processes have is averaged over those.
+        """
+        own = {name: (float(total), self._counts[name]) for name, total in self._sums.items()}
+        parts: list[dict[str, tuple[float, int]]] = [own]
+        if is_distributed():
+            parts = [{} for _ in range(world_size())]
+            dist.all_gather_object(parts, own)
+        self._sums, self._counts = {}, {}
+        names = sorted({name for part in parts for name in part})
+        columns = {name: [part[name] for part in parts if name in part] for name in names}
+        return {name: sum(t for t, _ in rows) / sum(n for _, n in rows) for name, rows in columns.items()}

@@ -5,8 +5,9 @@ from omnistream.backbone.omnistream import OmniStream, create_model
 from omnistream.backbone.output import BackboneOutput
 from omnistream.backbone.rope import RopeLayout
 from omnistream.backbone.sessions.compiled import CompiledSession
-from omnistream.backbone.sessions.frame_step import StepOptions
+from omnistream.backbone.sessions.frame_step import StepInput
 from omnistream.backbone.sessions.heads import StreamHead
+from omnistream.backbone.sessions.options import SessionOptions
 from omnistream.backbone.sessions.static_step import StaticStep
 from omnistream.backbone.sessions.stream import StreamSession
 from omnistream.backbone.variants import VARIANTS, Variant, get_variant, list_models
@@ -17,8 +18,9 @@ __all__ = [
     "CompiledSession",
     "OmniStream",
     "RopeLayout",
+    "SessionOptions",
     "StaticStep",
-    "StepOptions",
+    "StepInput",
     "StreamHead",
     "StreamSession",
     "StreamingViT",

@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def check_frames(frames: Tensor) -> None:
-    """Refuse what is no batch of normalised frames.
+    """Check that the input is a batch of normalised frames.
 
     Raises:
-        ValueError: If the shape is not [B, S, 3, H, W] with S >= 1, or the numbers are integers as a camera gives them.
+        ValueError: If the shape is not [B, S, 3, H, W] with S >= 1, or the dtype is an integer type.
     """
     if frames.ndim != 5 or frames.shape[2] != 3:
         raise ValueError(f"frames must have the shape [B, S, 3, H, W], got {tuple(frames.shape)}")
@@ -22,10 +22,20 @@ def check_frames(frames: Tensor) -> None:
         raise ValueError(f"frames must be normalised, got {frames.dtype}; use backbone.normalize(frames)")
 
 
+def check_camera_token(camera_token: bool) -> None:
+    """Check that an aspect ratio is given together with the camera token, to which it is added.
+
+    Raises:
+        ValueError: If there is no camera token.
+    """
+    if not camera_token:
+        raise ValueError("aspect_ratio is added to the camera token: pass camera_token=True with it")
+
+
 def check_aspect_ratio(
     ratio: Float[Tensor, "..."] | Sequence[float], num_streams: int | None = None, *, wait: bool = True
 ) -> None:
-    """Refuse what is no aspect ratio per stream. While a graph is captured only the length is checked.
+    """Check that there is one aspect ratio per stream. While a graph is captured only their number is checked.
 
     Args:
         ratio: Height over width.

@@ -13,11 +13,11 @@ class Similarity(NamedTuple):
     """x -> scale * rotation @ x + translation."""
 
     scale: Tensor
-    """[*B]"""
+    """Scale factor, `[*B]`."""
     rotation: Tensor
-    """[*B, 3, 3], a proper rotation."""
+    """Rotation matrix, `[*B, 3, 3]`."""
     translation: Tensor
-    """[*B, 3]"""
+    """Translation in the units of the target, `[*B, 3]`."""
 
 
 def align_similarity(
@@ -26,14 +26,14 @@ def align_similarity(
     weights: Float[Tensor, "*B N"] | None = None,
     with_scale: bool = True,
 ) -> Similarity:
-    """The similarity that maps `source` closest to `target` in the (weighted) least-squares sense.
+    """The similarity that best maps `source` to `target` in the (weighted) least-squares sense.
 
-    Never a reflection: the weakest singular direction is flipped where needed. With all points in one place or on one
-    line the rotation is not determined and one of the possible ones is returned.
+    The result is never a reflection: the weakest singular direction is flipped where needed. If all points coincide or
+    lie on a line, the rotation is not unique and one of the solutions is returned.
 
     Args:
-        source: Points to be moved.
-        target: Where each should come to lie.
+        source: Points to align.
+        target: The point that each corresponds to.
         weights: Non-negative weight of every pair; None for equal weights.
         with_scale: False fixes the scale at 1 (a rigid motion).
 
@@ -61,7 +61,7 @@ def align_similarity(
 
 
 def apply_similarity(similarity: Similarity, points: Float[Tensor, "*B N 3"]) -> Float[Tensor, "*B N 3"]:
-    """Points moved by the similarity."""
+    """Apply a similarity to points."""
     moved = similarity.scale[..., None, None] * (points @ similarity.rotation.mT)
     return moved + similarity.translation[..., None, :]
 
@@ -69,6 +69,6 @@ def apply_similarity(similarity: Similarity, points: Float[Tensor, "*B N 3"]) ->
 def apply_similarity_to_poses(
     similarity: Similarity, camera_to_world: Float[Tensor, "*B N 4 4"]
 ) -> Float[Tensor, "*B N 4 4"]:
-    """Cameras moved by the similarity: centres like points, orientations turned."""
+    """Apply a similarity to cameras: centres are mapped like points, orientations are rotated."""
     centres = apply_similarity(similarity, camera_to_world[..., :3, 3])
     return make_pose(similarity.rotation[..., None, :, :] @ camera_to_world[..., :3, :3], centres)

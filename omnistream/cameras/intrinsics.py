@@ -1,4 +1,4 @@
-"""Pinhole intrinsics: field of view, resizing, cropping, turning, and OpenCV's pixel convention.
+"""Pinhole intrinsics: field of view, resizing, cropping, rotating the image, and OpenCV's pixel convention.
 
 Throughout, the centre of pixel i is at i + 0.5, so the centre of an image is at (W/2, H/2). A size is (height, width),
 and the two fields of view are in radians, height first, as in facebookresearch/vggt: vggt/utils/pose_enc.py.
@@ -28,7 +28,7 @@ def make_intrinsics(
 
 
 def fov_from_intrinsics(intrinsics: Float[Tensor, "*B 3 3"], size: tuple[int, int]) -> Float[Tensor, "*B 2"]:
-    """Vertical and horizontal field of view in radians, 2 atan(side / 2f); the principal point plays no part."""
+    """Vertical and horizontal field of view in radians, 2 atan(side / 2f); the principal point is ignored."""
     half = constant(size, like=intrinsics) / 2
     focal = torch.stack([intrinsics[..., 1, 1], intrinsics[..., 0, 0]], -1)
     return 2 * torch.atan(half / focal)
@@ -45,7 +45,7 @@ def intrinsics_from_fov(fov: Float[Tensor, "*B 2"], size: tuple[int, int]) -> Fl
 def resize_intrinsics(
     intrinsics: Float[Tensor, "*B 3 3"], old_size: tuple[int, int], new_size: tuple[int, int]
 ) -> Float[Tensor, "*B 3 3"]:
-    """K after the image is resized; uses the ratio of the real integer sizes on each axis."""
+    """K after the image is resized; the scale of each axis is the ratio of its sizes."""
     scale = [new_size[1] / old_size[1], new_size[0] / old_size[0], 1.0]
     return intrinsics * constant(scale, like=intrinsics)[:, None]
 
@@ -75,15 +75,16 @@ def to_opencv_intrinsics(intrinsics: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "
 def rotate_camera_clockwise(
     intrinsics: Float[Tensor, "*B 3 3"], camera_to_world: Float[Tensor, "*B 4 4"], size: tuple[int, int]
 ) -> tuple[Float[Tensor, "*B 3 3"], Float[Tensor, "*B 4 4"]]:
-    """K and pose after the picture is turned by 90 degrees clockwise.
+    """K and pose after the image is rotated by 90 degrees clockwise.
 
     Args:
-        intrinsics: K of the picture before.
-        camera_to_world: Pose before.
-        size: Height and width before.
+        intrinsics: K of the original image.
+        camera_to_world: Pose of the original image.
+        size: Height and width of the original image.
 
     Returns:
-        K and pose after. The pixel at (u, v) is now at (H - v, u) and still shows the same point of the world.
+        K and pose of the rotated image. The pixel at (u, v) is now at (H - v, u) and still shows the same point of the
+        world.
     """
     turned = make_intrinsics(
         focal_x=intrinsics[..., 1, 1],

@@ -1,4 +1,4 @@
-"""The nine numbers the camera head predicts: translation, quaternion, field of view."""
+"""The nine numbers that the camera head predicts: translation, quaternion, field of view."""
 
 import torch
 from jaxtyping import Float

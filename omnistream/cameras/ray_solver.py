@@ -29,20 +29,20 @@ def cameras_from_rays(
     confidence: Float[Tensor, "*B h w"] | None = None,
     size: tuple[int, int] | None = None,
 ) -> tuple[Float[Tensor, "*B 4 4"], Float[Tensor, "*B 3 3"]]:
-    """The pinhole camera that explains a ray map best.
+    """The pinhole camera that best fits a ray map.
 
     Directions are affine in the pixel position, d = H p with H = R K^-1, scale included. H is the weighted
     least-squares solution over all pixels; since K^-1 is upper triangular, the QR decomposition of H gives R and K,
-    skew being ignored. The camera centre is the weighted mean of the origins. Differentiable.
+    and skew is ignored. The camera centre is the weighted mean of the origins. Differentiable.
 
     Args:
         rays: Origin, then direction with camera z of 1 (not unit length).
         confidence: Non-negative weight of every ray; None for equal weights.
-        size: Height and width of the image that K shall refer to; None for the size of the ray map.
+        size: Height and width of the image that K refers to; None for the size of the ray map.
 
     Returns:
-        camera_to_world, and K in pixels of `size`. Both are NaN where no camera fits because H has no positive
-        determinant (the map shows a mirror image, or is degenerate).
+        camera_to_world, and K in pixels of `size`. Both are NaN where no camera fits because the determinant
+        of H is not positive (the map is mirrored or degenerate).
 
     Source: replaces the homography search of ByteDance-Seed/Depth-Anything-3: src/depth_anything_3/utils/ray_utils.py;
     the linear solution is exact for an off-centre principal point and does not degrade when a direction's z nears 0.

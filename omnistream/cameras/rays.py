@@ -1,7 +1,7 @@
 """Ray maps, points from depth, projection.
 
 A ray is (origin, direction), six numbers. Directions are not unit length: their z in the camera's frame is 1, so that
-`origin + z_depth * direction` is the point seen.
+`origin + z_depth * direction` is the visible point.
 """
 
 import torch
@@ -54,7 +54,7 @@ def points_from_depth(depth: Float[Tensor, "*B H W"], rays: Float[Tensor, "*B H 
 def project(
     points: Float[Tensor, "*B N 3"], intrinsics: Float[Tensor, "*B 3 3"], camera_to_world: Float[Tensor, "*B 4 4"]
 ) -> tuple[Float[Tensor, "*B N 2"], Float[Tensor, "*B N"]]:
-    """Pixel position (x, y) and z-depth of world points; positions of points with depth <= 0 mean nothing."""
+    """Pixel position (x, y) and z-depth of world points; positions of points with depth <= 0 are meaningless."""
     world_to_camera = invert_pose(camera_to_world)
     camera = points @ world_to_camera[..., :3, :3].mT + world_to_camera[..., None, :3, 3]
     image = camera @ intrinsics.mT
@@ -64,8 +64,8 @@ def project(
 def upsample_rays(rays: Float[Tensor, "*B h w 6"], ratio: int) -> Float[Tensor, "*B H W 6"]:
     """Rays of an image `ratio` times larger, bilinear between pixel centres.
 
-    The map is first continued linearly by one pixel on each side: rays are affine in the pixel position, so those of a
-    pinhole camera come out exactly, borders included.
+    The map is first extrapolated linearly by one pixel on each side. Rays are affine in the pixel position, so the
+    result is exact for a pinhole camera, borders included.
 
     Raises:
         ValueError: If a side has fewer than two pixels.
@@ -73,7 +73,7 @@ def upsample_rays(rays: Float[Tensor, "*B h w 6"], ratio: int) -> Float[Tensor, 
     if ratio == 1:
         return rays
     if min(rays.shape[-3:-1]) < 2:
-        raise ValueError(f"upsample_rays needs at least 2x2 rays to continue them; got {tuple(rays.shape[-3:-1])}")
+        raise ValueError(f"upsample_rays needs at least 2x2 rays; got {tuple(rays.shape[-3:-1])}")
     batch = rays.shape[:-3]
     image = rearrange(rays.reshape(-1, *rays.shape[-3:]), "n h w c -> n c h w")
     for axis in (2, 3):

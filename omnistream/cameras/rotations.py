@@ -1,7 +1,7 @@
 """Rotations as matrices and quaternions, and rigid camera poses.
 
 Quaternions are (x, y, z, w), scalar last, as in facebookresearch/vggt: vggt/utils/rotation.py. A pose is a 4x4 matrix
-with OpenCV axes (x right, y down, z forward); its name says its direction, `camera_to_world` unless stated otherwise.
+with OpenCV axes (x right, y down, z forward); its name states the direction, `camera_to_world` unless noted otherwise.
 """
 
 import math
@@ -31,8 +31,8 @@ def quaternion_from_matrix(rotation: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "
     """Unit quaternion (x, y, z, w) with w >= 0 of a rotation matrix.
 
     The matrix determines the products 4 q_i q_j; the row of the largest component, normalised, is the quaternion. No
-    square root of a vanishing number is taken, so value and gradient are accurate at every angle. Exactly at 180
-    degrees (w = 0) the sign is that which makes the largest component positive.
+    square root of a vanishing number is taken, so value and gradient are accurate at every angle. At exactly
+    180 degrees (w = 0) the sign is chosen so that the largest component is positive.
     """
     m = rotation
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = m.flatten(-2).unbind(-1)
@@ -50,10 +50,10 @@ def quaternion_from_matrix(rotation: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "
 def rotation_angle(
     first: Float[Tensor, "*B 3 3"], second: Float[Tensor, "*B 3 3"], degrees: bool = True
 ) -> Float[Tensor, "*B"]:
-    """Angle of the rotation between two rotations, in [0, 180] degrees or [0, pi] radians.
+    """Angle between two rotations, in [0, 180] degrees or [0, pi] radians.
 
-    Uses sine and cosine together, so small angles and angles near 180 degrees keep their digits (an arc cosine of the
-    trace loses half of them).
+    Uses sine and cosine together, so small angles and angles near 180 degrees are accurate (an arc cosine of
+    the trace loses half of the digits).
     """
     between = first.mT @ second
     cosine = (between.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
@@ -76,11 +76,11 @@ def make_pose(rotation: Float[Tensor, "*B 3 3"], translation: Float[Tensor, "*B 
 
 
 def invert_pose(pose: Float[Tensor, "*B 4 4"]) -> Float[Tensor, "*B 4 4"]:
-    """Inverse of a rigid transform: camera-to-world becomes world-to-camera and the reverse."""
+    """Inverse of a rigid transform: camera-to-world becomes world-to-camera and vice versa."""
     rotation = pose[..., :3, :3].mT
     return make_pose(rotation, -(rotation @ pose[..., :3, 3:]).squeeze(-1))
 
 
 def relative_to_first(camera_to_world: Float[Tensor, "*B T 4 4"]) -> Float[Tensor, "*B T 4 4"]:
-    """The same cameras with the first camera of each clip as the world: `inverse(pose_0) @ pose_t`."""
+    """The poses expressed in the frame of the first camera of each clip: `inverse(pose_0) @ pose_t`."""
     return invert_pose(camera_to_world[..., :1, :, :]) @ camera_to_world

@@ -1,16 +1,25 @@
 """Data sets, readers and data modules."""
 
-from omnistream.data.batch import Batch, CaptionClip, FrameClip, Region, SceneClip, TextTarget, ViewBatch
+from omnistream.boxes import Box
+from omnistream.data.batch import Batch, CaptionClip, FrameClip, Region, SceneClip, SceneFrame, TextTarget, ViewBatch
+from omnistream.data.benchmarks import EvaluationDataModule
+from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.multitask import MultiTaskDataModule, Source
+from omnistream.data.splits import Split
 
 __all__ = [
     "Batch",
+    "Box",
     "CaptionClip",
+    "DatasetNotFoundError",
+    "EvaluationDataModule",
     "FrameClip",
     "MultiTaskDataModule",
     "Region",
     "SceneClip",
+    "SceneFrame",
     "Source",
+    "Split",
     "TextTarget",
     "ViewBatch",
 ]

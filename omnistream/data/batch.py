@@ -1,4 +1,4 @@
-"""What samples and batches look like; the contract between data sets, tasks and pictures.
+"""What samples and batches look like; the contract between data sets, tasks and plots.
 
 A sample and a batch of it are the same class: a batch has one leading axis more in every tensor field and lists in the
 others. Workers hand over uint8 images; the task normalises and distorts them on the device.
@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+from omnistream.boxes import Box
 
 # Not `Self`: the shape checks of the tests decorate single methods, where beartype refuses it.
 BatchT = TypeVar("BatchT", bound="Batch")
@@ -84,9 +86,43 @@ class FrameClip(Batch):
     seed: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class SceneFrame:
+    """One frame with geometry, as stored: image and depth may differ in size.
+
+    Attributes:
+        image: uint8 [3, H, W].
+        depth: float32 [h, w], z-depth (along the optical axis) in the units of the scene; None where there is none.
+        valid: bool [h, w]; by default where depth is finite and positive.
+        intrinsics: [3, 3] of the image in pixels; pixel i has its centre at i + 0.5.
+        camera_to_world: [4, 4], OpenCV axes (x right, y down, z forward), in the units of the scene.
+        depth_intrinsics: [3, 3] of the depth map, if it is not the image's camera at another resolution; its optical
+            centre and axes are the image's.
+    """
+
+    image: Tensor
+    depth: Tensor | None
+    valid: Tensor | None = None
+    intrinsics: Tensor
+    camera_to_world: Tensor
+    depth_intrinsics: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.depth is not None and self.valid is None:
+            object.__setattr__(self, "valid", self.depth.isfinite() & (self.depth > 0))
+        shapes = [None if value is None else tuple(value.shape) for value in (self.depth, self.valid)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"depth and valid of one frame differ in shape: {shapes[0]} and {shapes[1]}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+
 @dataclass(kw_only=True)
 class SceneClip(Batch):
-    """A clip with exact geometry.
+    """A clip with depth and cameras.
 
     Attributes:
         images: uint8 [T, 3, H, W].
@@ -134,8 +170,8 @@ class Region(NamedTuple):
     """A box with its text: a written word, or the phrase that refers to the thing in the box."""
 
     text: str
-    box: tuple[float, float, float, float]
-    """x1, y1, x2, y2 in [0, 1], relative to the image as the model sees it."""
+    box: Box
+    """In [0, 1], relative to the image as the model sees it."""
 
 
 class TextTarget(NamedTuple):

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from omnistream import distributed
 from omnistream.data.batch import Batch
-from omnistream.data.sampling import EndlessBatchSampler, ShardSampler
+from omnistream.data.sampling import EndlessBatchSampler, EvaluationSampler
 
 
 @dataclass
@@ -36,6 +36,9 @@ class Source:
 
 class MultiTaskDataModule(LightningDataModule):
     """Gives a dictionary of batches per step, one entry per task.
+
+    Evaluation reads every sample exactly once, however many processes share the work: each is given whole batches, and
+    None where others still have one, so that all of them take equally many steps.
 
     Training never runs out: every source is reshuffled and started again on its own. The position of all loaders is one
     number, the batches seen, kept in the checkpoint; a resumed run goes on with the next batch, whatever the number of
@@ -76,13 +79,8 @@ class MultiTaskDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> list[DataLoader]:
         """The validation sets one after the other; a batch is a dictionary of one entry, by source."""
-        loaders = []
-        for name, source in self._wanted().items():
-            if source.val is not None:
-                loader = self._ordered_loader(name, source.val)
-                loader.collate_fn = partial(_named, name, loader.collate_fn)
-                loaders.append(loader)
-        return loaders
+        sets = {name: source.val for name, source in self._wanted().items() if source.val is not None}
+        return [self._ordered_loader(name, data, partial(_named, name)) for name, data in sets.items()]
 
     def test_dataloader(self) -> CombinedLoader | list[Any]:
         """Every test set once, like the validation sets.
@@ -125,10 +123,17 @@ class MultiTaskDataModule(LightningDataModule):
         loaders = {name: self._ordered_loader(name, data) for name, data in datasets.items() if data is not None}
         return CombinedLoader(_nest(loaders), "max_size") if loaders else []
 
-    def _ordered_loader(self, name: str, dataset: Dataset) -> DataLoader:
+    def _ordered_loader(self, name: str, dataset: Dataset, finish: Callable[[Any], Any] | None = None) -> DataLoader:
         size = self.sources[name].val_batch_size or self.sources[name].batch_size
-        sampler = ShardSampler(len(dataset), distributed.rank(), distributed.world_size())  # type: ignore[arg-type]
-        return DataLoader(dataset, batch_size=size, sampler=sampler, **self._options(dataset))
+        sampler = EvaluationSampler(
+            len(dataset),  # type: ignore[arg-type]
+            size,
+            rank=distributed.rank(),
+            num_replicas=distributed.world_size(),
+        )
+        options = self._options(dataset)
+        options["collate_fn"] = partial(_collate, options["collate_fn"], finish)
+        return DataLoader(dataset, batch_sampler=sampler, **options)
 
     def _options(self, dataset: Any) -> dict[str, Any]:
         return {
@@ -165,5 +170,11 @@ def _nest(loaders: dict[str, DataLoader]) -> dict[str, Any]:
     return nested
 
 
-def _named(name: str, collate: Callable[[list[Any]], Any], samples: list[Any]) -> dict[str, Any]:
-    return {name: collate(samples)}
+def _collate(collate: Callable[[list[Any]], Any], finish: Callable[[Any], Any] | None, samples: list[Any]) -> Any:
+    """The batch, or None for no samples; `finish` is applied to either."""
+    batch = collate(samples) if samples else None
+    return batch if finish is None else finish(batch)
+
+
+def _named(name: str, batch: Any) -> dict[str, Any]:
+    return {name: batch}

@@ -123,7 +123,9 @@ class EndlessBatchSampler(Sampler[list[SampleKey]]):
         if not self.shuffle:
             return offset
         if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng([self.seed, epoch]).permutation(self.num_samples))
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
+            # Kept for the whole epoch: half the memory, which is 450 MB for the paper's 113 million images.
+            self._order = (epoch, order.astype(np.min_scalar_type(self.num_samples)))
         return int(self._order[1][offset])
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
@@ -134,22 +136,32 @@ class EndlessBatchSampler(Sampler[list[SampleKey]]):
             batch += 1
 
 
-class ShardSampler(Sampler[int]):
-    """This rank's share of a data set in order: indices rank, rank + n, ...
+class EvaluationSampler(Sampler[list[int]]):
+    """This process's share of a data set in order, without padding: the batches rank, rank + n, ... of one process.
 
-    All ranks get equally many; the last round repeats indices from the start.
+    Whole batches are dealt out, so what is computed for a batch is what one process computes for it. All processes are
+    given equally many; where there are none left, the list is empty.
 
     Args:
         num_samples: Length of the data set.
+        batch_size: Samples per batch.
         rank: This process.
         num_replicas: Number of processes n.
+
+    Raises:
+        ValueError: If the batch size is not positive.
     """
 
-    def __init__(self, num_samples: int, rank: int = 0, num_replicas: int = 1) -> None:
-        self.num_samples, self.rank, self.num_replicas = num_samples, rank, num_replicas
+    def __init__(self, num_samples: int, batch_size: int, rank: int = 0, num_replicas: int = 1) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.num_samples, self.batch_size = num_samples, batch_size
+        self.rank, self.num_replicas = rank, num_replicas
 
     def __len__(self) -> int:
-        return -(-self.num_samples // self.num_replicas)
+        return -(-self.num_samples // (self.batch_size * self.num_replicas))
 
-    def __iter__(self) -> Iterator[int]:
-        return (i % self.num_samples for i in range(self.rank, len(self) * self.num_replicas, self.num_replicas))
+    def __iter__(self) -> Iterator[list[int]]:
+        for first in range(self.rank, len(self) * self.num_replicas, self.num_replicas):
+            start = first * self.batch_size
+            yield list(range(start, min(start + self.batch_size, self.num_samples)))

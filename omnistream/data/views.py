@@ -6,7 +6,6 @@ apparent motion is real motion. Colours are distorted later, batched on the devi
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from omnistream.boxes import Box
 from omnistream.data.batch import ViewBatch
 from omnistream.data.masking import (
     ImageMaskConfig,
@@ -71,19 +71,10 @@ class CropConfig:
             raise ValueError(f"flip_probability must be in [0, 1], got {self.flip_probability}")
 
 
-class Box(NamedTuple):
-    """Part of an image in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-
 def random_box(
     rng: np.random.Generator, size: tuple[int, int], scale: tuple[float, float], aspect: tuple[float, float]
 ) -> Box:
-    """A box of random area (relative to the image) and aspect (width over height) at a random place.
+    """A box in whole pixels, of random area (relative to the image) and aspect (width over height), at a random place.
 
     If none fits in ten tries, the largest central box of an allowed aspect.
 
@@ -96,15 +87,18 @@ def random_box(
         ratio = math.exp(rng.uniform(low, high))
         width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < width <= columns and 0 < height <= rows:
-            return Box(int(rng.integers(rows - height + 1)), int(rng.integers(columns - width + 1)), height, width)
+            top, left = int(rng.integers(rows - height + 1)), int(rng.integers(columns - width + 1))
+            return Box(left, top, left + width, top + height)
     ratio = min(max(columns / rows, aspect[0]), aspect[1])
     height, width = min(rows, round(columns / ratio)), min(columns, round(rows * ratio))
-    return Box((rows - height) // 2, (columns - width) // 2, height, width)
+    top, left = (rows - height) // 2, (columns - width) // 2
+    return Box(left, top, left + width, top + height)
 
 
 def crop_resize(images: UInt8[Tensor, "T 3 H W"], box: Box, size: int, flip: bool) -> UInt8[Tensor, "T 3 S S"]:
     """The box of every frame, resized to a square (bicubic, antialiased) and perhaps mirrored."""
-    part = images[:, :, box.top : box.top + box.height, box.left : box.left + box.width]
+    x1, y1, x2, y2 = map(int, box)
+    part = images[:, :, y1:y2, x1:x2]
     view = F.interpolate(part, size=(size, size), mode="bicubic", antialias=True, align_corners=False)
     return view.flip(-1) if flip else view
 

@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from omnistream.boxes import Box
 from omnistream.data.batch import Region, TextTarget
 from omnistream.language.tokenizer import BOX_END, BOX_START, MARKUP_TOKENS, OBJECT_REF_END, OBJECT_REF_START
-
-Box = tuple[float, float, float, float]
 
 INSTRUCTIONS: dict[str, tuple[str, ...]] = {
     "caption": (
@@ -69,7 +68,7 @@ def clean(text: str) -> str:
     return " ".join("".join(visible).split())
 
 
-def format_box(box: Box) -> str:
+def format_box(box: tuple[float, float, float, float]) -> str:
     """A box as text: corners as min(999, floor(1000 x)), between Qwen's box tokens.
 
     Raises:
@@ -108,7 +107,7 @@ def parse_regions(text: str) -> list[Region]:
         x1, y1, x2, y2 = (
             (min(_BINS - 1, int(match[key].lstrip("0")[:4] or "0")) + 0.5) / _BINS for key in ("x1", "y1", "x2", "y2")
         )
-        regions.append(Region(phrase, (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))))
+        regions.append(Region(phrase, Box(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))))
     return regions
 
 

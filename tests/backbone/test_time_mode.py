@@ -86,10 +86,11 @@ def test_official_window_loses_the_order_of_time_and_ours_keeps_it(build):
     assert (kept[0] - kept[1]).abs().max() > 1e-2
 
 
+@pytest.mark.usefixtures("no_type_checks")
 def test_sessions_take_the_backbones_mode_and_may_choose_another(build):
     model = build(time_mode="official")
-    assert model.stream().time_mode == "official"
-    assert model.stream(time_mode="absolute").time_mode == "absolute"
+    assert model.stream().options.time_mode == "official"
+    assert model.stream(time_mode="absolute").options.time_mode == "absolute"
     for refuse in (lambda: check_time_mode("window"), lambda: model.stream(time_mode="window")):
         with pytest.raises(ValueError, match="time_mode must be one of"):
             refuse()

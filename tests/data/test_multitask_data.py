@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import Dataset
 
 from omnistream.data import FrameClip, MultiTaskDataModule, Source
-from omnistream.data.sampling import sample_key
+from omnistream.data.sampling import EvaluationSampler, sample_key
 
 
 class Numbers(Dataset):
@@ -105,3 +105,36 @@ def test_null_sources_are_left_out():
         MultiTaskDataModule({"a": None})
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         Source(Numbers(1), None, 0)
+
+
+@pytest.mark.parametrize("num_samples", range(12))
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+@pytest.mark.parametrize("num_replicas", [1, 2, 3])
+def test_processes_share_the_batches_of_one(num_samples, batch_size, num_replicas):
+    """No sample twice, none left out, the batches of a single process, and equally many steps everywhere."""
+    (alone,) = [list(EvaluationSampler(num_samples, batch_size))]
+    assert [index for batch in alone for index in batch] == list(range(num_samples))
+    shares = [list(EvaluationSampler(num_samples, batch_size, rank, num_replicas)) for rank in range(num_replicas)]
+    assert len({len(share) for share in shares}) == 1
+    dealt = [batch for step in zip(*shares, strict=True) for batch in step if batch]
+    assert dealt == alone
+    assert all(len(EvaluationSampler(num_samples, batch_size, 0, num_replicas)) == len(share) for share in shares)
+
+
+def test_a_sampler_needs_a_batch_size():
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        EvaluationSampler(3, 0)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_process_without_samples_gets_none(monkeypatch, num_workers):
+    monkeypatch.setattr("omnistream.distributed.rank", lambda: 1)
+    monkeypatch.setattr("omnistream.distributed.world_size", lambda: 2)
+    data = MultiTaskDataModule(
+        {"a": Source(Numbers(2), Numbers(1), 1), "b": Source(Numbers(2), Numbers(3), 1)}, num_workers=num_workers
+    )
+    batches = [batch for batch, _, _ in iter(data.val_dataloader())]
+    assert [batch["a"] for batch in batches] == [None, None]
+    assert [batch["b"] and batch["b"].label.tolist() for batch in batches] == [[1], None]
+    first, _ = data.predict_dataloader()
+    assert list(first) == [{"a": None}]

@@ -8,9 +8,10 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from torch.utils.data import DataLoader, Dataset
 
+from omnistream.boxes import Box
 from omnistream.data.batch import FrameClip
 from omnistream.data.sampling import EndlessBatchSampler, SampleKey, sample_key, sample_seed
-from omnistream.data.views import Box, CropConfig, MultiCropDataset, crop_resize, random_box
+from omnistream.data.views import CropConfig, MultiCropDataset, crop_resize, random_box
 
 CROPS = CropConfig(global_size=32, local_size=16, patch_size=8)
 
@@ -56,8 +57,8 @@ def test_views_follow_from_seed_epoch_and_index():
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_crop_agrees_with_torchvision(flip):
-    images, box = Clips()[3].images, Box(5, 7, 30, 21)
-    expected = TF.resized_crop(images, *box, [24, 24], TF.InterpolationMode.BICUBIC, antialias=True)
+    images, box = Clips()[3].images, Box(7, 5, 28, 35)
+    expected = TF.resized_crop(images, 5, 7, 30, 21, [24, 24], TF.InterpolationMode.BICUBIC, antialias=True)
     expected = TF.hflip(expected) if flip else expected
     assert (crop_resize(images, box, 24, flip).int() - expected.int()).abs().max() <= 1  # rounding
 
@@ -65,19 +66,19 @@ def test_crop_agrees_with_torchvision(flip):
 def test_boxes_have_the_asked_areas_and_aspects():
     rng = np.random.default_rng(0)
     boxes = [random_box(rng, (400, 600), (0.05, 0.32), (3 / 4, 4 / 3)) for _ in range(2000)]
-    areas = np.array([box.height * box.width for box in boxes]) / (400 * 600)
-    aspects = np.array([box.width / box.height for box in boxes])
+    areas = np.array([(box.x2 - box.x1) * (box.y2 - box.y1) for box in boxes]) / (400 * 600)
+    aspects = np.array([(box.x2 - box.x1) / (box.y2 - box.y1) for box in boxes])
     assert 0.045 < areas.min() < 0.06
     assert 0.31 < areas.max() < 0.325
     assert areas.mean() == pytest.approx(0.185, abs=0.01)
     assert np.median(aspects) == pytest.approx(1.0, abs=0.03)
-    assert all(box.top + box.height <= 400 and box.left + box.width <= 600 for box in boxes)
-    assert len({(box.top, box.left) for box in boxes}) > 1900
+    assert all(box.y2 <= 400 and box.x2 <= 600 for box in boxes)
+    assert len({(box.y1, box.x1) for box in boxes}) > 1900
 
 
 def test_extreme_images_give_the_central_box():
     box = random_box(np.random.default_rng(0), (20, 400), (0.9, 1.0), (3 / 4, 4 / 3))
-    assert box == Box(0, 186, 20, 27)
+    assert box == Box(186, 0, 213, 20)
 
 
 def test_masks_spread_over_a_batch_of_neighbours():
@@ -150,7 +151,7 @@ def test_real_photos_and_no_flip(sample_data):
 
     path = sorted((sample_data).rglob("*.jp*g"))[0]
     image = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)[None]
-    whole = Box(0, 0, *image.shape[-2:])
+    whole = Box(0, 0, image.shape[-1], image.shape[-2])
     view = crop_resize(image, whole, 64, flip=False)
     # Averages survive antialiased resizing; without antialiasing they would not.
     assert view.float().mean((0, 2, 3)).sub(image.float().mean((0, 2, 3))).abs().max() < 2

@@ -8,16 +8,17 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from omnistream import __version__
-from omnistream.backbone.export.files.onnx_step import GrowingOnnxStep, RingOnnxStep
+from omnistream.backbone.export.onnx_step import GrowingOnnxStep, RingOnnxStep
 from omnistream.backbone.model import StreamingViT
-from omnistream.backbone.sessions.frame_step import FrameStep, StepOptions
+from omnistream.backbone.sessions.frame_step import FrameStep, StepInput
+from omnistream.backbone.sessions.options import SessionOptions
 from omnistream.backbone.sessions.static_step import StaticStep
+from omnistream.version import __version__
 
 DESCRIPTION = "omnistream.json"
 """Extra file of a .pt2 (in ONNX a metadata property `omnistream`) that says what the step takes and gives."""
@@ -40,16 +41,16 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 
 def describe(step: FrameStep, **more: Any) -> dict[str, Any]:
     """What a user of the file has to know, in plain values."""
-    backbone, options = step.backbone, step.options
+    backbone, options, inputs = step.backbone, step.options, step.inputs
     return {
         "omnistream": __version__,
         "torch": torch.__version__,
         "variant": backbone.variant,
         "rope_layout": backbone.rope_layout,
-        "time_mode": step.time_mode,
-        "image_size": list(options.image_size),
-        "batch_size": options.batch_size,
-        "images": "uint8 RGB, 0 to 255" if options.normalize else "normalised RGB",
+        "time_mode": options.time_mode,
+        "image_size": list(inputs.image_size),
+        "batch_size": inputs.batch_size,
+        "images": "uint8 RGB, 0 to 255" if inputs.normalize else "normalised RGB",
         "images_dtype": str(step.blank_images().dtype).removeprefix("torch."),
         "mean": backbone.mean.flatten().tolist(),
         "std": backbone.std.flatten().tolist(),
@@ -57,12 +58,17 @@ def describe(step: FrameStep, **more: Any) -> dict[str, Any]:
         "sink": options.sink,
         "layers": list(options.layers),
         "camera_token": options.camera_token,
-        "aspect_ratio": None if options.aspect_ratio is None else list(options.aspect_ratio),
+        "aspect_ratio": None if inputs.aspect_ratio is None else list(inputs.aspect_ratio),
         "cache_dtype": str(step.cache_dtype).removeprefix("torch."),
     } | more
 
 
-def export_step(backbone: StreamingViT, path: Path | str, options: StepOptions) -> Path:
+def _check_options(options: SessionOptions) -> None:
+    if options.compiled or options.max_frames is not None:
+        raise ValueError("an exported step has neither compiled=True nor max_frames; leave them out")
+
+
+def export_step(backbone: StreamingViT, path: Path | str, options: SessionOptions, inputs: StepInput) -> Path:
     """Write the step with its state (see `StaticStep`) as a `.pt2` archive.
 
     `torch.export.load(path).module()` gives a module with two inputs, the frames [B, 3, H, W] and a bool [B] that is
@@ -72,7 +78,8 @@ def export_step(backbone: StreamingViT, path: Path | str, options: StepOptions) 
     Args:
         backbone: Model to export.
         path: File to write.
-        options: What is fixed; needs a window.
+        options: What the step remembers and returns; needs a window.
+        inputs: The frames it takes.
 
     Returns:
         The path.
@@ -81,8 +88,9 @@ def export_step(backbone: StreamingViT, path: Path | str, options: StepOptions) 
         ValueError: If there is no window or an option does not fit the backbone.
     """
     path = Path(path)
-    step = StaticStep(backbone, options)
-    reset = torch.zeros(options.batch_size, dtype=torch.bool, device=step.frame.device)
+    _check_options(options)
+    step = StaticStep(backbone, options, inputs)
+    reset = torch.zeros(inputs.batch_size, dtype=torch.bool, device=step.frame.device)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _frozen(step), tempfile.TemporaryDirectory(dir=path.parent) as folder:
         program = torch.export.export(step, (step.blank_images(), reset))
@@ -103,7 +111,13 @@ def _deflate_constants(source: Path, target: Path) -> None:
                 shutil.copyfileobj(reader, writer, 1 << 20)
 
 
-def export_onnx(backbone: StreamingViT, path: Path | str, options: StepOptions, cache: str = "ring") -> Path:
+def export_onnx(
+    backbone: StreamingViT,
+    path: Path | str,
+    options: SessionOptions,
+    inputs: StepInput,
+    cache: Literal["ring", "growing"] = "ring",
+) -> Path:
     """Write the step as ONNX, with the cache as inputs `keys_<i>`, `values_<i>` and outputs `next_keys_<i>`, ...
 
     The graph holds no Tile, no float64 and no loop. With `ring` the shapes are fixed, and slots without a frame are
@@ -113,7 +127,8 @@ def export_onnx(backbone: StreamingViT, path: Path | str, options: StepOptions, 
     Args:
         backbone: Model to export; in float32 or float16.
         path: File to write. Weights above 2 GB go to a second file beside it.
-        options: What is fixed; `ring` needs a window, `growing` takes none.
+        options: What the step remembers and returns; `ring` needs a window, `growing` takes none.
+        inputs: The frames it takes.
         cache: `ring` or `growing`, see above.
 
     Returns:
@@ -127,19 +142,20 @@ def export_onnx(backbone: StreamingViT, path: Path | str, options: StepOptions, 
     check_onnx_installed()
     if cache not in ("ring", "growing"):
         raise ValueError(f"cache must be 'ring' or 'growing', got {cache!r}")
-    if cache == "growing" and options.window is not None:
-        raise ValueError("a growing cache has no window, as its user drops the frames; use cache='ring' or no window")
-    step = RingOnnxStep(backbone, options) if cache == "ring" else GrowingOnnxStep(backbone, options)
+    _check_options(options)
+    if cache == "growing" and options.resolve(backbone).window is not None:
+        raise ValueError("with a growing cache the caller drops old frames; pass window=None, or use cache='ring'")
+    step = RingOnnxStep(backbone, options, inputs) if cache == "ring" else GrowingOnnxStep(backbone, options, inputs)
     for dtype in (backbone.cls_token.dtype, step.cache_dtype):
         if dtype not in (torch.float32, torch.float16):
             raise ValueError(f"ONNX export needs float32 or float16, got {dtype}; convert with backbone.float()")
-    inputs = (step.blank_images(), step.new_frame_count(), *step.example_caches())
+    arguments = (step.blank_images(), step.new_frame_count(), *step.example_caches())
     with _frozen(step), warnings.catch_warnings():
         # All caches have the same number of frames, under one name, which the exporter finds worth a word.
         warnings.filterwarnings("ignore", "# The axis name: frames will not be used")
         program: Any = torch.onnx.export(
             step,
-            inputs,
+            arguments,
             input_names=step.input_names(),
             output_names=step.output_names(),
             dynamic_shapes=step.dynamic_shapes(),

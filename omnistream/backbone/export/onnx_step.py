@@ -95,7 +95,7 @@ class GrowingOnnxStep(_NamedStep):
     def example_caches(self) -> Caches:
         """Caches of some frames; a tracer would take lengths 0 and 1 for constants."""
         heads, head_dim = self.backbone.num_heads, self.backbone.arch.head_dim
-        shape = (self.options.batch_size, 3, self.tokens_per_frame, heads, head_dim)
+        shape = (self.inputs.batch_size, 3, self.tokens_per_frame, heads, head_dim)
         like = self.backbone.cls_token.detach()
         caches = [like.new_zeros(shape, dtype=self.cache_dtype) for _ in range(2 * self.backbone.num_layers)]
         return caches[: self.backbone.num_layers], caches[self.backbone.num_layers :]

@@ -1,6 +1,6 @@
 """A compiled streaming session: one graph once the window is full, a few while it fills."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from omnistream.backbone.model import StreamingViT
 from omnistream.backbone.output import BackboneOutput
-from omnistream.backbone.sessions.frame_step import Features, StepOptions, check_static_dtype
+from omnistream.backbone.sessions.frame_step import Features, StepInput
 from omnistream.backbone.sessions.heads import StreamHead
-from omnistream.backbone.sessions.kv_cache import KVCache, cache_dtype_of
-from omnistream.backbone.sessions.session import FROM_BACKBONE, Layout, Session
+from omnistream.backbone.sessions.kv_cache import KVCache
+from omnistream.backbone.sessions.options import SessionOptions
+from omnistream.backbone.sessions.session import Layout, Session
 from omnistream.backbone.sessions.static_step import StaticStep
 
 FIRST_SLOTS = 8
@@ -34,45 +35,23 @@ class CompiledSession(Session):
 
     Args:
         backbone: Model to use; it is not copied.
-        window: Remembered frames W; None for all. Default: the backbone's.
-        sink: First frames never forgotten. Default: the backbone's.
-        time_mode: `absolute` or `official`. Default: the backbone's.
-        cache_dtype: Dtype of cache and attention, e.g. `torch.bfloat16`; None for the backbone's. Not `int8`.
-        max_frames: Refuse more frames; for streams without a window.
-        layers: Blocks whose patch outputs are returned.
-        camera_token: Add the camera token.
-        aspect_ratio: Height over width per stream [B], told to the camera token.
-        heads: Read the features of each step; see `StreamSession`. They are not compiled with it.
-        backend: Of `torch.compile`.
-        mode: Of `torch.compile`; default `reduce-overhead` (CUDA graphs) on CUDA and `default` elsewhere with inductor.
+        options: With `compiled=True`.
+        aspect_ratio: See `StreamSession`.
+        heads: See `StreamSession`. They run as they are.
 
     Raises:
-        ValueError: For a window that cannot hold its sink, or beside `max_frames`, a layer that does not exist, an
-            unknown time mode, an aspect ratio that is not finite or not above 0, or an 8-bit cache.
+        ValueError: If an option does not fit the backbone or a compiled step.
     """
 
     def __init__(
         self,
         backbone: StreamingViT,
+        options: SessionOptions = SessionOptions(compiled=True),  # noqa: B008 (frozen)
         *,
-        window: int | str | None = FROM_BACKBONE,
-        sink: int | str = FROM_BACKBONE,
-        time_mode: str = FROM_BACKBONE,
-        cache_dtype: torch.dtype | str | None = None,
-        max_frames: int | None = None,
-        layers: Sequence[int] = (),
-        camera_token: bool = False,
         aspect_ratio: Float[Tensor, " B"] | None = None,
         heads: Mapping[str, StreamHead] | None = None,
-        backend: str = "inductor",
-        mode: str | None = None,
     ) -> None:
-        check_static_dtype(cache_dtype_of(cache_dtype))
-        super().__init__(
-            backbone, window=window, sink=sink, time_mode=time_mode, cache_dtype=cache_dtype, max_frames=max_frames,
-            layers=layers, camera_token=camera_token, aspect_ratio=aspect_ratio, heads=heads,
-        )  # fmt: skip
-        self.backend, self.mode = backend, mode
+        super().__init__(backbone, replace(options, compiled=True), aspect_ratio, heads)
         self.static: StaticStep | None = None
         """The step that is compiled, with the cache; None before the first frame."""
 
@@ -81,27 +60,19 @@ class CompiledSession(Session):
 
     def _new_step(self, layout: Layout, num_slots: int) -> StaticStep:
         ratio = None if self.aspect_ratio is None else tuple(self.aspect_ratio.tolist())
-        if ratio is None and self._tell_aspect_ratio:
+        if ratio is None and self._head_reads_camera:
             ratio = (layout.height / layout.width,) * layout.batch_size
-        options = StepOptions(
-            image_size=(layout.height, layout.width),
-            batch_size=layout.batch_size,
-            window=self.window,
-            sink=self.sink,
-            time_mode=self.time_mode,
-            layers=self._encoded_layers,
-            camera_token=self.camera_token,
-            aspect_ratio=ratio,
-            cache_dtype=self.cache_dtype,
-        )
-        return StaticStep(self.backbone, options, num_slots)
+        inputs = StepInput(image_size=(layout.height, layout.width), batch_size=layout.batch_size, aspect_ratio=ratio)
+        return StaticStep(self.backbone, replace(self.options, layers=self._encoded_layers), inputs, num_slots)
 
     def _use(self, step: StaticStep) -> None:
         import torch._dynamo  # takes a second
 
         device = step.frame.device
-        mode = self.mode or ("reduce-overhead" if device.type == "cuda" and self.backend == "inductor" else None)
-        self._compiled = torch.compile(step, fullgraph=True, dynamic=False, backend=self.backend, mode=mode)
+        backend, mode = self.options.backend, self.options.mode
+        if mode is None and device.type == "cuda" and backend == "inductor":
+            mode = "reduce-overhead"
+        self._compiled = torch.compile(step, fullgraph=True, dynamic=False, backend=backend, mode=mode)
         self._no_reset = torch.zeros(len(step.frame), dtype=torch.bool, device=device)
         # One place and stride for the input, however many frames come at once.
         self._images = step.blank_images().to(device)
@@ -130,7 +101,8 @@ class CompiledSession(Session):
         )
 
     def _bounded(self, num_slots: int) -> int:
-        limit = self.max_frames if self.window is None else self.window + 1
+        window = self.options.window
+        limit = self.options.max_frames if window is None else window + 1
         return num_slots if limit is None else min(num_slots, limit)
 
     def _fix_addresses(self, step: StaticStep) -> None:
@@ -146,7 +118,8 @@ class CompiledSession(Session):
             step.grow(more)
             self._fix_addresses(step)
         # A stream's own frame fills the last slot before it attends, so frame W needs no mask.
-        masked = self.window is None or int(seen.min()) < self.window
+        window = self.options.window
+        masked = window is None or int(seen.min()) < window
         self._images.copy_(images)
         torch.compiler.cudagraph_mark_step_begin()
         # The sizes of all sessions of a process count against one limit, and every one of them is wanted.

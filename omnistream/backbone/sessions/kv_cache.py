@@ -18,20 +18,6 @@ from omnistream.backbone.sessions.kv_offload import Offload
 from omnistream.backbone.sessions.kv_store import Int8Store, LayerStore, Placement, PlainStore, StoreShape, Workspace
 
 INITIAL_FRAMES = 8
-CACHE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
-
-
-def cache_dtype_of(value: torch.dtype | str | None) -> torch.dtype | None:
-    """The dtype meant by an option, e.g. `torch.int8` or "int8"; None stands for the model's.
-
-    Raises:
-        ValueError: If a cache cannot have it.
-    """
-    names = [str(known).removeprefix("torch.") for known in CACHE_DTYPES]
-    dtype = CACHE_DTYPES[names.index(value)] if value in names else value
-    if dtype is not None and dtype not in CACHE_DTYPES:
-        raise ValueError(f"cache_dtype must be one of {', '.join(names)} (or None for the model's), got {value}")
-    return dtype
 
 
 class KVCache:

@@ -4,15 +4,15 @@ Where the past is kept, and how a step runs, is up to the kind of session.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from omnistream.backbone.checks import check_aspect_ratio, check_frames
+from omnistream.backbone.checks import check_aspect_ratio, check_camera_token, check_frames
 from omnistream.backbone.model import StreamingViT
 from omnistream.backbone.output import NUM_REGISTERS, BackboneOutput
 from omnistream.backbone.sessions.checks import (
@@ -22,11 +22,8 @@ from omnistream.backbone.sessions.checks import (
     saved_dtype,
 )
 from omnistream.backbone.sessions.heads import StreamHead, read_heads, requested_layers
-from omnistream.backbone.sessions.kv_cache import KVCache, cache_dtype_of
-from omnistream.backbone.time_mode import TimeMode, check_time_mode
-
-FROM_BACKBONE = "backbone"
-"""Default of options that the backbone has too."""
+from omnistream.backbone.sessions.kv_cache import KVCache
+from omnistream.backbone.sessions.options import SessionOptions
 
 
 @dataclass(frozen=True)
@@ -72,39 +69,25 @@ class Layout:
 class Session(ABC):
     """Encodes B streams frame by frame; see `StreamSession` for the options and what holds of all sessions."""
 
-    offload = False
-
     def __init__(
         self,
         backbone: StreamingViT,
-        *,
-        window: int | str | None,
-        sink: int | str,
-        time_mode: str,
-        cache_dtype: torch.dtype | str | None,
-        max_frames: int | None,
-        layers: Sequence[int],
-        camera_token: bool,
+        options: SessionOptions,
         aspect_ratio: Float[Tensor, " B"] | None,
         heads: Mapping[str, StreamHead] | None,
     ) -> None:
-        self.backbone = backbone
-        self.window: int | None = backbone.window if window == FROM_BACKBONE else window  # type: ignore[assignment]
-        self.sink: int = backbone.sink if sink == FROM_BACKBONE else sink  # type: ignore[assignment]
-        self.time_mode: TimeMode = backbone.time_mode if time_mode == FROM_BACKBONE else time_mode  # type: ignore[assignment]
-        check_time_mode(self.time_mode)
-        self.cache_dtype, self.max_frames = cache_dtype_of(cache_dtype), max_frames
-        self._slots = self._new_cache(1, 1)  # refuses bad options now; holds nothing, but tells the slots of a frame
-        self.heads = dict(heads or {})
-        self._tell_aspect_ratio = any(head.camera_token for head in self.heads.values())
-        self.layers, self.camera_token = tuple(layers), camera_token or self._tell_aspect_ratio
-        self._encoded_layers = requested_layers(layers, self.heads)
+        self.backbone, self.heads = backbone, dict(heads or {})
+        self._head_reads_camera = any(head.camera_token for head in self.heads.values())
+        resolved = options.resolve(backbone)
+        self.options = replace(resolved, camera_token=resolved.camera_token or self._head_reads_camera)
+        """With the backbone's own values filled in, and the camera token that a head needs."""
+        self._encoded_layers = requested_layers(self.options.layers, self.heads)
         backbone.check_layers(self._encoded_layers)
         if aspect_ratio is not None:
             check_aspect_ratio(aspect_ratio)
-            if not self.camera_token:
-                raise ValueError("aspect_ratio is told to the camera token: pass camera_token=True with it")
+            check_camera_token(self.options.camera_token)
         self.aspect_ratio = aspect_ratio
+        self._slots = self._new_cache(1, 1)  # holds nothing; knows which slot a frame goes to
         self.frame_indices = torch.zeros(0, dtype=torch.int64)
         """Frames seen so far by each stream, int64 [B] on the CPU."""
         self._layout: Layout | None = None
@@ -112,14 +95,15 @@ class Session(ABC):
         """True once a failed step has overwritten frames that it needs when it is tried again."""
 
     def _new_cache(self, batch_size: int, tokens_per_frame: int) -> KVCache:
+        options = self.options
         return KVCache(
             self.backbone.num_layers, batch_size, tokens_per_frame,
-            self.window, self.sink, self.max_frames, self.cache_dtype, self.offload,
+            options.window, options.sink, options.max_frames, options.stored_dtype, options.offload,
         )  # fmt: skip
 
     @property
     def _num_prefix(self) -> int:
-        return 1 + int(self.camera_token) + NUM_REGISTERS
+        return 1 + int(self.options.camera_token) + NUM_REGISTERS
 
     def step(self, frames: Float[Tensor, "B S 3 H W"]) -> BackboneOutput:
         """Features of the next S >= 1 frames of every stream.
@@ -141,7 +125,7 @@ class Session(ABC):
                 self._check(frames)
                 encoding = True
                 output = self._encode(frames)
-                read_heads(output, self.heads, self.layers, (frames.shape[-2], frames.shape[-1]))
+                read_heads(output, self.heads, self.options.layers, (frames.shape[-2], frames.shape[-1]))
             except BaseException:  # whatever stops it, Ctrl-C too
                 if fresh:
                     self._resume(None, torch.zeros(0, dtype=torch.int64), None)
@@ -157,10 +141,10 @@ class Session(ABC):
         The sink is never overwritten, and one frame overwrites only what has left its sight. With W remembered frames
         the first slot is written again by frame W + 1.
         """
-        if self.window is None or self.window == self.sink or num_frames == 1:
+        window, sink, starts = self.options.window, self.options.sink, self.frame_indices
+        if window is None or window == sink or num_frames == 1:
             return False
-        starts = self.frame_indices
-        return bool(((starts > self.sink) & (starts + num_frames - 1 > self.window)).any())
+        return bool(((starts > sink) & (starts + num_frames - 1 > window)).any())
 
     def _refuse_torn(self) -> None:
         if self._torn:
@@ -224,9 +208,9 @@ class Session(ABC):
         """
         self._refuse_torn()
         if self._layout is None:
-            return {"options": self._options(), "layout": None}
+            return {"options": self._options_state(), "layout": None}
         return {
-            "options": self._options(),
+            "options": self._options_state(),
             "layout": self._layout.state(),
             "frame_indices": self.frame_indices.clone(),
             "cache": self._cache_state(self._slots.num_used(int(self.frame_indices.max()))),
@@ -266,22 +250,16 @@ class Session(ABC):
 
     def _check_options(self, saved: Any) -> None:
         require_keys(saved, (), "its options")
-        mine = self._options()
+        mine = self._options_state()
         if differing := [name for name in {**mine, **saved} if saved.get(name) != mine.get(name)]:
             theirs, ours = (", ".join(f"{name}={o.get(name)!r}" for name in differing) for o in (saved, mine))
             raise ValueError(f"the state was saved with options {theirs}; this session has {ours}")
 
-    def _options(self) -> dict[str, Any]:
+    def _options_state(self) -> dict[str, Any]:
         return {
             "variant": self.backbone.variant,
             "rope_layout": self.backbone.rope_layout,
-            "window": self.window,
-            "sink": self.sink,
-            "time_mode": self.time_mode,
-            "max_frames": self.max_frames,
-            "cache_dtype": str(self.cache_dtype),
-            "layers": list(self.layers),
-            "camera_token": self.camera_token,
+            **self.options.state(),
             "aspect_ratio": None if self.aspect_ratio is None else self.aspect_ratio.tolist(),
-            "tell_aspect_ratio": self._tell_aspect_ratio,
+            "aspect_ratio_of_frames": self._head_reads_camera,
         }

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from omnistream.backbone.model import StreamingViT
-from omnistream.backbone.sessions.frame_step import Features, FrameStep, StepOptions
+from omnistream.backbone.sessions.frame_step import Features, FrameStep, StepInput
+from omnistream.backbone.sessions.options import SessionOptions
 
 
 def ring_slot(frame: Int[Tensor, " B"], num_slots: int, sink: int) -> Int[Tensor, " B"]:
@@ -83,7 +84,8 @@ class RingStep(FrameStep):
 
     Args:
         backbone: See `FrameStep`.
-        options: See `StepOptions`.
+        options: See `FrameStep`.
+        inputs: See `FrameStep`.
         num_slots: Frame slots per stream; default W + 1. With fewer the step is right as long as no stream has more
             frames than that.
 
@@ -93,12 +95,15 @@ class RingStep(FrameStep):
 
     slot_of_token: Tensor
 
-    def __init__(self, backbone: StreamingViT, options: StepOptions, num_slots: int | None = None) -> None:
-        super().__init__(backbone, options)
+    def __init__(
+        self, backbone: StreamingViT, options: SessionOptions, inputs: StepInput, num_slots: int | None = None
+    ) -> None:
+        super().__init__(backbone, options, inputs)
+        window = self.options.window
         if num_slots is None:
-            if options.window is None:
+            if window is None:
                 raise ValueError("a ring needs a window; for a stream of at most N frames window=N - 1 forgets nothing")
-            num_slots = options.window + 1
+            num_slots = window + 1
         self._set_slots(num_slots)
 
     def _set_slots(self, num_slots: int) -> None:
@@ -112,7 +117,7 @@ class RingStep(FrameStep):
 
     def empty_slots(self, num_slots: int) -> Float[Tensor, "entries P heads d"]:
         """One zeroed cache tensor with so many slots per stream."""
-        entries = self.options.batch_size * num_slots
+        entries = self.inputs.batch_size * num_slots
         shape = (entries, self.tokens_per_frame, self.backbone.num_heads, self.backbone.arch.head_dim)
         return self.backbone.cls_token.detach().new_zeros(shape, dtype=self.cache_dtype)
 
@@ -144,20 +149,23 @@ class StaticStep(RingStep):
 
     Args:
         backbone: See `FrameStep`.
-        options: See `StepOptions`.
+        options: See `FrameStep`.
+        inputs: See `FrameStep`.
         num_slots: See `RingStep`.
 
     Example:
         >>> from omnistream.backbone import create_model
-        >>> step = StaticStep(create_model("vit_nano"), StepOptions(window=4, image_size=(32, 32)))
+        >>> step = StaticStep(create_model("vit_nano"), SessionOptions(window=4), StepInput(image_size=(32, 32)))
         >>> step(torch.rand(1, 3, 32, 32), torch.tensor([False]))["last"].shape
         torch.Size([1, 4, 4, 64])
     """
 
     frame: Tensor
 
-    def __init__(self, backbone: StreamingViT, options: StepOptions, num_slots: int | None = None) -> None:
-        super().__init__(backbone, options, num_slots)
+    def __init__(
+        self, backbone: StreamingViT, options: SessionOptions, inputs: StepInput, num_slots: int | None = None
+    ) -> None:
+        super().__init__(backbone, options, inputs, num_slots)
         self.register_buffer("frame", self.new_frame_count(), persistent=False)
         self._set_cache(self.empty_cache(), self.empty_cache())
 
@@ -197,7 +205,7 @@ class StaticStep(RingStep):
         self.frame[rows] = 0
         keys, values = self.cache()
         for buffer in (*keys, *values):
-            rearrange(buffer, "(b c) p heads d -> b c p heads d", b=self.options.batch_size)[rows] = 0
+            rearrange(buffer, "(b c) p heads d -> b c p heads d", b=self.inputs.batch_size)[rows] = 0
 
     @torch.no_grad()
     def grow(self, num_slots: int) -> None:
@@ -214,7 +222,7 @@ class StaticStep(RingStep):
 
     def _grow_buffer(self, name: str, num_slots: int) -> None:
         """Replace a cache buffer, unless an earlier attempt did, by one with more slots."""
-        by_stream, B = "(b c) p heads d -> b c p heads d", self.options.batch_size
+        by_stream, B = "(b c) p heads d -> b c p heads d", self.inputs.batch_size
         old = rearrange(getattr(self, name), by_stream, b=B)
         if old.shape[1] < num_slots:
             new = self.empty_slots(num_slots)
@@ -255,7 +263,7 @@ class StaticStep(RingStep):
         """Views of the caches, [B, heads, slots, P, d]."""
         return [
             {
-                name: rearrange(buffer, "(b c) p h d -> b h c p d", b=self.options.batch_size)
+                name: rearrange(buffer, "(b c) p h d -> b h c p d", b=self.inputs.batch_size)
                 for name, buffer in (("keys", keys), ("values", values))
             }
             for keys, values in zip(*self.cache(), strict=True)

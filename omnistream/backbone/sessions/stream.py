@@ -1,6 +1,6 @@
 """A streaming session: frames in, features out, with the past kept in a preallocated cache."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,8 @@ from omnistream.backbone.output import BackboneOutput
 from omnistream.backbone.rope import GridTables
 from omnistream.backbone.sessions.heads import StreamHead
 from omnistream.backbone.sessions.kv_cache import CacheContext, KVCache
-from omnistream.backbone.sessions.session import FROM_BACKBONE, Layout, Session
+from omnistream.backbone.sessions.options import SessionOptions
+from omnistream.backbone.sessions.session import Layout, Session
 from omnistream.backbone.time_mode import stream_times
 
 
@@ -26,23 +27,14 @@ class StreamSession(Session):
 
     Args:
         backbone: Model to use; it is not copied.
-        window: Remembered frames W (so a frame sees W + 1 including itself); None for all. Default: the backbone's.
-        sink: First frames never forgotten. Default: the backbone's.
-        time_mode: `absolute`, or `official` for the release's behaviour. Default: the backbone's.
-        cache_dtype: Dtype of cache and attention, e.g. `torch.bfloat16`; None for the model's. `torch.int8` (or "int8")
-            stores 8 bits with a scale per head and token, all but the sink, and attends in the model's dtype.
-        max_frames: Allocate for this many frames at once and refuse more; for streams without a window.
-        offload: Keep the cache in CPU memory and bring one layer at a time to the accelerator.
-        layers: Blocks whose patch outputs are returned.
-        camera_token: Add the camera token.
-        aspect_ratio: Height over width per stream [B], told to the camera token.
-        heads: Read the features of each step; their results are in `BackboneOutput.heads` under the same names. The
-            layers and the camera token they need are added; without `aspect_ratio` a head that reads the camera token
-            is told that of the frames.
+        options: What is remembered and returned; default all of it, as the backbone was built.
+        aspect_ratio: Height over width of each stream's original images [B], added to the camera token.
+        heads: Modules that read the features of each step; their results are in `BackboneOutput.heads` under the same
+            names. The layers and the camera token that they need are added. If a head reads the camera token and no
+            `aspect_ratio` is given, that of the frames is used.
 
     Raises:
-        ValueError: For a window that cannot hold its sink, or beside `max_frames`, a layer that does not exist, an
-            unknown time mode or cache dtype, or offloading a model that is on the CPU itself.
+        ValueError: If an option does not fit the backbone, or `compiled` is set: `backbone.stream` opens those.
 
     Example:
         >>> from omnistream.backbone import create_model
@@ -54,27 +46,14 @@ class StreamSession(Session):
     def __init__(
         self,
         backbone: StreamingViT,
+        options: SessionOptions = SessionOptions(),  # noqa: B008 (frozen)
         *,
-        window: int | str | None = FROM_BACKBONE,
-        sink: int | str = FROM_BACKBONE,
-        time_mode: str = FROM_BACKBONE,
-        cache_dtype: torch.dtype | str | None = None,
-        max_frames: int | None = None,
-        offload: bool = False,
-        layers: Sequence[int] = (),
-        camera_token: bool = False,
         aspect_ratio: Float[Tensor, " B"] | None = None,
         heads: Mapping[str, StreamHead] | None = None,
     ) -> None:
-        if offload and backbone.cls_token.device.type == "cpu":
-            raise ValueError(
-                "offload=True brings the cache from CPU memory to an accelerator; the backbone is on the CPU"
-            )
-        self.offload = offload
-        super().__init__(
-            backbone, window=window, sink=sink, time_mode=time_mode, cache_dtype=cache_dtype, max_frames=max_frames,
-            layers=layers, camera_token=camera_token, aspect_ratio=aspect_ratio, heads=heads,
-        )  # fmt: skip
+        if options.compiled:
+            raise ValueError("a StreamSession is not compiled; use CompiledSession or backbone.stream(compiled=True)")
+        super().__init__(backbone, options, aspect_ratio, heads)
         self.cache: KVCache | None = None
         self._grid_tables: GridTables | None = None
 
@@ -86,7 +65,7 @@ class StreamSession(Session):
         assert self.cache is not None
         _, S, _, H, W = frames.shape
         aspect = self.aspect_ratio
-        if aspect is None and self._tell_aspect_ratio:
+        if aspect is None and self._head_reads_camera:
             aspect = torch.full((len(frames),), H / W, device=frames.device)
         backbone, starts = self.backbone, self.frame_indices
         if self._grid_tables is None:
@@ -102,9 +81,9 @@ class StreamSession(Session):
             indices,
             CacheContext(self.cache, self.frame_indices),
             layers=self._encoded_layers,
-            camera_token=self.camera_token,
+            camera_token=self.options.camera_token,
             aspect_ratio=aspect,
-            times=stream_times(indices, self.window, self.time_mode),
+            times=stream_times(indices, self.options.window, self.options.time_mode),
             grid_tables=self._grid_tables,
         )
         # As views of all tokens, each of these would keep them all for as long as it is kept.

@@ -1,4 +1,4 @@
-"""State-dict layouts of DINOv3 and StreamingViT: recognised by a telltale key and renamed to ours.
+"""State-dict layouts of DINOv3 and OmniStream: recognised by a telltale key and renamed to ours.
 
 Our parameter names are Meta's, with `register_token` [1, 2, 4, D] for the first and the later frames.
 Sources: facebookresearch/dinov3 (.pth), timm (`eva.py`), Hugging Face `DINOv3ViTModel`, Go2Heart/OmniStream.
@@ -25,6 +25,16 @@ OPTIONAL_KEYS: dict[str, set[str]] = {
     "hf": _DINOV3_LACKS,
 }
 
+TELLTALES = {
+    "patch_embed.camera_token": "official",
+    "ar_embedder.weight": "official",  # the inner model alone
+    "aspect_embed.weight": "ours",
+    "storage_tokens": "meta",
+    "reg_token": "timm",
+    "embeddings.cls_token": "hf",
+}
+"""Keys that only one layout has."""
+
 
 @dataclass
 class Converted:
@@ -48,19 +58,11 @@ def detect_layout(state: StateDict) -> str:
     Raises:
         ValueError: If it is none of them; shows some keys.
     """
-    telltales = {
-        "patch_embed.camera_token": "official",
-        "ar_embedder.weight": "official",  # the inner model alone
-        "aspect_embed.weight": "ours",
-        "storage_tokens": "meta",
-        "reg_token": "timm",
-        "embeddings.cls_token": "hf",
-    }
-    for key, layout in telltales.items():
+    for key, layout in TELLTALES.items():
         if key in state:
             return layout
     raise ValueError(
-        "the weights are in no known layout (ours, the StreamingViT release, Meta, timm, Hugging Face); "
+        "the weights are in no known layout (ours, the OmniStream release, Meta, timm, Hugging Face); "
         f"first keys: {sorted(state)[:5]}"
     )
 

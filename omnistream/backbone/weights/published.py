@@ -1,6 +1,6 @@
 """Published weights that `OmniStream.from_pretrained` loads by their hub id.
 
-Sources: Go2Heart/StreamingViT: README.md; facebookresearch/dinov3: README.md; timm's registry.
+Sources: Go2Heart/OmniStream: README.md; facebookresearch/dinov3: README.md; timm's registry.
 """
 
 from dataclasses import dataclass
@@ -30,6 +30,8 @@ class PublicWeights:
     """Size of the model."""
     description: str
     """Who made it, from what."""
+    name: str | None = None
+    """Short name that can be given instead of the hub id; None if there is none."""
 
 
 def list_public_weights() -> list[PublicWeights]:
@@ -37,9 +39,9 @@ def list_public_weights() -> list[PublicWeights]:
 
     Example:
         >>> list_public_weights()[0].hub_id
-        'StreamFormer/StreamingViT'
+        'StreamFormer/OmniStream'
     """
-    found = [PublicWeights("StreamFormer/StreamingViT", "vit_large", "the authors' release")]
+    found = [PublicWeights("StreamFormer/OmniStream", "vit_large", "the authors' release", "omnistream")]
     for tag, images, variants in (
         ("lvd1689m", "web images", tuple(_META_NAMES)),
         ("sat493m", "satellite images", SATELLITE_VARIANTS),
@@ -47,9 +49,20 @@ def list_public_weights() -> list[PublicWeights]:
         for variant in variants:
             timm_name = timm_id(variant, tag)
             facebook = f"facebook/dinov3-{_META_NAMES[variant]}-pretrain-{tag}"
-            found.append(PublicWeights(timm_name, variant, f"DINOv3, {images}"))
+            name = f"dinov3_{_META_NAMES[variant]}_{tag}"
+            found.append(PublicWeights(timm_name, variant, f"DINOv3, {images}", name))
             found.append(PublicWeights(facebook, variant, f"DINOv3, {images}; licence to accept on the hub"))
     return found
+
+
+def find_published(name: str) -> str | None:
+    """Hub id of the weights with this short name; None if there are none.
+
+    Example:
+        >>> find_published("dinov3_vitl16_lvd1689m")
+        'timm/vit_large_patch16_dinov3_qkvb.lvd1689m'
+    """
+    return next((weights.hub_id for weights in list_public_weights() if weights.name == name), None)
 
 
 def timm_id(variant: str, tag: str = "lvd1689m") -> str:

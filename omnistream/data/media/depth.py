@@ -32,7 +32,7 @@ def read_depth_png(
         max_pixels: Refuse larger maps before decoding.
 
     Raises:
-        DepthReadError: If the file is missing, damaged, too large or not a 16-bit single-channel picture. An 8-bit one
+        DepthReadError: If the file is missing, damaged, too large or not a 16-bit single-channel image. An 8-bit one
             is refused because that is what a depth map becomes when a viewer saves it.
     """
     try:
@@ -45,7 +45,7 @@ def read_depth_png(
     except FileNotFoundError:
         raise DepthReadError(path, "no such file") from None
     except UnidentifiedImageError:
-        raise DepthReadError(path, "not a picture") from None
+        raise DepthReadError(path, "not an image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, DepthReadError):
             raise

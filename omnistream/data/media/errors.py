@@ -22,7 +22,7 @@ class MediaReadError(ValueError):
 
 
 class ImageReadError(MediaReadError):
-    """A picture cannot be read."""
+    """An image cannot be read."""
 
 
 class DepthReadError(MediaReadError):

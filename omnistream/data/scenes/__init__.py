@@ -1,18 +1,27 @@
-"""Recorded scenes with depth and cameras, one reader per file layout."""
+"""Recorded scenes with depth and cameras: one reader per data set, and the clips that all share."""
 
-from omnistream.data.scenes.base import SceneDataset
-from omnistream.data.scenes.clip_sampling import ClipSampling
+from omnistream.data.batch import SceneFrame
+from omnistream.data.scenes.clips import ClipSampling, SceneClips
 from omnistream.data.scenes.deep_video_mvs import DeepVideoMVS
-from omnistream.data.scenes.folder import SceneFolder, find_sequences
-from omnistream.data.scenes.sequence import SceneSequence
+from omnistream.data.scenes.folder import SceneFolder
+from omnistream.data.scenes.index_cache import SceneSequence
+from omnistream.data.scenes.reader import SceneReader, is_rigid, read_matrix, usable_frames
+from omnistream.data.scenes.scannet import ScanNet
 from omnistream.data.scenes.tsdf_fusion import TSDFFusion
+from omnistream.data.transforms import SceneCrop
 
 __all__ = [
     "ClipSampling",
     "DeepVideoMVS",
-    "SceneDataset",
+    "ScanNet",
+    "SceneClips",
+    "SceneCrop",
     "SceneFolder",
+    "SceneFrame",
+    "SceneReader",
     "SceneSequence",
     "TSDFFusion",
-    "find_sequences",
+    "is_rigid",
+    "read_matrix",
+    "usable_frames",
 ]

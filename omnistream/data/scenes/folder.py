@@ -1,35 +1,57 @@
 """Sequences of every known layout below one folder."""
 
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from omnistream.data.scenes.base import SceneDataset
+from omnistream.data.batch import SceneFrame
 from omnistream.data.scenes.deep_video_mvs import DeepVideoMVS
-from omnistream.data.scenes.sequence import SceneSequence
+from omnistream.data.scenes.index_cache import SceneSequence
+from omnistream.data.scenes.reader import SceneReader
+from omnistream.data.scenes.scannet import ScanNet
 from omnistream.data.scenes.tsdf_fusion import TSDFFusion
 
-LAYOUTS: dict[str, type[SceneDataset]] = {"deep_video_mvs": DeepVideoMVS, "tsdf_fusion": TSDFFusion}
+LAYOUTS: dict[str, type[SceneReader]] = {
+    "deep_video_mvs": DeepVideoMVS,
+    "tsdf_fusion": TSDFFusion,
+    "scannet": ScanNet,
+}
 """Readers by name."""
 
 
-def find_sequences(root: str | Path) -> dict[str, list[SceneSequence]]:
-    """Sequences at any depth below a folder by layout; layouts without any are left out.
+class SceneFolder(SceneReader):
+    """All sequences below a folder, whichever known layout each has; a sequence is called `<layout>:<name>`.
+
+    Args:
+        root: Folder that holds sequences at any depth; links are followed.
 
     Raises:
-        MediaReadError: If a camera file is broken.
-    """
-    found = {name: reader.find_sequences(Path(root)) for name, reader in LAYOUTS.items()}
-    return {name: sequences for name, sequences in found.items() if sequences}
-
-
-class SceneFolder(SceneDataset):
-    """Clips from all sequences below a folder, whichever known layout each has.
-
-    Arguments and errors are those of `SceneDataset`.
+        DatasetNotFoundError: If there is no such folder.
     """
 
-    looked_for = "; ".join(reader.looked_for for reader in LAYOUTS.values())
+    expected = "; or ".join(reader.expected for reader in LAYOUTS.values())
 
-    @staticmethod
-    def find_sequences(root: Path) -> list[SceneSequence]:
-        """Sequences of all layouts, in the order of `LAYOUTS`."""
-        return [sequence for sequences in find_sequences(root).values() for sequence in sequences]
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        super().__init__(root)
+        self._readers = {layout: reader(self.root) for layout, reader in LAYOUTS.items()}
+        self._layout: dict[Path, str] = {}
+
+    def find(self) -> Iterable[Path]:
+        """What the readers of all layouts find."""
+        self._layout = {path: layout for layout, reader in self._readers.items() for path in reader.find()}
+        return self._layout
+
+    def open_sequence(self, path: Path) -> SceneSequence:
+        """The sequence as the reader of its layout opens it.
+
+        Raises:
+            MediaReadError: If a file that describes it is broken.
+        """
+        layout = self._layout[path]
+        sequence = self._readers[layout].open_sequence(path)
+        return sequence._replace(name=f"{layout}:{sequence.name}")
+
+    def read(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
+        """Frames as stored."""
+        layout, _, name = sequence.name.partition(":")
+        return self._readers[layout].read(sequence._replace(name=name), positions)

@@ -1,17 +1,18 @@
 """Sequences in the layout of andyzeng/tsdf-fusion-python, which is also that of 7-Scenes."""
 
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+import torch
 
-from omnistream.data.media.depth import read_depth_png
-from omnistream.data.scenes.base import SceneDataset
-from omnistream.data.scenes.sequence import SceneSequence, read_matrix, usable_frames
+from omnistream.data.batch import SceneFrame
+from omnistream.data.media import read_depth_png, read_image
+from omnistream.data.scenes.index_cache import SceneSequence
+from omnistream.data.scenes.reader import SceneReader, is_rigid, read_matrix, usable_frames
 
 
-class TSDFFusion(SceneDataset):
-    """Clips from folders such as `data` of tsdf-fusion-python (frames of 7-Scenes, non-commercial research).
+class TSDFFusion(SceneReader):
+    """Folders such as `data` of tsdf-fusion-python (frames of 7-Scenes, non-commercial research).
 
     Layout of a sequence:
 
@@ -21,41 +22,44 @@ class TSDFFusion(SceneDataset):
         frame-000000.pose.txt       4x4 camera-to-world, metres, OpenCV axes
 
     The stated principal point (320, 240) is half of 640x480, so it is measured from the corner of the image and used as
-    it is. The training part is the first 80 % of every sequence, the held-out part the rest (there is no official split
-    of a single sequence). Arguments and errors are those of `SceneDataset`.
+    it is. There is no official split of this layout.
 
     Source: andyzeng/tsdf-fusion-python: demo.py.
     """
 
-    looked_for = "folders with camera-intrinsics.txt and frame-*.color.jpg, .depth.png and .pose.txt (tsdf-fusion)"
+    expected = "folders with camera-intrinsics.txt and frame-*.color.jpg, .depth.png and .pose.txt (tsdf-fusion)"
+    markers = ("camera-intrinsics.txt", "frame-*.color.*")
 
-    @staticmethod
-    def find_sequences(root: Path) -> list[SceneSequence]:
-        """Sequences at any depth below the folder.
+    def open_sequence(self, path: Path) -> SceneSequence:
+        """The frames with depth and pose, by the names of their images.
 
         Raises:
             MediaReadError: If camera-intrinsics.txt or a pose is broken.
         """
-        folders = sorted(path.parent for path in root.rglob("camera-intrinsics.txt"))
-        return [_read_sequence(folder, root) for folder in folders if any(folder.glob("frame-*.color.*"))]
+        read_matrix(path / "camera-intrinsics.txt", (3, 3))
+        names = sorted(image.name for image in path.glob("frame-*.color.*"))
+        good = (_file(path, name, "depth.png").is_file() and _has_pose(_file(path, name, "pose.txt")) for name in names)
+        return SceneSequence(self.name_of(path), usable_frames(path, names, good))
+
+    def read(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
+        """Frames as stored."""
+        folder = self.root / sequence.name
+        intrinsics = torch.tensor(read_matrix(folder / "camera-intrinsics.txt", (3, 3)))
+        return [
+            SceneFrame(
+                image=read_image(folder / name, upright=False),
+                depth=read_depth_png(_file(folder, name, "depth.png"), scale=0.001, invalid=(0, 65535)),
+                intrinsics=intrinsics,
+                camera_to_world=torch.tensor(read_matrix(_file(folder, name, "pose.txt"), (4, 4))),
+            )
+            for name in (sequence.frames[position] for position in positions)
+        ]
 
 
-def _read_sequence(folder: Path, root: Path) -> SceneSequence:
-    images = tuple(sorted(folder.glob("frame-*.color.*")))
-    stems = [image.name.split(".", 1)[0] for image in images]
-    intrinsics = read_matrix(folder / "camera-intrinsics.txt", (3, 3))
-    return usable_frames(
-        SceneSequence(
-            name=str(folder.relative_to(root.parent)),
-            images=images,
-            depths=tuple(folder / f"{stem}.depth.png" for stem in stems),
-            intrinsics=np.tile(intrinsics, (len(images), 1, 1)),
-            camera_to_world=np.stack([_read_pose(folder / f"{stem}.pose.txt") for stem in stems]),
-            read_depth=partial(read_depth_png, scale=0.001, invalid=(0, 65535)),
-        )
-    )
+def _file(folder: Path, image: str, kind: str) -> Path:
+    """Another file of the same frame."""
+    return folder / f"{image.split('.', 1)[0]}.{kind}"
 
 
-def _read_pose(path: Path) -> np.ndarray:
-    """The pose, or NaN where the frame has none."""
-    return read_matrix(path, (4, 4)) if path.is_file() else np.full((4, 4), np.nan)
+def _has_pose(path: Path) -> bool:
+    return path.is_file() and is_rigid(read_matrix(path, (4, 4)))

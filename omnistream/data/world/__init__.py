@@ -1,7 +1,7 @@
 """A procedural world: seeded clips with exact geometry, actions, words and captions, rendered on the CPU.
 
-It is the embedded default of every task and benchmark: nothing is downloaded, surfaces carry the photographs that the
-scikit-image package ships.
+It is the default data of every task and benchmark, so nothing is downloaded; the photographs on surfaces are those that
+ship with scikit-image.
 """
 
 from omnistream.data.world.actions import ACTIONS

@@ -1,12 +1,12 @@
 """Clips of one action that no single frame reveals.
 
 Two actors, a ball and a box, float before the camera. Each has a state: shifts along the camera's axes, a tilt, and
-whether it is there. During an action one component runs through an even grid of values; in all other clips the same
-component rests at a value drawn from the same grid. A frame taken at random therefore shows every position and tilt
-with the same probability whatever the class. Every class is the exact time reversal of its opposite, presence
-included, so within a pair the frames are the same and only their order tells. (A missing actor hints at the pairs with
-presence, never at the class within the pair: the best guess from one frame of unknown time is right in 1 of 8 clips of
-8 frames, chance being 1 in 12.)
+whether it is present. During an action one component sweeps over an evenly spaced grid of values; in all other clips
+that component stays at a value drawn from the same grid. A frame taken at random therefore shows every position and
+tilt with the same probability for every class. Every class is the exact time reversal of its opposite, presence
+included, so within a pair the frames are the same and only their order differs. (A missing actor hints at the pairs
+with presence, never at the class within the pair: the best guess from one frame of unknown time is right in 1 of 8
+clips of 8 frames, chance being 1 in 12.)
 """
 
 from dataclasses import dataclass
@@ -45,9 +45,9 @@ ACTIONS = (
 
 MIN_FRAMES = 4
 _RANGE = np.array([0.5, 0.5, 0.9, np.deg2rad(75)])
-"""Half the way of each component: right, down, forward (metres), clockwise (radians)."""
+"""Half the range of each component: right, down, forward (metres), clockwise (radians)."""
 _USUAL_MOTION = 1.6
-"""`WorldConfig.object_motion` at which the ways are these; they grow in proportion to it."""
+"""`WorldConfig.object_motion` that these ranges are for; they are proportional to it."""
 _SIGN = (-1, 1, -1, 1, -1, 1, 1, -1)
 _ACTOR_SHAPES = (SHAPES.index("ball"), SHAPES.index("box"))
 _DISTANCE, _BESIDE, _HEIGHT = 3.4, 1.05, 1.35
@@ -91,7 +91,7 @@ def act(rng: np.random.Generator, label: int, num_frames: int) -> ActorStates:
 
 
 def _blinks(rng: np.random.Generator, num_frames: int) -> tuple[slice, slice]:
-    """Two disjoint intervals of one length, uniform over all ways to place them."""
+    """Two disjoint intervals of equal length, uniform over all ways to place them."""
     length = max(1, num_frames // 5)
     free = num_frames - 2 * length
     cuts = np.sort(rng.choice(free + 2, 2, replace=False))
@@ -100,7 +100,7 @@ def _blinks(rng: np.random.Generator, num_frames: int) -> tuple[slice, slice]:
 
 
 def compose_action(rng: np.random.Generator, config: WorldConfig, label: int) -> Scene:
-    """A scene in which the action of a label happens, before a resting audience of cylinders and cones."""
+    """A scene in which the action of a label happens, in front of static cylinders and cones."""
     frames = config.num_frames
     is_room = rng.random() < config.room_probability
     width, length, height = rng.uniform(9, 13), rng.uniform(9, 13), rng.uniform(2.9, 3.6)

@@ -1,4 +1,4 @@
-"""From a seed to a clip with all its truth."""
+"""From a seed to a clip with its complete ground truth."""
 
 from dataclasses import dataclass
 
@@ -26,8 +26,8 @@ class WorldClip:
         camera_to_world: OpenCV axes.
         instances: -1 sky, 0 background, 1 + k object k of the scene.
         classes: Index into `scene.CLASSES`.
-        is_video: False for unordered views of a resting scene.
-        scene: What was rendered.
+        is_video: False for unordered views of a static scene.
+        scene: The scene that was rendered.
         overlay: The word drawn over the frames, or None; depth and masks are of the scene behind it.
     """
 
@@ -66,7 +66,7 @@ def render_action(seed: int, label: int, config: WorldConfig | None = None) -> W
 
 
 def render_scene(scene: Scene, config: WorldConfig) -> WorldClip:
-    """Draw a scene that is already composed."""
+    """Render a scene that is already composed."""
     shape = (len(scene.camera_to_world), *config.size)
     rays = camera_rays(scene, config.size)
     hits = trace(scene, rays)

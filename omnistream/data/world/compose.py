@@ -1,4 +1,4 @@
-"""Draw a whole scene: room or open land, camera, objects that stand on the floor without touching, signs, buildings."""
+"""Compose a random scene: room or open ground, camera, standing objects that do not touch, signs, buildings."""
 
 from dataclasses import dataclass, field
 
@@ -34,7 +34,7 @@ Room = tuple[np.ndarray, np.ndarray]
 
 @dataclass
 class _Cast:
-    """Objects that have found their place, one entry each."""
+    """Objects that have been placed, one entry each."""
 
     shape: list[int] = field(default_factory=list)
     kind: list[str] = field(default_factory=list)
@@ -42,10 +42,10 @@ class _Cast:
     centre: list[np.ndarray] = field(default_factory=list)
     """Paths, [T, 3]."""
     turn: list[np.ndarray] = field(default_factory=list)
-    """Turns about the vertical, [T]."""
+    """Rotations about the vertical, [T]."""
 
     def add(self, kind: str, half: np.ndarray, centre: np.ndarray, turn: np.ndarray) -> None:
-        """Take an object in."""
+        """Add an object."""
         self.shape.append(SHAPES.index(kind if kind in SHAPES else "box"))
         self.kind.append(kind)
         self.half.append(half)
@@ -102,7 +102,7 @@ def compose(rng: np.random.Generator, config: WorldConfig) -> Scene:
 
 
 def random_colours(rng: np.random.Generator, count: int, config: WorldConfig) -> list[str]:
-    """Named colours, and now and then a photograph in their place."""
+    """Named colours, sometimes replaced by a photograph."""
     plain = (1 - config.photo_probability) / len(COLOURS)
     chances = [plain] * len(COLOURS) + [config.photo_probability]
     return [str(name) for name in rng.choice([*COLOURS, PHOTO_COLOUR], count, p=chances)]
@@ -111,7 +111,7 @@ def random_colours(rng: np.random.Generator, count: int, config: WorldConfig) ->
 def _add_object(
     rng: np.random.Generator, config: WorldConfig, camera: Camera, room: Room | None, cast: _Cast, is_video: bool
 ) -> None:
-    """A random object that stands on the floor; some move, turn and hop. Left out where nothing is free."""
+    """A random object that stands on the floor; some move, turn and hop. Omitted if there is no free place."""
     kind, radius = SHAPES[rng.integers(len(SHAPES))], rng.uniform(*config.object_size)
     half = np.full(3, radius)
     if kind != "ball":
@@ -128,7 +128,7 @@ def _add_object(
 
 
 def _add_sign(rng: np.random.Generator, config: WorldConfig, camera: Camera, room: Room | None, cast: _Cast) -> None:
-    """A board that hangs near the camera and faces it, more or less."""
+    """A board near the camera that roughly faces it."""
     wide = rng.uniform(0.55, 0.8)
     half = np.array([wide, wide / SIGN_ASPECT, 0.05])
     path = _free_path(rng, config, camera, room, cast, half, moves=False, reach=2.0, spread=0.55)
@@ -141,7 +141,7 @@ def _add_sign(rng: np.random.Generator, config: WorldConfig, camera: Camera, roo
 
 
 def _add_buildings(rng: np.random.Generator, config: WorldConfig, camera: Camera, cast: _Cast) -> None:
-    """Blocks farther away than all objects."""
+    """Blocks beyond all objects."""
     for _ in range(rng.integers(config.num_buildings[0], config.num_buildings[1] + 1)):
         half = rng.uniform((0.8, 1.0, 0.8), (2.8, 3.5, 2.8))
         distance = 10.5 + np.hypot(half[0], half[2]) + rng.uniform(0, 9)
@@ -163,18 +163,18 @@ def _free_path(
     reach: float,
     spread: float,
 ) -> Float[np.ndarray, "T 2"] | None:
-    """A path (x, z) on the floor that keeps clear of walls, camera and earlier objects; None where all tries fail.
+    """A path (x, z) on the floor that keeps clear of walls, camera and earlier objects; None if all attempts fail.
 
-    Draws many paths at once, most of them in view and near rather than far, and takes the first that is free.
+    Draws many paths at once, mostly in view and near, and takes the first that is free.
 
     Args:
         rng: Random numbers.
         config: Statistics of the world.
-        camera: Whose view to stand in.
-        room: Where to stay inside of.
-        cast: Whom to avoid.
+        camera: The camera that should see it.
+        room: The room to stay in.
+        cast: Objects to avoid.
         half: Half extents.
-        moves: Whether to walk or rest.
+        moves: Whether the object moves.
         reach: How far beyond the nearest place, metres.
         spread: How far aside, as a share of the field of view.
     """

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """What scenes look like; every field is a range or probability that each clip draws from.
+    """What scenes look like; every field is a range or probability that clips are drawn from.
 
-    Lengths are metres, angles degrees. The defaults are rich in cues (upright camera, textured floor, objects that
-    stand on it) so that a small model learns from them in minutes; raise `difficulty` for camouflage, dim light and
-    small words.
+    Lengths are metres, angles degrees. The defaults offer many cues (upright camera, textured floor, objects standing
+    on it), so that a small model learns in minutes; raise `difficulty` for camouflage, dim light and small words.
     """
 
     size: tuple[int, int] = (64, 64)
@@ -29,15 +28,15 @@ class WorldConfig:
     photo_probability: float = 0.15
     """Share of objects that carry a photograph in its own colours instead of a named colour."""
     moving_probability: float = 0.35
-    """Share of objects that move while a video is filmed; unordered views are of a resting scene."""
+    """Share of objects that move while a video is filmed; unordered views show a static scene."""
     object_motion: float = 1.6
-    """Longest way of an object during a clip."""
+    """Longest path of an object during a clip."""
     object_turn: float = 150.0
     """Largest turn of a moving object about its vertical axis during a clip."""
     unordered_probability: float = 0.2
-    """Share of clips that are views from scattered places instead of a camera path."""
+    """Share of clips that consist of views from scattered positions instead of a camera path."""
     camera_motion: float = 1.4
-    """Longest way of the camera during a clip; also the radius within which unordered views are scattered."""
+    """Longest path of the camera during a clip; also the radius within which unordered views are scattered."""
     camera_turn: float = 30.0
     """Largest turn of the camera during a clip."""
     camera_height: tuple[float, float] = (1.1, 1.8)
@@ -47,15 +46,15 @@ class WorldConfig:
     fov: tuple[float, float] = (55.0, 85.0)
     """Field of view along the longer side of the frame."""
     max_depth: float = 30.0
-    """Surfaces farther than this dissolve in haze and have no valid depth."""
+    """Surfaces farther than this disappear in haze and have no valid depth."""
     sign_probability: float = 0.35
-    """Share of scenes with a sign that carries a word."""
+    """Share of scenes with a sign that shows a word."""
     overlay_probability: float = 0.0
     """Share of clips with a word drawn over the frames."""
     supersample: int = 1
-    """Colours are averaged over this many rays along each axis of a pixel; depth and masks are of its centre."""
+    """Colours are averaged over this many rays along each axis of a pixel; depth and masks are those of its centre."""
     shadows: bool = False
-    """Objects cast hard shadows (about twice the time)."""
+    """Objects cast hard shadows; rendering then takes about twice as long."""
 
     def __post_init__(self) -> None:
         """Reject values that no scene can be drawn from."""

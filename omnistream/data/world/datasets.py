@@ -1,29 +1,31 @@
-"""The procedural world as data sets; samples are rendered when asked for.
+"""The procedural world as data sets; samples are rendered on demand.
 
-Training draws a new scene for every pass over the data; validation and test always show the same. The seeds of the
-three splits differ in their remainder by three, so no scene is in two of them.
+Training draws a new scene for every pass over the data; validation and test always use the same scenes. The seeds of
+the three splits differ in their remainder by three, so no scene is in two of them.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import torch
 from torch.utils.data import Dataset
 
 from omnistream.data.batch import CaptionClip, FrameClip, SceneClip, TextTarget
 from omnistream.data.sampling import SampleKey, sample_key, sample_rng, sample_seed
+from omnistream.data.splits import Split
+from omnistream.data.transforms import ImageTransform, SceneTransform, transform_clip, transform_images
 from omnistream.data.world import language
 from omnistream.data.world.actions import ACTIONS
 from omnistream.data.world.clip import WorldClip, render_action, render_clip
 from omnistream.data.world.config import WorldConfig
 from omnistream.data.world.language import LanguageConfig
 
-Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 TextTask = Literal["caption", "ocr", "grounding", "region"]
 TEXT_TASKS: tuple[TextTask, ...] = get_args(TextTask)
 _TRIES = 50
+TransformT = TypeVar("TransformT")
 
 
 def _check_split(split: str) -> None:
@@ -43,16 +45,23 @@ def clip_seed(seed: int, split: Split, key: int | SampleKey, salt: int = 0) -> i
     return drawn - drawn % 3 + SPLITS.index(split)
 
 
-class _World(Dataset):
-    """What all data sets of the world share: length, seeds, settings, and the fields of every sample."""
+class _World(Dataset, Generic[TransformT]):
+    """Base of the world's data sets: length, seeds, settings, and the fields of every sample."""
 
     def __init__(
-        self, num_samples: int, split: Split, seed: int, num_frames: int, size: tuple[int, int], config: WorldConfig
+        self,
+        num_samples: int,
+        split: Split,
+        seed: int,
+        num_frames: int,
+        size: tuple[int, int],
+        config: WorldConfig,
+        transform: TransformT | None,
     ) -> None:
         if num_samples < 1:
             raise ValueError(f"num_samples: expected at least 1, got {num_samples}")
         _check_split(split)
-        self.num_samples, self.split, self.seed = num_samples, split, seed
+        self.num_samples, self.split, self.seed, self.transform = num_samples, split, seed, transform
         self.config = replace(config, size=(size[0], size[1]), num_frames=num_frames)
 
     def __len__(self) -> int:
@@ -64,7 +73,7 @@ class _World(Dataset):
         return clip_seed(self.seed, self.split, key, salt)
 
     def _common(self, key: int | SampleKey, seed: int, clip: WorldClip) -> dict[str, Any]:
-        """Pictures, name and seed of a sample whose scene was drawn with `seed`."""
+        """Images, name and seed of a sample whose scene was drawn with `seed`."""
         return {
             "images": torch.from_numpy(clip.images),
             "name": f"world/{self.split}/{seed}",
@@ -72,7 +81,15 @@ class _World(Dataset):
         }
 
 
-class WorldScenes(_World):
+class _ImageWorld(_World[ImageTransform]):
+    """Data sets whose transform is of the images alone."""
+
+    def _common(self, key: int | SampleKey, seed: int, clip: WorldClip) -> dict[str, Any]:
+        fields = super()._common(key, seed, clip)
+        return fields | {"images": transform_images(self.transform, fields["images"], fields["seed"])}
+
+
+class WorldScenes(_World[SceneTransform]):
     """Clips with exact geometry; metric.
 
     Args:
@@ -82,6 +99,7 @@ class WorldScenes(_World):
         num_frames: Frames of a clip.
         size: Height and width in pixels.
         config: Statistics of the world; its size and number of frames are replaced by the above.
+        transform: Applied to the frames of a clip, such as `SceneCrop`.
     """
 
     collate = staticmethod(SceneClip.collate)
@@ -94,14 +112,15 @@ class WorldScenes(_World):
         num_frames: int = 8,
         size: tuple[int, int] = (64, 64),
         config: WorldConfig = WorldConfig(),  # noqa: B008 (frozen)
+        transform: SceneTransform | None = None,
     ) -> None:
-        super().__init__(num_samples, split, seed, num_frames, size, config)
+        super().__init__(num_samples, split, seed, num_frames, size, config, transform)
 
     def __getitem__(self, key: int | SampleKey) -> SceneClip:
         """The clip of an index or key."""
         seed = self._seed(key)
         clip = render_clip(seed, self.config)
-        return SceneClip(
+        sample = SceneClip(
             **self._common(key, seed, clip),
             depth=torch.from_numpy(clip.depth),
             valid=torch.from_numpy(clip.valid),
@@ -110,9 +129,10 @@ class WorldScenes(_World):
             is_metric=torch.tensor(True),
             is_video=torch.tensor(clip.is_video),
         )
+        return transform_clip(self.transform, sample)
 
 
-class WorldFrames(_World):
+class WorldFrames(_ImageWorld):
     """Images or clips without labels, somewhat larger than the crops that self-supervision takes from them.
 
     Args:
@@ -123,6 +143,7 @@ class WorldFrames(_World):
         size: Height and width in pixels.
         config: Statistics of the world; its size and number of frames are replaced by the above, and all clips are
             videos.
+        transform: Applied to the images of a clip, uint8 [T, 3, H, W].
     """
 
     collate = staticmethod(FrameClip.collate)
@@ -135,8 +156,11 @@ class WorldFrames(_World):
         num_frames: int = 1,
         size: tuple[int, int] = (96, 96),
         config: WorldConfig = WorldConfig(),  # noqa: B008 (frozen)
+        transform: ImageTransform | None = None,
     ) -> None:
-        super().__init__(num_samples, split, seed, num_frames, size, replace(config, unordered_probability=0.0))
+        super().__init__(
+            num_samples, split, seed, num_frames, size, replace(config, unordered_probability=0.0), transform
+        )
 
     def __getitem__(self, key: int | SampleKey) -> FrameClip:
         """The clip of an index or key."""
@@ -144,7 +168,7 @@ class WorldFrames(_World):
         return FrameClip(**self._common(key, seed, render_clip(seed, self.config)), label=torch.tensor(-1))
 
 
-class WorldActions(_World):
+class WorldActions(_ImageWorld):
     """Clips of the actions in `actions.ACTIONS`; label = (index + epoch) modulo the number of classes.
 
     Labels are thus balanced in every run of indices, and chance is one in the number of classes.
@@ -156,8 +180,9 @@ class WorldActions(_World):
         num_frames: Frames of a clip, at least `actions.MIN_FRAMES`.
         size: Height and width in pixels.
         config: Statistics of the world; its size and number of frames are replaced by the above.
-        camera_motion: Longest way of the camera in metres; it rests by default.
+        camera_motion: Longest path of the camera in metres; it is static by default.
         camera_turn: Largest turn of the camera in degrees.
+        transform: Applied to the images of a clip, uint8 [T, 3, H, W].
     """
 
     classes = ACTIONS
@@ -173,6 +198,7 @@ class WorldActions(_World):
         config: WorldConfig = WorldConfig(),  # noqa: B008 (frozen)
         camera_motion: float = 0.0,
         camera_turn: float = 0.0,
+        transform: ImageTransform | None = None,
     ) -> None:
         filmed = replace(
             config,
@@ -181,7 +207,7 @@ class WorldActions(_World):
             camera_pitch=(3.0, 6.0),
             fov=(72.0, 84.0),
         )
-        super().__init__(num_samples, split, seed, num_frames, size, filmed)
+        super().__init__(num_samples, split, seed, num_frames, size, filmed, transform)
 
     def __getitem__(self, key: int | SampleKey) -> FrameClip:
         """The clip of an index or key."""
@@ -191,11 +217,11 @@ class WorldActions(_World):
         return FrameClip(**self._common(key, seed, clip), label=torch.tensor(label))
 
 
-class WorldCaptions(_World):
-    """Images or clips with something to say: a caption, written words, a phrase with its box, or a box with its name.
+class WorldCaptions(_ImageWorld):
+    """Images or clips with text: a caption, visible words, a phrase with its box, or a box with its name.
 
-    Text speaks of the middle frame. A sample whose scene does not allow its task (no word, no object that can be
-    singled out) draws another scene.
+    The text describes the middle frame. If a scene does not suit the task (no word, no object with an unambiguous
+    description), another scene is drawn.
 
     Args:
         num_samples: Length of the data set.
@@ -203,11 +229,13 @@ class WorldCaptions(_World):
         seed: Determines all scenes of the split.
         num_frames: Frames of a clip; 1 for images.
         size: Height and width in pixels.
-        config: Statistics of the world; its size and number of frames are replaced by the above. Scenes with written
-            words have an overlay or a sign more often than it says.
+        config: Statistics of the world; its size and number of frames are replaced by the above. Samples of
+            visible words contain an overlay or a sign more often than it says.
         tasks: Which tasks to draw from.
-        task_weights: How often each; equal where None.
-        language_config: How much captions say.
+        task_weights: Relative frequency of each task; None for equal frequencies.
+        language_config: Length and detail of captions.
+        transform: Applied to the images of a clip, uint8 [T, 3, H, W]. Boxes do not follow, so it should change
+            colours only.
     """
 
     collate = staticmethod(CaptionClip.collate)
@@ -223,8 +251,9 @@ class WorldCaptions(_World):
         tasks: Sequence[TextTask] = TEXT_TASKS,
         task_weights: Sequence[float] | None = None,
         language_config: LanguageConfig = LanguageConfig(),  # noqa: B008 (frozen)
+        transform: ImageTransform | None = None,
     ) -> None:
-        super().__init__(num_samples, split, seed, num_frames, size, config)
+        super().__init__(num_samples, split, seed, num_frames, size, config, transform)
         weights = [1.0] * len(tasks) if task_weights is None else list(task_weights)
         if len(weights) != len(tasks) or not tasks or min(weights) < 0 or sum(weights) <= 0:
             raise ValueError(f"task_weights: expected a weight >= 0 for each of {tuple(tasks)}, got {task_weights}")

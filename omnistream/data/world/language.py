@@ -1,4 +1,4 @@
-"""What can be said about a frame: captions, phrases that single out one object, words that are written there."""
+"""Text about a frame: captions, phrases that describe exactly one object, visible words."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from omnistream.data.world.visible import Seen, legible_words, seen_objects
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _LARGE, _SMALL = 0.45, 0.33
-"""Half widths in metres from which on an object is called large, up to which small."""
+"""Half widths in metres above which an object is called large and below which it is called small."""
 
 
 @dataclass(frozen=True)
 class LanguageConfig:
-    """How much captions say, and what counts as seen."""
+    """Length and detail of captions, and what counts as visible."""
 
     statements: tuple[int, int] = (2, 3)
     """Fewest and most sentences of a caption."""
     size_probability: float = 0.2
-    """How often a large or small object is called so."""
+    """Probability that the size of a large or small object is mentioned."""
     min_area: float = 0.006
-    """Objects that cover less of the frame are not spoken of."""
+    """Objects that cover a smaller share of the frame are not mentioned."""
     min_word_height: float = 9.0
-    """Least height in pixels of letters on a sign that is to be read."""
+    """Minimum height in pixels of letters that count as legible."""
 
     def __post_init__(self) -> None:
         """Reject a caption without sentences."""
@@ -35,7 +35,7 @@ class LanguageConfig:
 
 
 def speakable(clip: WorldClip, frame: int, config: LanguageConfig) -> list[Seen]:
-    """Objects large enough in the frame to be spoken of; signs and buildings are not."""
+    """Objects large enough in the frame to be mentioned; signs and buildings are not."""
     least = config.min_area * clip.instances[frame].size
     return [thing for thing in seen_objects(clip, frame) if thing.area >= least and thing.kind in SHAPES]
 
@@ -56,7 +56,7 @@ def caption(rng: np.random.Generator, clip: WorldClip, frame: int, config: Langu
 
 
 def ocr(clip: WorldClip, frame: int, config: LanguageConfig) -> TextTarget | None:
-    """The legible words with their boxes in reading order, or None where there are none."""
+    """The legible words with their boxes in reading order, or None if there are none."""
     words = legible_words(clip, frame, config.min_word_height)
     if not words:
         return None
@@ -64,7 +64,7 @@ def ocr(clip: WorldClip, frame: int, config: LanguageConfig) -> TextTarget | Non
 
 
 def grounding(rng: np.random.Generator, clip: WorldClip, frame: int, config: LanguageConfig) -> TextTarget | None:
-    """A phrase that fits exactly one object, with its box; None where no object can be singled out."""
+    """A phrase that fits exactly one object, with its box; None if no object can be described unambiguously."""
     phrases = _referring_phrases(clip, frame, config)
     if not phrases:
         return None
@@ -73,7 +73,7 @@ def grounding(rng: np.random.Generator, clip: WorldClip, frame: int, config: Lan
 
 
 def region(rng: np.random.Generator, clip: WorldClip, frame: int, config: LanguageConfig) -> TextTarget | None:
-    """What is in the box of an object: colour and shape; None where nothing is large enough."""
+    """What is in the box of an object: colour and shape; None if nothing is large enough."""
     things = speakable(clip, frame, config)
     if not things:
         return None
@@ -86,7 +86,7 @@ def _name(thing: Seen) -> str:
 
 
 def _described(rng: np.random.Generator, thing: Seen, config: LanguageConfig) -> str:
-    """Name, now and then with the size."""
+    """Name, sometimes with the size."""
     size = "large " if thing.half_width >= _LARGE else "small " if thing.half_width <= _SMALL else ""
     return f"{size if rng.random() < config.size_probability else ''}{_name(thing)}"
 
@@ -118,7 +118,7 @@ def _pairs(rng: np.random.Generator, things: list[Seen]) -> list[tuple[Seen, See
 
 
 def _relation(rng: np.random.Generator, things: list[Seen], config: LanguageConfig) -> str | None:
-    """Left and right between two objects whose middles are clearly apart."""
+    """Left or right, for two objects whose centres are clearly apart."""
     for a, b in _pairs(rng, things):
         gap = a.centre[0] - b.centre[0]
         if abs(gap) > 0.12:
@@ -127,7 +127,7 @@ def _relation(rng: np.random.Generator, things: list[Seen], config: LanguageConf
 
 
 def _depth_order(rng: np.random.Generator, things: list[Seen], config: LanguageConfig) -> str | None:
-    """In front of and behind, where the depths are clearly apart."""
+    """In front or behind, for two objects whose depths clearly differ."""
     for a, b in _pairs(rng, things):
         if max(a.depth, b.depth) > 1.25 * min(a.depth, b.depth):
             return f"the {_name(a)} is {'behind' if a.depth > b.depth else 'in front of'} the {_name(b)}."
@@ -144,7 +144,7 @@ def _motion(clip: WorldClip, things: list[Seen]) -> str | None:
 
 
 def _referring_phrases(clip: WorldClip, frame: int, config: LanguageConfig) -> list[tuple[str, Seen]]:
-    """For each speakable object the shortest phrase that no other visible object fits, where there is one."""
+    """For each object that may be mentioned, the shortest phrase that fits no other visible object, if there is one."""
     everything = [thing for thing in seen_objects(clip, frame) if thing.kind in SHAPES]
     least = config.min_area * clip.instances[frame].size
     found = []

@@ -10,14 +10,14 @@ from omnistream.data.world.config import WorldConfig
 
 @dataclass
 class Camera:
-    """A camera path and the direction that the scene is built around."""
+    """A camera path, and the direction in which the scene is built."""
 
     camera_to_world: Float[np.ndarray, "T 4 4"]
     intrinsics: Float[np.ndarray, "T 3 3"]
     centre: Float[np.ndarray, " 3"]
-    """Where the camera is on average."""
+    """Mean position of the camera."""
     yaw: float
-    """Where it looks on average, radians; 0 is +z, positive turns to +x."""
+    """Mean viewing direction in radians; 0 is +z, positive turns to +x."""
     half_fov: float
     """Half the horizontal field of view in radians."""
 
@@ -28,7 +28,7 @@ def clip_time(num_frames: int) -> Float[np.ndarray, " T"]:
 
 
 def rotation(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> Float[np.ndarray, "*N 3 3"]:
-    """Camera-to-world rotations: turn about the vertical, then look down by `pitch`, then roll about the axis of view.
+    """Camera-to-world rotations: turn about the vertical, look down by `pitch`, then roll about the optical axis.
 
     Angles in radians, arrays of one shape. Yaw turns +z towards +x, pitch turns +z towards +y (down).
     """
@@ -41,7 +41,7 @@ def rotation(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> Float[np.n
 
 
 def intrinsics_of(fov: float, size: tuple[int, int], num_frames: int) -> Float[np.ndarray, "T 3 3"]:
-    """Square pixels, principal point in the middle, `fov` degrees along the longer side."""
+    """Square pixels, principal point at the centre, `fov` degrees along the longer side."""
     height, width = size
     focal = 0.5 * max(size) / np.tan(np.deg2rad(fov) / 2)
     matrix = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=np.float32)

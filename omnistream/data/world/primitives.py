@@ -1,9 +1,10 @@
-"""Where rays meet unit primitives.
+"""Intersections of rays with unit primitives.
 
-An object is a unit primitive moved by an affine map. Rays are moved into the unit frame instead; an affine map keeps
-the parameter t of `origin + t * direction`, and since camera rays have z = 1 in the camera frame, t is the z-depth.
+An object is a unit primitive moved by an affine map. Rays are moved into the unit frame instead; an affine map
+preserves the parameter t of `origin + t * direction`, and since camera rays have z = 1 in the camera frame, t is the
+z-depth.
 
-All arrays are components first, `[3, N]`, so that the arithmetic runs over contiguous memory.
+All arrays have the components first, `[3, N]`, so that arithmetic runs over contiguous memory.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ def intersect(
     Args:
         shape: Index into `SHAPES`: the unit ball; the box, cylinder and cone that fill [-1, 1]^3, y being their axis
             (the apex of the cone is at y = -1, which is up).
-        origin: Starts of the rays in the unit frame.
+        origin: Origins of the rays in the unit frame.
         direction: Their directions, of any length.
         near: Smallest t that counts.
     """

@@ -25,12 +25,12 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "black": (38, 38, 42),
 }
 PHOTO_COLOUR = "photo"
-"""Stands in the place of a colour for objects that carry a photograph."""
+"""Used instead of a colour for objects that show a photograph."""
 
 CLASSES = ("sky", "ground", "floor", "wall", "ceiling", *SHAPES, "sign", "building")
 """Names of the class ids."""
 SIGN, BUILDING = "sign", "building"
-"""Kinds of objects besides `SHAPES`; both are boxes, and neither has a named colour."""
+"""Kinds of objects besides `SHAPES`; both are boxes without a named colour."""
 
 _MUTED = ((200, 185, 165), (165, 175, 190), (175, 190, 165), (210, 205, 195), (185, 160, 150), (150, 150, 155))
 _GROUNDS = ((120, 160, 85), (185, 165, 125), (150, 150, 150), (165, 130, 100))
@@ -38,21 +38,21 @@ _GROUNDS = ((120, 160, 85), (185, 165, 125), (150, 150, 150), (165, 130, 100))
 
 @dataclass
 class Materials:
-    """How each face of each thing looks; faces are -x, +x, -y, +y, -z, +z of its own frame.
+    """Appearance of each face of each object; faces are -x, +x, -y, +y, -z, +z of its own frame.
 
     The colour of a point is `tint * (1 - contrast + contrast * texel)`.
     """
 
     texture: Int[np.ndarray, "K 6"]
     repeats: Float[np.ndarray, "K 6"]
-    """Repeats of the texture across an object's face; per metre for the background."""
+    """Repetitions of the texture across an object's face; per metre for the background."""
     tint: Float[np.ndarray, "K 6 3"]
     contrast: Float[np.ndarray, "K 6"]
 
 
 @dataclass
 class Lighting:
-    """Lambert shading by one light, over an ambient floor."""
+    """Lambert shading by one light, plus ambient light."""
 
     position: Float[np.ndarray, " 3"]
     """A lamp in a room; for open scenes the unit vector towards the sun."""
@@ -70,7 +70,7 @@ class Scene:
 
     is_room: bool
     low: Float[np.ndarray, " 3"]
-    """Lower corner of the room; open scenes use none of it but the floor at y = 0."""
+    """Lower corner of the room; open scenes use only its floor at y = 0."""
     high: Float[np.ndarray, " 3"]
     shape: Int[np.ndarray, " K"]
     """Index into `primitives.SHAPES`."""
@@ -91,7 +91,7 @@ class Scene:
     materials: Materials
     lighting: Lighting
     words: dict[int, str] = field(default_factory=dict)
-    """What signs say on their face -z, by their index among the objects."""
+    """Words on the face -z of signs, by the sign's index among the objects."""
     word_texels: list[UInt8[np.ndarray, "M 3"]] = field(default_factory=list)
     """Mip chains of the words, numbered after the textures of the atlas."""
 
@@ -152,13 +152,13 @@ def random_lighting(
 
 
 def stack_materials(*parts: Materials) -> Materials:
-    """One table out of several."""
+    """Concatenate several tables."""
     names = ("texture", "repeats", "tint", "contrast")
     return Materials(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def sign_materials(words: list[str]) -> Materials:
-    """A light board with the word's own texture, numbered after the atlas, on the face -z.
+    """A bright board with the word's own texture, numbered after the atlas, on the face -z.
 
     The tint is brighter than white, as if the sign was lit, so that letters are legible away from the light.
     """
@@ -171,7 +171,7 @@ def sign_materials(words: list[str]) -> Materials:
 
 
 def building_materials(rng: np.random.Generator, count: int) -> Materials:
-    """Muted walls, each building its own."""
+    """Muted walls, different for each building."""
     texture = np.repeat(rng.choice(texture_ids("grey:brick", "grey:page", "checker", "stripes"), (count, 1)), 6, axis=1)
     tint = np.array(_MUTED, dtype=np.float64)[rng.integers(len(_MUTED), size=count)] * rng.uniform(0.7, 1, (count, 1))
     repeats = np.repeat(rng.integers(1, 4, (count, 1)), 6, axis=1)

@@ -8,18 +8,18 @@ from omnistream.data.world.textures import atlas, sample
 from omnistream.data.world.trace import BACKGROUND, SKY, Hits, Rays, nearest_object
 
 _BLOCK = 1 << 15
-"""Rays that are shaded at a time: their temporaries stay in the cache, which doubles the speed."""
+"""Rays shaded at a time: temporary arrays then stay in the CPU cache, which doubles the speed."""
 
 
 def shade(scene: Scene, rays: Rays, hits: Hits, max_depth: float, shadows: bool = False) -> Float[np.ndarray, "N 3"]:
-    """The colour from 0 to 255 that every ray sees.
+    """The colour of every ray, 0 to 255.
 
     Args:
-        scene: Whose materials and light to use.
+        scene: Materials and light.
         rays: All rays of a clip.
-        hits: What they meet first.
-        max_depth: Where the haze of open scenes has swallowed everything, metres.
-        shadows: Whether objects keep the light from what is behind them.
+        hits: The first surface along each.
+        max_depth: Distance in metres at which the haze of open scenes hides everything.
+        shadows: Whether objects cast shadows.
     """
     count = hits.depth.shape[0]
     texels = np.concatenate([atlas(), *scene.word_texels]) if scene.word_texels else atlas()
@@ -39,7 +39,7 @@ def shade(scene: Scene, rays: Rays, hits: Hits, max_depth: float, shadows: bool 
 def _surface_colour(
     scene: Scene, rays: Rays, hits: Hits, texels: np.ndarray, seen: np.ndarray, shadows: bool
 ) -> np.ndarray:
-    """Colours of the rays numbered `seen`, all of which meet a surface, without haze."""
+    """Colours of the rays numbered `seen`, all of which hit a surface, without haze."""
     frame = seen // (hits.depth.shape[0] // rays.frames)
     depth, thing, face = hits.depth[seen], hits.thing[seen].astype(np.int32), hits.face[seen].astype(np.int32)
     view = rays.direction[:, seen]
@@ -110,7 +110,7 @@ def _object_surface(scene: Scene, local: np.ndarray, which: np.ndarray, frame: n
 
 
 def _light(scene: Scene, point: np.ndarray, normal: np.ndarray, shadows: bool, frame: np.ndarray) -> np.ndarray:
-    """Brightness from the ambient floor to 1."""
+    """Brightness, from the ambient minimum to 1."""
     lighting = scene.lighting
     if lighting.is_sun:
         towards = np.broadcast_to(lighting.position[:, None], point.shape)
@@ -120,7 +120,7 @@ def _light(scene: Scene, point: np.ndarray, normal: np.ndarray, shadows: bool, f
         cosine = (normal * towards).sum(0) / np.sqrt((towards * towards).sum(0))
     cosine = np.maximum(cosine, 0)
     if shadows:
-        # `towards` ends at the lamp, where t = 1; the sun is at no distance.
+        # `towards` ends at the lamp, where t = 1; the sun is infinitely far away.
         free = nearest_object(scene, frame, point + 1e-3 * normal, towards) >= (np.inf if lighting.is_sun else 1)
         cosine = cosine * free
     return lighting.ambient + (1 - lighting.ambient) * cosine

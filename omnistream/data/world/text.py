@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from omnistream.boxes import Box
 from omnistream.data.world.textures import SIZE
 
 SIGN_ASPECT = 1.7
@@ -27,8 +28,8 @@ class Overlay(NamedTuple):
     """A word drawn over the frames."""
 
     word: str
-    box: tuple[float, float, float, float]
-    """x1, y1, x2, y2 relative to the frame."""
+    box: Box
+    """Relative to the frame."""
     plate: tuple[slice, slice]
     """Rows and columns that its plate hides."""
 
@@ -101,4 +102,4 @@ def draw_overlay(
     down, across = np.flatnonzero(letters.any(1)), np.flatnonzero(letters.any(0))
     left, right = float(across[0]) / width, float(across[-1] + 1) / width
     upper, lower = float(down[0]) / height, float(down[-1] + 1) / height
-    return Overlay(word, (left, upper, right, lower), (rows, columns))
+    return Overlay(word, Box(left, upper, right, lower), (rows, columns))

@@ -1,6 +1,6 @@
 """Surfaces: photographs from the scikit-image package and procedural patterns, as mip chains that are sampled together.
 
-Distant surfaces read coarse levels, so they do not flicker from frame to frame.
+Distant surfaces use coarse levels, so they do not flicker from frame to frame.
 """
 
 from functools import lru_cache
@@ -42,7 +42,7 @@ def atlas() -> UInt8[np.ndarray, "N 3"]:
 
 
 def mip_chain(picture: UInt8[np.ndarray, "128 128 3"]) -> UInt8[np.ndarray, "N 3"]:
-    """All levels of a picture, finest first, each the 2x2 average of the one before."""
+    """All levels of an image, finest first, each the 2x2 average of the one before."""
     chain: list[np.ndarray] = []
     level: np.ndarray = picture.astype(np.float32)
     while True:
@@ -59,12 +59,12 @@ def sample(
     v: Float[np.ndarray, " N"],
     footprint: Float[np.ndarray, " N"],
 ) -> Float[np.ndarray, "N 3"]:
-    """Colours from 0 to 255 at repeating texture coordinates, bilinear on the level that fits the pixel.
+    """Colours from 0 to 255 at repeating texture coordinates, bilinear on the level that matches the pixel.
 
     Args:
         texels: Mip chains as from `atlas`.
         texture: Which chain.
-        u: Horizontal coordinate; the picture repeats with period 1.
+        u: Horizontal coordinate; the texture repeats with period 1.
         v: Vertical coordinate.
         footprint: Size of the pixel on the surface, in the unit of `u` and `v`.
     """

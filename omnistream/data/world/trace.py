@@ -1,4 +1,4 @@
-"""Which surface every ray of a clip meets first: all frames at once, exact z-depth."""
+"""The first surface along every ray of a clip: all frames at once, exact z-depth."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +14,7 @@ BACKGROUND = 0
 
 _CORNERS = np.stack(np.meshgrid([-1, 1], [-1, 1], [-1, 1], indexing="ij"), axis=-1).reshape(8, 3).astype(np.float32)
 HORIZON = 1e5
-"""Floor farther away than this, in metres, is sky: the way of a nearly level ray to it may overflow float32."""
+"""Floor beyond this distance in metres counts as sky: the distance along a nearly level ray may overflow float32."""
 
 
 @dataclass
@@ -69,7 +69,7 @@ def trace(scene: Scene, rays: Rays) -> Hits:
 def nearest_object(
     scene: Scene, frame: Int[np.ndarray, " N"], start: Float[np.ndarray, "3 N"], direction: Float[np.ndarray, "3 N"]
 ) -> Float[np.ndarray, " N"]:
-    """The smallest t at which free rays, each in its own frame, meet an object; infinity where they meet none.
+    """The smallest t at which free rays, each in its own frame, hit an object; infinity if they hit none.
 
     Tries every object for every ray; for rays that are not those of a camera.
     """
@@ -83,7 +83,7 @@ def nearest_object(
 
 
 def _trace_background(scene: Scene, rays: Rays) -> Hits:
-    """From inside a room every ray leaves through one face; open land has the floor only."""
+    """From inside a room every ray leaves through one face; open scenes have only the floor."""
     frames, count = rays.frames, rays.direction.shape[1]
     origin = np.ascontiguousarray(rays.origin.T)[:, :, None]  # [3, T, 1]
     direction = rays.direction.reshape(3, frames, -1)
@@ -95,7 +95,7 @@ def _trace_background(scene: Scene, rays: Rays) -> Hits:
             return Hits(t, thing, np.full(count, 3, dtype=np.int8), np.empty((3, count), dtype=np.float32))
         positive = direction > 0
         bound = np.where(positive, scene.high[:, None, None] - origin, scene.low[:, None, None] - origin)
-        # The two have one sign; a ray that runs along a wall would leave through it at minus infinity.
+        # The two have the same sign; a ray that runs along a wall would leave through it at minus infinity.
         leave = np.abs(bound / direction).reshape(3, -1)
     t = np.minimum(np.minimum(leave[0], leave[1]), leave[2])
     axis = np.where(t == leave[0], 0, np.where(t == leave[1], 1, 2)).astype(np.int8)
@@ -142,7 +142,7 @@ def _trace_shape(
     rays: Rays,
     hits: Hits,
 ) -> None:
-    """Intersect all objects of one shape in all frames in one go, then keep what is nearer than before."""
+    """Intersect all objects of one shape in all frames in one go, then keep the nearer hits."""
     frames = rays.frames
     left, right, top, bottom = np.moveaxis(boxes[:, objects].swapaxes(0, 1).reshape(-1, 4), 1, 0)
     frame, thing = np.tile(np.arange(frames), len(objects)), np.repeat(objects, frames)

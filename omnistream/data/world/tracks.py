@@ -1,4 +1,4 @@
-"""Points on surfaces followed exactly through a clip."""
+"""Exact tracks of surface points through a clip."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ from omnistream.data.world.scene import Scene
 from omnistream.data.world.trace import nearest_object
 
 _TOLERANCE = 2e-3
-"""A point is hidden by what is nearer than its own depth by more than this share of it."""
+"""A point is hidden if something is nearer by more than this share of its depth."""
 
 
 @dataclass
 class Tracks:
-    """Points on surfaces followed through a clip.
+    """Tracks of surface points.
 
     Attributes:
         position: Pixels x, y (pixel i has its centre at i + 0.5), also where hidden; NaN behind the camera.
@@ -32,7 +32,7 @@ class Tracks:
 
 
 def track_points(rng: np.random.Generator, clip: WorldClip, num_points: int) -> Tracks:
-    """Follow points that are seen at random pixels of random frames.
+    """Track points that are visible at random pixels of random frames.
 
     Args:
         rng: Chooses the points.
@@ -56,7 +56,7 @@ def track_points(rng: np.random.Generator, clip: WorldClip, num_points: int) -> 
 
 
 def _carry(scene: Scene, world: np.ndarray, frame: np.ndarray, thing: np.ndarray) -> Float[np.ndarray, "T N 3"]:
-    """Where points are in all frames, moving with the thing that they are on."""
+    """Positions of points in all frames, as they move with their objects."""
     paths = np.repeat(world[None], len(scene.camera_to_world), axis=0)
     on = np.flatnonzero(thing > 0)
     k = thing[on] - 1

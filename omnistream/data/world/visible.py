@@ -5,12 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from omnistream.boxes import Box
 from omnistream.data.world.clip import WorldClip
 from omnistream.data.world.text import SIGN_MARGIN, word_share
 from omnistream.data.world.trace import BACKGROUND
-
-Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 relative to the frame."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,7 @@ class Seen:
     kind: str
     colour: str
     box: Box
-    """The exact extent of its visible pixels."""
+    """The exact extent of its visible pixels, relative to the frame."""
     area: int
     """Its visible pixels."""
     depth: float
@@ -51,7 +49,7 @@ def seen_objects(clip: WorldClip, frame: int) -> list[Seen]:
                 index=thing - 1,
                 kind=clip.scene.kinds[thing - 1],
                 colour=clip.scene.colour[thing - 1],
-                box=(left, top, right, bottom),
+                box=Box(left, top, right, bottom),
                 area=int(mask.sum()),
                 depth=float(np.mean(depth[mask])),
                 half_width=float(clip.scene.half[thing - 1, 0]),
@@ -75,7 +73,7 @@ def legible_words(clip: WorldClip, frame: int, min_height: float = 9.0) -> list[
         quad = _word_corners(clip, index, frame, word)
         if quad is not None and _is_legible(quad, instances == index + 1, min_height):
             low, high = quad.min(0) / (size[1], size[0]), quad.max(0) / (size[1], size[0])
-            words.append((word, (float(low[0]), float(low[1]), float(high[0]), float(high[1]))))
+            words.append((word, Box(float(low[0]), float(low[1]), float(high[0]), float(high[1]))))
     if clip.overlay is not None:
         words.append((clip.overlay.word, clip.overlay.box))
     return sorted(words, key=lambda item: (item[1][1], item[1][0]))

@@ -51,7 +51,7 @@ class DeviceViews:
         """The masked patches of the global crops, in flat order."""
         return rearrange(patches, "c t h w d -> (c t h w) d").index_select(0, self.masked_places)
 
-    def pictures(self) -> dict[str, Tensor]:
+    def first_sample(self) -> dict[str, Tensor]:
         """All views of the first sample, and its masks."""
         first = slice(None, None, self.num_samples)
         return {

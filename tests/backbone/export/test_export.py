@@ -15,11 +15,13 @@ import torch
 from processes import REPOSITORY, run_python
 
 from omnistream.backbone.export.files import check_onnx_installed, export_onnx, export_step
-from omnistream.backbone.sessions.frame_step import StepOptions
+from omnistream.backbone.sessions.frame_step import StepInput
+from omnistream.backbone.sessions.options import SessionOptions
 
 WINDOW = 3
 SIZE = (16, 24)
-OPTIONS = {"image_size": SIZE, "batch_size": 2, "layers": (0, 1), "camera_token": True, "aspect_ratio": (0.5, 1.7)}
+OPTIONS = {"layers": (0, 1), "camera_token": True}
+INPUTS = {"image_size": SIZE, "batch_size": 2, "aspect_ratio": (0.5, 1.7)}
 
 RELOAD = """
 import sys
@@ -35,7 +37,7 @@ torch.save(results, outputs)
 
 def session_of(model, **options):
     return model.stream(
-        layers=OPTIONS["layers"], camera_token=True, aspect_ratio=torch.tensor(OPTIONS["aspect_ratio"]), **options
+        layers=OPTIONS["layers"], camera_token=True, aspect_ratio=torch.tensor(INPUTS["aspect_ratio"]), **options
     )
 
 
@@ -57,7 +59,9 @@ def model(build):
 @pytest.fixture(scope="module")
 def pt2(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("pt2") / "new" / "step.pt2"
-    assert export_step(model, path, StepOptions(window=WINDOW, normalize=True, **OPTIONS)) == path
+    assert (
+        export_step(model, path, SessionOptions(window=WINDOW, **OPTIONS), StepInput(normalize=True, **INPUTS)) == path
+    )
     return path
 
 
@@ -131,7 +135,7 @@ def check_graph(path):
 @pytest.fixture(scope="module")
 def ring(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "ring.onnx"
-    return export_onnx(model, path, StepOptions(window=WINDOW, normalize=True, **OPTIONS))
+    return export_onnx(model, path, SessionOptions(window=WINDOW, **OPTIONS), StepInput(normalize=True, **INPUTS))
 
 
 def test_onnx_ring_equals_the_session(model, ring):
@@ -165,7 +169,9 @@ def test_onnx_positions_are_exact_in_the_millions(model, ring):
 
 
 def test_onnx_growing_cache_from_empty_and_with_frames_dropped(model, tmp_path):
-    path = export_onnx(model, tmp_path / "growing.onnx", StepOptions(**OPTIONS), cache="growing")
+    path = export_onnx(
+        model, tmp_path / "growing.onnx", SessionOptions(**OPTIONS), StepInput(**INPUTS), cache="growing"
+    )
     check_graph(path)
     runtime = onnxruntime.InferenceSession(path)
     whole, windowed = feeds(runtime), feeds(runtime)
@@ -188,15 +194,21 @@ def test_example_runs_onnx(ring, tmp_path):
     assert "last: [2, 2, 3, 64] float32" in output
 
 
+@pytest.mark.usefixtures("no_type_checks")
 def test_mistakes_are_refused(model, tmp_path, monkeypatch):
+    for options in (SessionOptions(window=2, compiled=True), SessionOptions(window=None, max_frames=4)):
+        with pytest.raises(ValueError, match="neither compiled=True nor max_frames"):
+            export_step(model, tmp_path / "a.pt2", options, StepInput(image_size=SIZE))
     with pytest.raises(ValueError, match="a ring needs a window"):
-        export_step(model, tmp_path / "a.pt2", StepOptions(image_size=SIZE))
+        export_step(model, tmp_path / "a.pt2", SessionOptions(), StepInput(image_size=SIZE))
     with pytest.raises(ValueError, match="cache must be 'ring' or 'growing', got 'paged'"):
-        export_onnx(model, tmp_path / "a.onnx", StepOptions(image_size=SIZE), cache="paged")
-    with pytest.raises(ValueError, match="a growing cache has no window"):
-        export_onnx(model, tmp_path / "a.onnx", StepOptions(image_size=SIZE, window=2), cache="growing")
+        export_onnx(model, tmp_path / "a.onnx", SessionOptions(), StepInput(image_size=SIZE), cache="paged")
+    with pytest.raises(ValueError, match="with a growing cache the caller drops old frames; pass window=None"):
+        export_onnx(model, tmp_path / "a.onnx", SessionOptions(window=2), StepInput(image_size=SIZE), cache="growing")
     with pytest.raises(ValueError, match=r"needs float32 or float16, got torch\.bfloat16"):
-        export_onnx(model, tmp_path / "a.onnx", StepOptions(image_size=SIZE, window=2, cache_dtype=torch.bfloat16))
+        export_onnx(
+            model, tmp_path / "a.onnx", SessionOptions(window=2, cache_dtype=torch.bfloat16), StepInput(image_size=SIZE)
+        )
     assert not list(tmp_path.iterdir())
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ImportError, match=r"install it with: pip install 'omnistream\[onnx\]'"):

@@ -10,7 +10,8 @@ import json
 import torch
 from torch._dynamo.utils import counters
 
-from omnistream.backbone import OmniStream, compiled
+from omnistream.backbone import OmniStream
+from omnistream.backbone.sessions import compiled
 
 SIZE = (16, 24)
 RATIO = torch.tensor([0.5, 1.7])
@@ -107,7 +108,7 @@ def run_life(model: OmniStream, options: dict, backend: str) -> dict:
 def run(model: OmniStream, options: dict, backend: str, device: str) -> dict:
     """Nine frames, of which the sixth starts stream 1 anew and the last three come at once."""
     images = torch.randn(2, 9, 3, *SIZE, device=device)
-    session, stream = compiled.CompiledSession(model, backend=backend, **options), model.stream(**options)
+    session, stream = model.stream(compiled=True, backend=backend, **options), model.stream(**options)
     counters.clear()
     kept, expected = [], []
     for chunk in images.split([1, 1, 1, 1, 1, 1, 3], dim=1):

@@ -7,8 +7,6 @@ import pytest
 import torch
 from processes import run_python
 
-from omnistream.backbone.sessions.compiled import CompiledSession
-
 PROGRAM = Path(__file__).with_name("compiled_streams.py")
 # Slots double from 2. A window of W ends at W + 1 slots, once with a mask and once without.
 GRAPHS = {"shortest window": 2, "window": 3, "sink, camera, layers": 3, "growing": 4, "at most 9": 4}
@@ -77,10 +75,10 @@ def test_lives_with_cuda_graphs(tmp_path):
 def test_mistakes_are_refused(build):
     model = build()
     with pytest.raises(ValueError, match="sink must be between 0 and the window"):
-        CompiledSession(model, window=1, sink=2)
+        model.stream(compiled=True, window=1, sink=2)
     with pytest.raises(ValueError, match="max_frames must be at least 1"):
-        CompiledSession(model, max_frames=0)
-    session = CompiledSession(model, window=1, sink=0)
+        model.stream(compiled=True, max_frames=0)
+    session = model.stream(compiled=True, window=1, sink=0)
     with pytest.raises(ValueError, match="at least one frame"):
         session.step(torch.rand(1, 0, 3, 16, 16))
     with pytest.raises(ValueError, match="multiples of the patch size"):
@@ -90,7 +88,7 @@ def test_mistakes_are_refused(build):
         session.step(torch.rand(2, 1, 3, 16, 16))
     with pytest.raises(ValueError, match=r"cannot reset rows \[5\]; the session has streams 0 to 0"):
         session.reset([5])
-    limited = CompiledSession(model, max_frames=2)
+    limited = model.stream(compiled=True, max_frames=2)
     limited.reset([5])  # no stream has begun
     assert limited.num_bytes == 0
     with pytest.raises(ValueError, match="reached max_frames=2"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from omnistream.backbone.sessions.kv_cache import CacheContext, KVCache, cache_dtype_of
+from omnistream.backbone.sessions.kv_cache import CacheContext, KVCache
 from omnistream.backbone.sessions.kv_offload import Offload
 from omnistream.backbone.sessions.kv_store import Int8Store, Placement, PlainStore, StoreShape, Workspace, quantize
 
@@ -192,13 +192,3 @@ def test_offloaded_slots_lie_in_one_block():
     store = Int8Store(StoreShape(2, HEADS, D, P, 8, sink=1), placement, Workspace())
     for _, part in store.slots(0, 6):
         assert part.permute(2, 0, 1, 3).is_contiguous()
-
-
-def test_cache_dtypes_have_names_and_others_are_refused():
-    assert cache_dtype_of("int8") == torch.int8
-    assert cache_dtype_of("bfloat16") == torch.bfloat16
-    assert cache_dtype_of(torch.float16) == torch.float16
-    assert cache_dtype_of(None) is None
-    for bad in ("int4", "zeros", torch.int64):
-        with pytest.raises(ValueError, match="cache_dtype must be one of float32, bfloat16, float16, int8"):
-            cache_dtype_of(bad)

@@ -1,14 +1,16 @@
 """Frames, ratios and rows that forwards and sessions refuse, and masks of rows."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from omnistream.backbone.checks import check_aspect_ratio, check_frames
 from omnistream.backbone.sessions.checks import chosen_rows
-from omnistream.backbone.sessions.compiled import CompiledSession
-from omnistream.backbone.sessions.frame_step import StepOptions
+from omnistream.backbone.sessions.frame_step import StepInput
+from omnistream.backbone.sessions.options import SessionOptions
+from omnistream.backbone.sessions.static_step import StaticStep
 
 
 def test_rows_are_numbers_or_a_mask():
@@ -25,7 +27,7 @@ def test_rows_are_numbers_or_a_mask():
 
 
 def test_a_mask_resets_the_rows_it_marks(build):
-    stream, compiled = build().stream(), CompiledSession(build(), window=3)
+    stream, compiled = build().stream(), build().stream(compiled=True, window=3)
     stream.step(torch.randn(3, 2, 3, 16, 16))
     compiled._check(torch.randn(3, 2, 3, 16, 16))  # compiles nothing yet
     for session in (stream, compiled):
@@ -52,8 +54,8 @@ def test_ratios_that_have_no_finite_logarithm_are_refused_everywhere(build, bad)
         lambda: check_aspect_ratio((1.5, bad), 2),
         lambda: model(torch.rand(2, 1, 3, 16, 16), camera_token=True, aspect_ratio=ratio),
         lambda: model.stream(camera_token=True, aspect_ratio=ratio),
-        lambda: CompiledSession(model, camera_token=True, aspect_ratio=ratio),
-        lambda: StepOptions(image_size=(16, 16), batch_size=2, camera_token=True, aspect_ratio=(1.5, bad)),
+        lambda: model.stream(compiled=True, camera_token=True, aspect_ratio=ratio),
+        lambda: StepInput(image_size=(16, 16), batch_size=2, aspect_ratio=(1.5, bad)),
     ):
         with pytest.raises(ValueError, match=rf"must be finite and above 0, got \[{bad}\]"):
             refuse()
@@ -74,23 +76,25 @@ def test_ratios_on_an_accelerator_are_read_only_where_one_may_wait():
         check_aspect_ratio(torch.ones(2, device="meta"), 2)
 
 
+@pytest.mark.usefixtures("no_type_checks")
 def test_options_are_refused_before_the_first_frame(build):
     model = build()
-    for session in (model.stream, lambda **options: CompiledSession(model, **options)):
+    for session in (model.stream, partial(model.stream, compiled=True)):
         with pytest.raises(ValueError, match=r"layers \[-1, 9\] do not exist; vit_nano has blocks 0 to 3"):
             session(layers=(-1, 2, 9))
         with pytest.raises(ValueError, match="cache_dtype must be one of"):
             session(cache_dtype="int4")
     for dtype in ("int8", torch.int8):
-        with pytest.raises(ValueError, match=r"floating-point cache, got cache_dtype torch\.int8"):
-            CompiledSession(model, cache_dtype=dtype)
+        with pytest.raises(ValueError, match=r"floating-point cache, got cache_dtype int8"):
+            model.stream(compiled=True, cache_dtype=dtype)
     with pytest.raises(ValueError, match="floating-point cache"):
-        StepOptions(image_size=(16, 16), window=2, cache_dtype=torch.int8)
-    assert CompiledSession(model, cache_dtype="bfloat16").cache_dtype == torch.bfloat16
+        StaticStep(model, SessionOptions(window=2, cache_dtype=torch.int8), StepInput(image_size=(16, 16)))
+    session = model.stream(compiled=True, cache_dtype="bfloat16")
+    assert session.options.stored_dtype == torch.bfloat16
 
 
 def test_state_of_a_compiled_session_begun_in_inference_mode_can_be_written_outside(build):
-    session = CompiledSession(build(), window=2, backend="eager")
+    session = build().stream(compiled=True, window=2, backend="eager")
     begun = []
     session._next = lambda step, images, seen: begun.append(step) or step(images, torch.tensor([False]))
     with torch.inference_mode():

@@ -9,8 +9,8 @@ import weakref
 import pytest
 import torch
 
-from omnistream.backbone.sessions.compiled import CompiledSession
-from omnistream.backbone.sessions.frame_step import StepOptions
+from omnistream.backbone.sessions.frame_step import StepInput
+from omnistream.backbone.sessions.options import SessionOptions
 from omnistream.backbone.sessions.static_step import StaticStep, ring_slot
 
 SIZE = (16, 24)
@@ -36,8 +36,8 @@ def test_step_equals_the_session_while_filling_and_three_times_round(build, wind
     model, images = build(rope_layout=layout), clip(3 * (window + 1) + 2)
     ratio = (0.5, 1.7)
     session = model.stream(window=window, sink=sink, layers=(1, 3), camera_token=True, aspect_ratio=torch.tensor(ratio))
-    options = {"layers": (1, 3), "camera_token": True, "aspect_ratio": ratio, "image_size": SIZE, "batch_size": 2}
-    step = StaticStep(model, StepOptions(window=window, sink=sink, **options))
+    options = SessionOptions(window=window, sink=sink, layers=(1, 3), camera_token=True)
+    step = StaticStep(model, options, StepInput(image_size=SIZE, batch_size=2, aspect_ratio=ratio))
     for t, frame in enumerate(images.unbind(1)):
         expected = tensors(session.step(frame[:, None]))
         torch.testing.assert_close(step(frame, NO_RESET, masked=t < window), expected, **FLOAT32)
@@ -45,14 +45,17 @@ def test_step_equals_the_session_while_filling_and_three_times_round(build, wind
 
 def test_without_camera_token_and_layers(build):
     model, images = build(), clip(4)
-    session, step = model.stream(window=2), StaticStep(model, StepOptions(window=2, image_size=SIZE, batch_size=2))
+    session, step = (
+        model.stream(window=2),
+        StaticStep(model, SessionOptions(window=2), StepInput(image_size=SIZE, batch_size=2)),
+    )
     for frame in images.unbind(1):
         torch.testing.assert_close(step(frame, NO_RESET), tensors(session.step(frame[:, None])), **FLOAT32)
 
 
 def test_reset_flags_start_each_stream_anew(build):
     model, images = build(), clip(14)
-    step = StaticStep(model, StepOptions(window=3, image_size=SIZE, batch_size=2, camera_token=True))
+    step = StaticStep(model, SessionOptions(window=3, camera_token=True), StepInput(image_size=SIZE, batch_size=2))
     session = model.stream(window=3, camera_token=True)
     resets = {5: [1], 7: [0, 1], 12: [0]}
     for t, frame in enumerate(images.unbind(1)):
@@ -66,7 +69,7 @@ def test_reset_flags_start_each_stream_anew(build):
 
 def test_restart_wipes_what_a_broken_frame_left(build):
     model, images = build(), clip(4)
-    step = StaticStep(model, StepOptions(window=3, image_size=SIZE, batch_size=2))
+    step = StaticStep(model, SessionOptions(window=3), StepInput(image_size=SIZE, batch_size=2))
     other = model.stream(window=3)
     broken = images[:, 0].clone()
     broken[1] = float("nan")
@@ -83,7 +86,7 @@ def test_restart_wipes_what_a_broken_frame_left(build):
 
 def test_state_stays_where_it_is(build):
     model, images = build(), clip(9)
-    step = StaticStep(model, StepOptions(window=3, image_size=SIZE, batch_size=2))
+    step = StaticStep(model, SessionOptions(window=3), StepInput(image_size=SIZE, batch_size=2))
     places = [buffer.data_ptr() for buffer in step.buffers()]
     for frame in images.unbind(1):
         assert not step(frame, NO_RESET)["last"].requires_grad
@@ -93,7 +96,7 @@ def test_state_stays_where_it_is(build):
 def test_a_step_can_start_small_and_grow(build):
     model, images = build(), clip(16)
     session = model.stream(window=6, sink=3)
-    step = StaticStep(model, StepOptions(window=6, sink=3, image_size=SIZE, batch_size=2), num_slots=1)
+    step = StaticStep(model, SessionOptions(window=6, sink=3), StepInput(image_size=SIZE, batch_size=2), num_slots=1)
     for t, frame in enumerate(images.unbind(1)):
         if t in (1, 2, 4):
             step.grow(min(2 * t, 7))
@@ -106,7 +109,7 @@ def test_a_growth_that_failed_can_be_tried_again(build, monkeypatch, failing):
     """The ring of 17 is reached from 16 slots; without the 17th slot frame 16 would take the place of frame 1."""
     model, images = build(), clip(20)
     session = model.stream(window=16)
-    step = StaticStep(model, StepOptions(window=16, image_size=SIZE, batch_size=2), num_slots=16)
+    step = StaticStep(model, SessionOptions(window=16), StepInput(image_size=SIZE, batch_size=2), num_slots=16)
     allocate, calls = step.empty_slots, []
 
     def failing_once(num_slots):
@@ -130,7 +133,7 @@ def test_a_compiled_session_goes_on_after_a_growth_that_failed(build, monkeypatc
     # The compiler cannot trace through the shape checks of the tests, and the growth is not its matter.
     monkeypatch.setattr(torch, "compile", lambda step, **_: step)
     model, images = build(), clip(20)
-    whole, session = model.stream(window=16), CompiledSession(model, window=16)
+    whole, session = model.stream(window=16), model.stream(compiled=True, window=16)
     allocate, calls = StaticStep.empty_slots, []
 
     def failing_once(step, num_slots):
@@ -149,7 +152,7 @@ def test_a_compiled_session_goes_on_after_a_growth_that_failed(build, monkeypatc
 
 
 def test_growth_holds_one_buffer_twice_at_most(build, monkeypatch):
-    step = StaticStep(build(), StepOptions(window=6, image_size=SIZE, batch_size=2), num_slots=3)
+    step = StaticStep(build(), SessionOptions(window=6), StepInput(image_size=SIZE, batch_size=2), num_slots=3)
     allocate, live = step.empty_slots, []
     old = [weakref.ref(buffer) for part in step.cache() for buffer in part]
 
@@ -164,7 +167,7 @@ def test_growth_holds_one_buffer_twice_at_most(build, monkeypatch):
 
 def test_distant_frames_keep_their_positions(build):
     model, images = build(), clip(3)
-    step = StaticStep(model, StepOptions(window=4, image_size=SIZE, batch_size=2))
+    step = StaticStep(model, SessionOptions(window=4), StepInput(image_size=SIZE, batch_size=2))
     session = model.stream(window=4)
     session.step(images[:, :1])
     step(images[:, 0], NO_RESET)
@@ -177,7 +180,10 @@ def test_distant_frames_keep_their_positions(build):
 
 def test_the_releases_time_mode(build):
     model, images = build(time_mode="official"), clip(9)
-    session, step = model.stream(window=3), StaticStep(model, StepOptions(window=3, image_size=SIZE, batch_size=2))
+    session, step = (
+        model.stream(window=3),
+        StaticStep(model, SessionOptions(window=3), StepInput(image_size=SIZE, batch_size=2)),
+    )
     absolute = build().stream(window=3)
     for frame in images.unbind(1):
         expected, other = session.step(frame[:, None]), absolute.step(frame[:, None])
@@ -188,7 +194,7 @@ def test_the_releases_time_mode(build):
 def test_frames_of_a_camera_are_normalised_inside(build):
     model = build()
     images = torch.randint(0, 256, (2, 3, *SIZE), dtype=torch.uint8)
-    step = StaticStep(model, StepOptions(window=1, image_size=SIZE, batch_size=2, normalize=True))
+    step = StaticStep(model, SessionOptions(window=1), StepInput(image_size=SIZE, batch_size=2, normalize=True))
     assert step.blank_images().dtype == torch.uint8
     expected = tensors(model.stream().step(model.normalize(images)[:, None]))
     torch.testing.assert_close(step(images, NO_RESET), expected, **FLOAT32)
@@ -196,8 +202,8 @@ def test_frames_of_a_camera_are_normalised_inside(build):
 
 def test_bfloat16_cache(build):
     model, images = build(), clip(7)
-    options = StepOptions(window=3, image_size=SIZE, batch_size=2, cache_dtype=torch.bfloat16)
-    step, session = StaticStep(model, options), model.stream(window=3, cache_dtype=torch.bfloat16)
+    options = SessionOptions(window=3, cache_dtype=torch.bfloat16)
+    step, session = StaticStep(model, options, StepInput(image_size=SIZE, batch_size=2)), model.stream(options)
     assert step.keys_0.dtype == torch.bfloat16
     for frame in images.unbind(1):
         result, expected = step(frame, NO_RESET)["last"], session.step(frame[:, None]).last[:, 0]
@@ -209,7 +215,7 @@ def test_runs_as_in_eval_mode_and_leaves_the_mode_alone(build):
     model, images = build(), clip(3)
     expected = model(images).last[:, 0]
     model.train()
-    step = StaticStep(model, StepOptions(window=3, image_size=SIZE, batch_size=2))
+    step = StaticStep(model, SessionOptions(window=3), StepInput(image_size=SIZE, batch_size=2))
     torch.testing.assert_close(step(images[:, 0], NO_RESET)["last"], expected, **FLOAT32)
     assert model.training
 
@@ -224,19 +230,19 @@ def test_ring_slots():
 def test_mistakes_are_refused(build):
     model = build()
     with pytest.raises(ValueError, match="a ring needs a window"):
-        StaticStep(model, StepOptions(image_size=SIZE))
+        StaticStep(model, SessionOptions(), StepInput(image_size=SIZE))
     with pytest.raises(ValueError, match=r"layers \[4\] do not exist"):
-        StaticStep(model, StepOptions(window=1, image_size=SIZE, layers=(4,)))
+        StaticStep(model, SessionOptions(window=1, layers=(4,)), StepInput(image_size=SIZE))
     with pytest.raises(ValueError, match="multiples of the patch size 8"):
-        StaticStep(model, StepOptions(window=1, image_size=(16, 20)))
+        StaticStep(model, SessionOptions(window=1), StepInput(image_size=(16, 20)))
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
-        StepOptions(image_size=SIZE, batch_size=0)
+        StepInput(image_size=SIZE, batch_size=0)
     with pytest.raises(ValueError, match="sink must be between 0 and the window"):
-        StepOptions(image_size=SIZE, window=1, sink=2)
+        SessionOptions(window=1, sink=2)
     with pytest.raises(ValueError, match="pass camera_token=True"):
-        StepOptions(image_size=SIZE, aspect_ratio=(1.0,))
+        StaticStep(model, SessionOptions(window=1), StepInput(image_size=SIZE, aspect_ratio=(1.0,)))
     with pytest.raises(ValueError, match=r"one value per stream \(1\), got shape \(2,\)"):
-        StepOptions(image_size=SIZE, camera_token=True, aspect_ratio=(1.0, 2.0))
+        StepInput(image_size=SIZE, aspect_ratio=(1.0, 2.0))
     for ratio in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match="must be finite and above 0"):
-            StepOptions(image_size=SIZE, camera_token=True, aspect_ratio=(ratio,))
+            StepInput(image_size=SIZE, aspect_ratio=(ratio,))

@@ -242,7 +242,7 @@ def test_max_frames_beside_a_window_is_refused(build, compiled):
     model = build(window=3)  # a checkpoint may bring one
     with pytest.raises(ValueError, match=message):
         model.stream(compiled=compiled, max_frames=8)
-    assert model.stream(compiled=compiled, window=None, max_frames=8).max_frames == 8
+    assert model.stream(compiled=compiled, window=None, max_frames=8).options.max_frames == 8
 
 
 def test_the_summaries_of_a_frame_do_not_keep_its_patches(build):

@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from visibility import visible_frames
 
-from omnistream.backbone.sessions.kv_cache import cache_dtype_of
 from omnistream.backbone.sessions.kv_store import LayerStore
+from omnistream.backbone.sessions.options import SessionOptions
 from omnistream.backbone.time_mode import stream_times
 
 KINDS = [
@@ -44,8 +44,12 @@ def off(result, expected):
     return ((result - expected).norm() / expected.norm()).item()
 
 
+def dtype_of(options):
+    return SessionOptions(cache_dtype=options.get("cache_dtype")).stored_dtype
+
+
 def same(options):
-    return SAME[cache_dtype_of(options.get("cache_dtype"))]
+    return SAME[dtype_of(options)]
 
 
 class Uncached:
@@ -74,7 +78,9 @@ class Uncached:
 def uncached(model, images, options):
     """The last features without any cache, frame by frame."""
     window, mode = options.get("window"), options.get("time_mode", "absolute")
-    context = Uncached(cache_dtype_of(options.get("cache_dtype")), window, options.get("sink", 1))
+    context = Uncached(
+        SessionOptions(cache_dtype=options.get("cache_dtype")).stored_dtype, window, options.get("sink", 1)
+    )
     outputs = []
     for n, frame in enumerate(images.split(1, dim=1)):
         index = torch.tensor([n])
@@ -184,7 +190,7 @@ def test_saved_state_holds_what_was_seen_and_no_more(build):
 def test_other_options_are_refused_by_name(build):
     state = build().stream(window=3, cache_dtype="int8").state_dict()
     with pytest.raises(
-        ValueError, match=r"options window=3, cache_dtype='torch.int8'; this session has window=4, cache_dtype"
+        ValueError, match=r"options window=3, cache_dtype='int8'; this session has window=4, cache_dtype"
     ):
         build().stream(window=4).load_state_dict(state)
     with pytest.raises(ValueError, match="options time_mode='absolute'; this session has time_mode='official'"):

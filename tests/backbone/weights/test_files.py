@@ -12,7 +12,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 
 from omnistream.backbone import create_model
-from omnistream.backbone.weights.files import read_source, read_state
+from omnistream.backbone.weights.files import read_tensors
+from omnistream.backbone.weights.source import read_source
 
 
 @torch.no_grad()
@@ -52,7 +53,7 @@ def test_files_are_read_without_running_code(tmp_path):
     torch.save({"cls_token": torch.ones(1), "payload": _Payload(trap)}, tmp_path / "evil.pt")
     for path in (tmp_path / "a" / "evil.pth", tmp_path / "evil.pt", tmp_path / "a"):
         with pytest.raises(ValueError, match=r"evil.pth? holds more than tensors .* could run code .*; not loaded$"):
-            read_state(path)
+            read_tensors(path)
     assert not trap.exists()
     torch.load(tmp_path / "evil.pt", weights_only=False)
     assert trap.exists()  # the trap works
@@ -63,14 +64,14 @@ def test_files_are_read_without_running_code(tmp_path):
 def test_files_that_are_no_weights_are_refused(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"{name} (is no|holds more than)") as caught:
-        read_state(tmp_path / name)
+        read_tensors(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
 def test_files_without_weights_are_refused(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "empty.pt")
     with pytest.raises(ValueError, match="holds no dictionary of tensors"):
-        read_state(tmp_path / "empty.pt")
+        read_tensors(tmp_path / "empty.pt")
     for missing in ("none.pt", "no/where", "a/b/c", "weights/model.pth"):
         with pytest.raises(FileNotFoundError, match=r"no weights at .*: no such file or folder"):
             read_source(str(tmp_path / missing))
@@ -78,7 +79,7 @@ def test_files_without_weights_are_refused(tmp_path):
         read_source("weights/model.pth")
     (tmp_path / "folder").mkdir()
     with pytest.raises(FileNotFoundError, match=r"folder holds no weights \(.safetensors, .pth"):
-        read_state(tmp_path / "folder")
+        read_tensors(tmp_path / "folder")
 
 
 class TestFolders:
@@ -94,13 +95,13 @@ class TestFolders:
 
     def test_shards_are_joined(self, shards):
         folder, tensors, _ = shards
-        torch.testing.assert_close(read_state(folder), tensors, atol=0, rtol=0)
+        torch.testing.assert_close(read_tensors(folder), tensors, atol=0, rtol=0)
 
     def test_missing_shard_is_named(self, shards):
         folder, _, weight_map = shards
         (folder / weight_map["b"]).unlink()
         with pytest.raises(FileNotFoundError, match=r"lacks model-00002-of-00002.safetensors, one of the 2 shards"):
-            read_state(folder)
+            read_tensors(folder)
 
     @pytest.mark.parametrize(
         "index", [{}, {"weight_map": {}}, {"weight_map": {"a": "../a.safetensors"}}, {"weight_map": {"a": 1}}]
@@ -110,20 +111,20 @@ class TestFolders:
         save_file(tensors, folder.parent / "a.safetensors")
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
         with pytest.raises(ValueError, match="does not name the shards of the weights in its own folder"):
-            read_state(folder)
+            read_tensors(folder)
 
     def test_safetensors_are_preferred_and_several_files_refused(self, tmp_path):
         torch.save({"a": torch.ones(1)}, tmp_path / "pytorch_model.bin")
-        assert read_state(tmp_path)["a"] == 1
+        assert read_tensors(tmp_path)["a"] == 1
         save_file({"a": torch.zeros(1)}, tmp_path / "some.safetensors")
-        assert read_state(tmp_path)["a"] == 0
+        assert read_tensors(tmp_path)["a"] == 0
         save_file({"a": torch.ones(1)}, tmp_path / "other.safetensors")
         with pytest.raises(
             ValueError, match=r"holds 2 weights files \(other.safetensors, some.safetensors\); give one"
         ):
-            read_state(tmp_path)
+            read_tensors(tmp_path)
         save_file({"a": torch.full((1,), 2.0)}, tmp_path / "model.safetensors")
-        assert read_state(tmp_path)["a"] == 2
+        assert read_tensors(tmp_path)["a"] == 2
 
     @pytest.mark.parametrize(
         ("content", "message"),

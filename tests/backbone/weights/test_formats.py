@@ -10,8 +10,9 @@ import torch
 from foreign_weights import SHAPES, all_tokens, meta_state, official_state, short_hf, short_timm
 
 from omnistream.backbone import OmniStream
+from omnistream.backbone.weights.files import read_tensors
 from omnistream.backbone.weights.formats import convert, detect_layout, infer_variant
-from omnistream.backbone.weights.load import load_state, read_state
+from omnistream.backbone.weights.load import load_state
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
 
@@ -77,7 +78,7 @@ def test_hugging_face_layout(name, form, randomize, images, tmp_path):
     theirs = short_hf(name, randomize)
     if form == "file":
         theirs.save_pretrained(tmp_path)
-        state = read_state(tmp_path / "model.safetensors")
+        state = read_tensors(tmp_path / "model.safetensors")
     else:
         state = theirs.state_dict()
     ours = randomize(OmniStream(name, rope_layout="spatial"), seed=1).eval()

@@ -23,7 +23,7 @@ def test_refuses_what_is_no_depth_map(tmp_path):
     with pytest.raises(DepthReadError, match="expected 16-bit grey, got mode L"):
         read_depth_png(save(tmp_path / "grey.png", np.zeros((2, 2), np.uint8)))
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(DepthReadError, match=r"text\.png: not a picture"):
+    with pytest.raises(DepthReadError, match=r"text\.png: not an image"):
         read_depth_png(tmp_path / "text.png")
     with pytest.raises(DepthReadError, match="no such file"):
         read_depth_png(tmp_path / "absent.png")

@@ -64,7 +64,7 @@ def test_size_is_bounded_before_decoding(tmp_path):
 
 def test_errors_name_file_and_reason(tmp_path):
     whole = save(tmp_path / "whole.jpg", Image.fromarray(np.tile(PICTURE, (50, 50, 1)))).read_bytes()
-    cases = {"text.jpg": (b"hello", "not a picture"), "cut.jpg": (whole[: len(whole) // 2], "damaged picture")}
+    cases = {"text.jpg": (b"hello", "not an image"), "cut.jpg": (whole[: len(whole) // 2], "damaged image")}
     for name, (content, reason) in cases.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ImageReadError, match=f"{name}: {reason}"):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from omnistream.data.scenes import ClipSampling
-from omnistream.data.scenes.clip_sampling import sample_positions
+from omnistream.data.scenes.clips import sample_positions
 
 
 def draw(total, start, sampling, count=300):

@@ -2,16 +2,18 @@ import numpy as np
 import pytest
 import torch
 
-from omnistream.data.media import MediaReadError
-from omnistream.data.quarantine import NothingUsableError
-from omnistream.data.scenes import ClipSampling, DeepVideoMVS
+from omnistream.data.errors import DatasetNotFoundError
+from omnistream.data.scenes import ClipSampling, DeepVideoMVS, SceneClips, SceneCrop
 
-ALL = {"size": (48, 64), "sampling": ClipSampling(num_frames=4, max_interval=1), "split": "all"}
+
+def clips(root, num_frames=4, transform=None):
+    sampling = ClipSampling(num_frames=num_frames, max_interval=1)
+    return SceneClips(DeepVideoMVS(root), sampling, transform)
 
 
 def test_values_come_back(tmp_path, write_scene):
     room = write_scene("deep_video_mvs", tmp_path / "hololens-dataset" / "000")
-    data = DeepVideoMVS(tmp_path, **ALL)
+    data = clips(tmp_path)
     clip = data[5]  # starts at the sixth frame
     for t in range(4):
         expected = torch.from_numpy(room.millimetres(5 + t).astype(np.float32) / 1000)
@@ -29,24 +31,24 @@ def test_values_come_back(tmp_path, write_scene):
 
 def test_two_views_agree(tmp_path, write_scene, disagreement):
     write_scene("deep_video_mvs", tmp_path / "s")
-    clip = DeepVideoMVS(tmp_path, **ALL)[0]
+    clip = clips(tmp_path)[0]
     # Truth is exact to the millimetre; what is left is reading the depth of the pixel a point falls into.
     assert disagreement(clip, 0, 3).max() < 0.01
 
 
-def test_poses_are_one_per_picture(tmp_path, write_scene):
+def test_poses_are_one_per_image(tmp_path, write_scene):
     write_scene("deep_video_mvs", tmp_path / "s")
     (tmp_path / "s" / "images" / "00007.png").unlink()
-    with pytest.raises(MediaReadError, match=r"poses.txt: has 20 poses for 19 pictures"):
-        DeepVideoMVS(tmp_path, **ALL)
+    with pytest.raises(DatasetNotFoundError, match=r"poses.txt: has 20 poses for 19 images"):
+        clips(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["K.txt", "poses.txt"])
 def test_broken_camera_files_are_named(tmp_path, write_scene, name):
     write_scene("deep_video_mvs", tmp_path / "s")
     (tmp_path / "s" / name).write_text("1 0 zero")
-    with pytest.raises(MediaReadError, match=f"{name}: expected numbers in the shape"):
-        DeepVideoMVS(tmp_path, **ALL)
+    with pytest.raises(DatasetNotFoundError, match=f"{name}: expected numbers in the shape"):
+        clips(tmp_path)
 
 
 def test_frames_without_depth_or_pose_are_left_out(tmp_path, write_scene, caplog):
@@ -55,19 +57,19 @@ def test_frames_without_depth_or_pose_are_left_out(tmp_path, write_scene, caplog
     poses = np.stack([room.pose(number).reshape(-1) for number in range(20)])
     poses[3], poses[4] = np.inf, 2 * poses[4]
     np.savetxt(tmp_path / "s" / "poses.txt", poses)
-    clip = DeepVideoMVS(tmp_path, **ALL)[0]
+    clip = clips(tmp_path)[0]
     assert clip.images[:, 0, 0, 0].tolist() == [0, 10, 25, 30]  # frames 0, 2, 5, 6
-    assert "left out 3 of 20 frames without depth or pose" in caplog.text
+    assert "3 of 20 frames have no depth or pose; skipped" in caplog.text
 
 
 def test_nothing_found(tmp_path):
-    with pytest.raises(NothingUsableError, match=r"holds no sequence; looked for folders with K.txt, poses.txt"):
-        DeepVideoMVS(tmp_path, **ALL)
+    with pytest.raises(DatasetNotFoundError, match=r"holds no sequence; expected folders with K.txt, poses.txt"):
+        clips(tmp_path)
 
 
 def test_real_sequence(sample_data, disagreement):
-    data = DeepVideoMVS(sample_data / "rgbd", size=(180, 270), sampling=ClipSampling(num_frames=4), split="all")
-    assert [len(sequence) for sequence in data.sequences] == [96]
+    data = clips(sample_data / "rgbd", transform=SceneCrop((180, 270)))
+    assert [sequence.num_frames for sequence in data.sequences] == [96]
     clip = data[10]
     scaled = torch.tensor(
         [[495.56777 / 2, 0, (269.50290 + 0.5) / 2], [0, 495.48196 / 2, (169.19411 + 0.5) / 2], [0, 0, 1]]

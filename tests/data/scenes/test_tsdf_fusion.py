@@ -2,15 +2,18 @@ import numpy as np
 import pytest
 import torch
 
-from omnistream.data.media import MediaReadError
-from omnistream.data.scenes import ClipSampling, TSDFFusion
+from omnistream.data.errors import DatasetNotFoundError
+from omnistream.data.scenes import ClipSampling, SceneClips, SceneCrop, TSDFFusion
 
-ALL = {"size": (48, 64), "sampling": ClipSampling(num_frames=4, max_interval=1), "split": "all"}
+
+def clips(root, num_frames=4, transform=None):
+    sampling = ClipSampling(num_frames=num_frames, max_interval=1)
+    return SceneClips(TSDFFusion(root), sampling, transform)
 
 
 def test_values_come_back(tmp_path, write_scene):
     room = write_scene("tsdf_fusion", tmp_path / "data")
-    clip = TSDFFusion(tmp_path, **ALL)[5]
+    clip = clips(tmp_path)[5]
     for t in range(4):
         expected = torch.from_numpy(room.millimetres(5 + t).astype(np.float32) / 1000)
         expected[:2, :5] = 0
@@ -25,27 +28,27 @@ def test_values_come_back(tmp_path, write_scene):
 
 def test_two_views_agree(tmp_path, write_scene, disagreement):
     write_scene("tsdf_fusion", tmp_path / "data")
-    assert disagreement(TSDFFusion(tmp_path, **ALL)[0], 0, 3).max() < 0.01
+    assert disagreement(clips(tmp_path)[0], 0, 3).max() < 0.01
 
 
 def test_frames_without_pose_are_left_out(tmp_path, write_scene, caplog):
     write_scene("tsdf_fusion", tmp_path / "data")
     (tmp_path / "data" / "frame-000002.pose.txt").unlink()
-    clip = TSDFFusion(tmp_path, **ALL)[0]
+    clip = clips(tmp_path)[0]
     assert clip.name.endswith("frame-000000.color.jpg..frame-000008.color.jpg")
-    assert "left out 1 of 20 frames" in caplog.text
+    assert "1 of 20 frames have no depth or pose" in caplog.text
 
 
 def test_broken_pose_is_named(tmp_path, write_scene):
     write_scene("tsdf_fusion", tmp_path / "data")
     (tmp_path / "data" / "frame-000004.pose.txt").write_text("1 2 3")
-    with pytest.raises(MediaReadError, match=r"frame-000004.pose.txt: expected numbers in the shape \(4, 4\)"):
-        TSDFFusion(tmp_path, **ALL)
+    with pytest.raises(DatasetNotFoundError, match=r"frame-000004.pose.txt: expected numbers in the shape \(4, 4\)"):
+        clips(tmp_path)
 
 
 def test_real_sequence(sample_data, disagreement):
-    data = TSDFFusion(sample_data / "rgbd", size=(240, 320), sampling=ClipSampling(num_frames=4), split="all")
-    assert [len(sequence) for sequence in data.sequences] == [200]
+    data = clips(sample_data / "rgbd", transform=SceneCrop((240, 320)))
+    assert [sequence.num_frames for sequence in data.sequences] == [200]
     clip = data[116]
     assert clip.intrinsics[0].tolist() == [[292.5, 0, 160], [0, 292.5, 120], [0, 0, 1]]
     assert 0 < float(clip.depth.max()) < 3.7  # 65535 is not 65 metres

@@ -1,0 +1,16 @@
+"""The one type of a bounding box."""
+
+from typing import NamedTuple
+
+
+class Box(NamedTuple):
+    """A rectangle with x to the right and y down; in pixels, or in [0, 1] relative to the image, as its user says."""
+
+    x1: float
+    """Left edge."""
+    y1: float
+    """Upper edge."""
+    x2: float
+    """Right edge."""
+    y2: float
+    """Lower edge."""

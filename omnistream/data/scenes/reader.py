@@ -1,0 +1,171 @@
+"""What a data set of scenes has to say for itself: where its sequences are, and how a frame is read.
+
+Everything else is shared: the index on disk, splits by fraction, clips, crops and broken files
+(`omnistream.data.scenes.SceneClips`).
+"""
+
+import hashlib
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatch
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float64
+
+from omnistream.data.batch import SceneFrame
+from omnistream.data.errors import DatasetNotFoundError
+from omnistream.data.folders import dataset_root, walk_folders
+from omnistream.data.media.errors import MediaReadError
+from omnistream.data.path_table import StringTable
+from omnistream.data.scenes.index_cache import SceneIndex, SceneSequence, load_index, save_index, tree_signature
+from omnistream.data.splits import Split, check_official_split
+from omnistream.paths import cache_folder
+
+logger = logging.getLogger(__name__)
+
+_RIGID_TOLERANCE = 1e-2
+"""Largest entry of R Rᵀ - 1; files with a few digits are well inside, a scaled or lost pose is not."""
+
+
+class SceneReader(ABC):
+    """Reads the frames of one data set of scenes; a subclass is one file layout.
+
+    A subclass sets `expected`, `markers` and perhaps `splits`, and implements `open_sequence` and `read`. Data sets
+    whose sequences are not folders with known files override `find`.
+
+    Args:
+        root: Folder that holds sequences at any depth; links are followed.
+        split: One of the authors' own `splits`; null takes every sequence.
+
+    Raises:
+        DatasetNotFoundError: If there is no such folder.
+        ValueError: If the authors published no such split.
+    """
+
+    expected: ClassVar[str]
+    """The tree in words, for error messages."""
+    markers: ClassVar[tuple[str, ...]] = ()
+    """Names (or patterns) of files that together only the folder of a sequence holds."""
+    splits: ClassVar[tuple[Split, ...]] = ()
+    """The authors' own splits."""
+    index_version: ClassVar[int] = 1
+    """To be raised when `open_sequence` changes, so that indexes on disk are made anew."""
+
+    def __init__(self, root: str | os.PathLike[str], split: Split | None = None) -> None:
+        self.root, self.split = dataset_root(root, self.expected), split
+        check_official_split(split, self.splits, type(self).__name__)
+        self.broken: list[tuple[str, str]] = []
+
+    def find(self) -> Iterable[Path]:
+        """Folders (or files) of the sequences of the split, in any order; nothing is decoded."""
+        for folder, files in walk_folders(self.root):
+            if self.markers and all(any(fnmatch(name, marker) for name in files) for marker in self.markers):
+                yield self.root / folder
+
+    @abstractmethod
+    def open_sequence(self, path: Path) -> SceneSequence:
+        """The sequence at a path that `find` gave; images and depth are not decoded.
+
+        Raises:
+            MediaReadError: If a file that describes it is broken; the sequence is then skipped and counted.
+        """
+
+    @abstractmethod
+    def read(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
+        """The frames at these positions of a sequence, in their order and as stored.
+
+        Raises:
+            MediaReadError: If a file is broken.
+        """
+
+    def index(self) -> list[SceneSequence]:
+        """The sequences that can be read, sorted by name; those that cannot are in `broken`.
+
+        Comes from disk if nothing in the tree has changed; else the tree is searched, which may take minutes.
+
+        Raises:
+            DatasetNotFoundError: If there is none.
+        """
+        index = self.load_index(tree_signature(self.root))
+        self.broken = index.broken
+        if not index.sequences:
+            problem = f"{self.root} holds no sequence"
+            if index.broken:
+                problem += f" that can be read; broken are {'; '.join(': '.join(entry) for entry in index.broken[:3])}"
+            raise DatasetNotFoundError(problem, self.expected)
+        return index.sequences
+
+    def load_index(self, signature: str) -> SceneIndex:
+        """The index of the tree with this `tree_signature`, which may be empty."""
+        what = [type(self).__module__, type(self).__qualname__, self.index_version, self.root.resolve(), self.split]
+        key = hashlib.sha256("\0".join(map(str, what)).encode("utf-8", "surrogateescape")).hexdigest()[:24]
+        path = cache_folder("scenes") / f"{key}.npz"
+        if (index := load_index(path, signature)) is None:
+            index = self._search()
+            save_index(path, signature, index)
+        return index
+
+    def _search(self) -> SceneIndex:
+        sequences: list[SceneSequence] = []
+        broken: list[tuple[str, str]] = []
+        for path in sorted(self.find()):
+            try:
+                sequence = self.open_sequence(path)
+            except MediaReadError as error:
+                broken.append((error.path, error.reason))
+                continue
+            if sequence.num_frames:
+                sequences.append(sequence._replace(frames=StringTable.of(sequence.frames)))
+        return SceneIndex(sorted(sequences, key=lambda sequence: sequence.name), broken)
+
+    def name_of(self, folder: Path) -> str:
+        """Name of the sequence in a folder: its path relative to the root, `.` for the root itself."""
+        return folder.relative_to(self.root).as_posix()
+
+
+def usable_frames(path: Path, frames: Sequence[str], is_usable: Iterable[bool]) -> list[str]:
+    """The frames that are usable; says how many are left out.
+
+    Args:
+        path: Of the sequence.
+        frames: Its frames.
+        is_usable: For each, whether it has depth and a pose.
+    """
+    kept = [frame for frame, good in zip(frames, is_usable, strict=True) if good]
+    if len(kept) < len(frames):
+        logger.warning("%s: %d of %d frames have no depth or pose; skipped", path, len(frames) - len(kept), len(frames))
+    return kept
+
+
+def is_rigid(pose: Float64[np.ndarray, "4 4"]) -> bool:
+    """Whether a pose is finite, with a proper rotation and the last row 0 0 0 1."""
+    if not np.isfinite(pose).all():
+        return False
+    rotation = pose[:3, :3]
+    orthonormal = np.abs(rotation @ rotation.T - np.eye(3)).max() < _RIGID_TOLERANCE
+    return bool(orthonormal and np.linalg.det(rotation) > 0 and np.allclose(pose[3], [0, 0, 0, 1]))
+
+
+def read_matrix(path: Path, shape: tuple[int, ...]) -> Float64[np.ndarray, "..."]:
+    """Numbers of a text file in this shape, -1 is free; read-only, as they are kept in memory until the file changes.
+
+    Raises:
+        MediaReadError: If the file is missing, holds something else than numbers, or not this many.
+    """
+    try:
+        status = path.stat()
+        return _read_matrix(path, shape, (status.st_size, status.st_mtime_ns))
+    except (OSError, ValueError) as error:
+        raise MediaReadError(path, f"expected numbers in the shape {shape} ({error})") from error
+
+
+@lru_cache(maxsize=512)
+def _read_matrix(path: Path, shape: tuple[int, ...], state: tuple[int, int]) -> np.ndarray:
+    matrix = np.loadtxt(path, dtype=np.float64, ndmin=1).reshape(shape)
+    matrix.flags.writeable = False
+    return matrix
