@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from omnistream.distributed import rank
+
 RopeLayout = Literal["rotation", "official", "spatial"]
 ROPE_BASE = 100.0
 FRAMES_PER_UNIT = 16
@@ -167,9 +169,21 @@ def rotate(
     return turned.to(tokens.dtype)
 
 
-def draw_scale(limit: float) -> float:
+def draw_scale(limit: float, generator: torch.Generator | None = None) -> float:
     """A factor, log-uniform in [1/limit, limit]: DINOv3's RoPE-box jittering (its option `rescale`).
 
-    Drawn on the CPU from torch's generator so that every device and rank sees the same value for the same seed.
+    Args:
+        limit: Largest factor.
+        generator: On the CPU; None for torch's own.
     """
-    return math.exp((2 * torch.rand(()).item() - 1) * math.log(limit))
+    return math.exp((2 * torch.rand((), generator=generator).item() - 1) * math.log(limit))
+
+
+def process_generator() -> torch.Generator:
+    """A generator whose draws differ from process to process, also where all have the same seed, and from call to call.
+
+    It is seeded from torch's generator of the CPU, which advances alike in all processes: a run that is resumed with
+    the same seed repeats the draws.
+    """
+    seed = int(torch.randint(2**32, ()))
+    return torch.Generator().manual_seed((seed + rank() * 0x9E3779B1) % 2**32)  # an odd factor: no two ranks coincide

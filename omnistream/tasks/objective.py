@@ -22,7 +22,7 @@ class ObjectiveLoss:
             are the same on every process, because the values are averaged over processes.
         details: Further scalars for logs that a batch may lack, such as the loss of one kind of sample; of this process
             alone.
-        aux: Anything a picture callback may want (predictions), without gradient.
+        aux: Anything a plotting callback may want (predictions), without gradient.
     """
 
     total: Tensor

@@ -31,7 +31,7 @@ class Task(nn.Module):
         super().__init__()
         self.broken = broken
 
-    def pictures(self, backbone, batch, limit):
+    def plots(self, backbone, batch, limit):
         assert not torch.is_grad_enabled()
         assert not self.training
         torch.rand(1)  # random state is to be restored by the caller
@@ -95,12 +95,12 @@ def fit(folder, *callbacks, module=None, logger=None, **options):
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
-class TestValidationPictures:
+class TestValidationPlots:
     def test_files_and_tensorboard(self, tmp_path):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
         trainer, module = fit(tmp_path, ValidationPlots(num_samples=1))
-        folder = tmp_path / "run" / "version_0" / "pictures"
+        folder = tmp_path / "run" / "version_0" / "plots"
         assert [path.name for path in sorted(folder.iterdir())] == [f"a-pca-0--step{i:08d}.png" for i in (2, 4, 6)]
         with torch.no_grad():
             expected = draw(collect_plots(module.eval(), {"a": clips(0)}, 1)["a/pca/0"])  # of the first batch
@@ -116,7 +116,7 @@ class TestValidationPictures:
     def test_every_second_validation(self, tmp_path):
         callback = ValidationPlots(every_n_validations=2)
         fit(tmp_path, callback)
-        names = {path.name for path in (tmp_path / "run" / "version_0" / "pictures").iterdir()}
+        names = {path.name for path in (tmp_path / "run" / "version_0" / "plots").iterdir()}
         assert names == {f"a-pca-{sample}--step0000000{step}.png" for sample in (0, 1) for step in (2, 6)}
         assert callback.state_dict() == {"validations": 3}
         other = ValidationPlots(every_n_validations=2)
@@ -140,15 +140,15 @@ class TestValidationPictures:
                 super().__init__()
                 self.backbone = nn.Identity()
 
-            def pictures(self, backbone, batch, limit):
+            def plots(self, backbone, batch, limit):
                 assert backbone is self.backbone
                 return {str(i): batch for i in range(limit)}
 
-        module, picture = (
+        module, plot = (
             Alone(),
             CaptionPlot(items=(CaptionItem(images=clips(0).images[0], truth="", generated=""),)),
         )
-        assert collect_plots(module, picture, 2) == {"0": picture, "1": picture}
+        assert collect_plots(module, plot, 2) == {"0": plot, "1": plot}
 
     def test_says_when_it_has_no_effect(self, tmp_path):
         module = Module()
@@ -174,7 +174,7 @@ class TestFinalReport:
         assert verdicts["module figure"] == (1.0, "pass")
         assert verdicts["callback figure"] == (3.0, "fail")
         assert verdicts["a/loss"] == (6.0, "no bound")
-        assert text.count("data:image/png;base64,") == 2  # the newest picture and the curves
+        assert text.count("data:image/png;base64,") == 2  # the newest plot and the curves
         assert "Step 6." in text
         assert "Step 4." not in text
         assert "A &lt;run&gt;" in text

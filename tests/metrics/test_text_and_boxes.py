@@ -3,14 +3,13 @@ import math
 import pytest
 import torch
 
-from omnistream.metrics.boxes import BoxIoU, matched_iou
-from omnistream.metrics.text import ExactMatch, TokenLoss, WordAccuracy, unigram_entropy, word_accuracy
+from omnistream.metrics import BoxIoU, ExactMatch, TokenLoss, matched_iou, unigram_entropy, word_accuracy
 
 
 def test_unigram_entropy_in_closed_form():
     assert unigram_entropy(torch.tensor([4, 0, 4])) == pytest.approx(math.log(2))
     assert unigram_entropy(torch.tensor([1, 1, 2])) == pytest.approx(1.5 * math.log(2))
-    assert unigram_entropy(torch.zeros(3)) == 0
+    assert unigram_entropy(torch.zeros(3)).isnan()
 
 
 @pytest.mark.parametrize(
@@ -25,7 +24,7 @@ def test_unigram_entropy_in_closed_form():
     ],
 )
 def test_word_accuracy(pred, target, expected):
-    assert word_accuracy(pred, target) == pytest.approx(expected)
+    assert word_accuracy([pred], [target]) == pytest.approx(expected)
 
 
 def test_exact_match_minds_order_but_not_case_or_punctuation():
@@ -39,12 +38,6 @@ def test_token_loss_weights_every_token_alike():
     metric.update(torch.tensor(6.0), torch.tensor(3.0))
     metric.update(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 1.0]))
     assert metric.compute() == 2.0
-
-
-def test_a_metric_without_samples_is_nan():
-    for metric in (TokenLoss(), ExactMatch(), WordAccuracy(), BoxIoU()):
-        metric._update_count = 1  # torchmetrics warns about computing before updating
-        assert metric.compute().isnan()
 
 
 UNIT, HALF, FAR = (0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0), (2.0, 2.0, 3.0, 3.0)

@@ -148,8 +148,8 @@ class TestViews:
         masks = torch.zeros(2, frames, 4, 4, dtype=torch.bool)
         masks[0, :, :2] = True
         local = clip[None, :, :, :16, :16].repeat(3, 1, 1, 1, 1)
-        picture = ViewsPlot(global_crops=torch.stack([clip, clip.flip(-1)]), local_crops=local, masks=masks)
-        sheet = draw(picture)
+        plot = ViewsPlot(global_crops=torch.stack([clip, clip.flip(-1)]), local_crops=local, masks=masks)
+        sheet = draw(plot)
         first = to_frames(clip)[-1]
         assert contains(sheet, fit(overlay_mask(first, masks[0, -1].numpy()), 160))
         assert contains(sheet, fit(to_frames(clip.flip(-1))[-1], 160))
@@ -196,7 +196,7 @@ class TestFeatures:
         with pytest.raises(ValueError, match="at least 3 channels"):
             pca_colors(torch.ones(1, 2, 2, 2))
 
-    def test_picture_has_frames_and_features(self, images):
+    def test_plot_has_frames_and_features(self, images):
         features = torch.randn(5, 4, 4, 8)
         sheet = draw(FeaturesPlot(images=images, features=features))
         colors = (pca_colors(features)[0] * 255).round().byte().numpy()
@@ -240,16 +240,16 @@ class TestDepth:
 
     def test_no_valid_pixel(self, images, depth):
         truth, valid = depth
-        picture = DepthPlot(images=images, truth=truth, valid=torch.zeros_like(valid), prediction=truth)
-        assert np.isnan(color_depth(picture).abs_rel)
-        assert draw(picture).size
+        plot = DepthPlot(images=images, truth=truth, valid=torch.zeros_like(valid), prediction=truth)
+        assert np.isnan(color_depth(plot).abs_rel)
+        assert draw(plot).size
 
-    def test_picture_has_all_rows_in_order(self, images, depth):
+    def test_plot_has_all_rows_in_order(self, images, depth):
         truth, valid = depth
-        picture = DepthPlot(
+        plot = DepthPlot(
             images=images, truth=truth, valid=valid, prediction=truth + 0.2, confidence=truth + 1, unit="m"
         )
-        colors, sheet = color_depth(picture), draw_depth(picture)
+        colors, sheet = color_depth(plot), draw_depth(plot)
         rows = [to_frames(images), colors.truth, colors.prediction, colors.error, colors.confidence]
         height, width = 128 + 4, 90
         for index, row in enumerate(rows):
@@ -322,7 +322,7 @@ class TestCaptions:
         assert drawn.shape == (20, 20, 3)
         assert drawn.any()
 
-    def test_picture_shows_every_sample_with_boxes_in_their_colours(self, images):
+    def test_plot_shows_every_sample_with_boxes_in_their_colours(self, images):
         items = (
             CaptionItem(images=images[:1], truth="a <b>cup</b> for $5", generated="", instruction="Describe."),
             CaptionItem(
@@ -339,11 +339,11 @@ class TestCaptions:
         assert contains(sheet, draw_boxes(boxed, items[1].generated_boxes, PREDICTION_COLOR))
 
     def test_text_that_cannot_be_printed_is_shown_as_dots(self, images):
-        def picture(text):
+        def plot(text):
             return draw(CaptionPlot(items=(CaptionItem(images=images, truth="cup", generated=text),)))
 
-        assert np.array_equal(picture("a\x00\x07b"), picture("a··b"))
-        assert np.array_equal(picture("  \n "), picture("(nothing)"))
+        assert np.array_equal(plot("a\x00\x07b"), plot("a··b"))
+        assert np.array_equal(plot("  \n "), plot("(nothing)"))
 
     def test_text_stays_on_the_sheet(self, images):
         item = CaptionItem(images=images, truth="WWWW " * 400, generated="W" * 400)
@@ -358,5 +358,5 @@ class TestCaptions:
 
 @pytest.mark.usefixtures("no_type_checks")
 def test_other_things_are_no_picture():
-    with pytest.raises(TypeError, match=r"draw: expected a picture of omnistream.tasks.plots, got str"):
-        draw("picture")
+    with pytest.raises(TypeError, match=r"draw: expected a plot of omnistream.tasks.plots, got str"):
+        draw("plot")

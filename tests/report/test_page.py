@@ -50,7 +50,7 @@ class Page(HTMLParser):
 def page(tmp_path):
     page = ReportPage("Run <1> & co")
     page.add_figures(ROWS).add_info({"command": "fit '<script>alert(1)</script>'"})
-    page.add_picture("depth <0>", np.full((4, 6, 3), 7, np.uint8), 'a "quoted" caption & more')
+    page.add_plot("depth <0>", np.full((4, 6, 3), 7, np.uint8), 'a "quoted" caption & more')
     page.add_text("one <b>\n\ntwo", title="T").add_heading("H").add_collapsed("Configuration", "a: <1>\n$title")
     path = page.write(tmp_path / "deep" / "report.html")
     return Page(path.read_text()), json.loads(path.with_suffix(".json").read_text()), path.read_text()
@@ -121,12 +121,12 @@ class TestPage:
         assert "prefers-color-scheme: dark" in text
         assert "max-width: 640px" in text
 
-    def test_picture_is_embedded_unchanged_with_its_size(self, tmp_path):
+    def test_plot_is_embedded_unchanged_with_its_size(self, tmp_path):
         import base64
         import io
 
         pixels = np.random.default_rng(0).integers(0, 256, (5, 9, 3), dtype=np.uint8)
-        parsed = Page(ReportPage("x").add_picture("p", pixels).html())
+        parsed = Page(ReportPage("x").add_plot("p", pixels).html())
         attributes = {name: value for tag, name, value in parsed.attributes if tag == "img"}
         data = base64.b64decode(attributes["src"].removeprefix("data:image/png;base64,"))
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels)
@@ -143,7 +143,7 @@ class TestPage:
         with pytest.raises(ValueError, match=r"\.html"):
             ReportPage("x").write(tmp_path / "report.txt")
         with pytest.raises(ValueError, match="PNG"):
-            ReportPage("x").add_picture("p", b"GIF89a")
+            ReportPage("x").add_plot("p", b"GIF89a")
 
 
 @pytest.mark.parametrize(

@@ -156,13 +156,16 @@ def build(
     return model, report
 
 
-def load_pretrained(model: StreamingViT, checkpoint: Path | str | None = None, tag: str | None = None) -> LoadReport:
+def load_pretrained(
+    model: StreamingViT, checkpoint: Path | str | None = None, tag: str | None = None, part: str | None = None
+) -> LoadReport:
     """Load a file, folder or hub id, or timm's DINOv3 of the model's size from the hub; logs what was done.
 
     Args:
         model: Model to fill.
         checkpoint: As `read_source` takes it; None for timm's DINOv3.
         tag: Data the DINOv3 was trained on, `lvd1689m` (default) or `sat493m`.
+        part: See `read_source`.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -170,7 +173,7 @@ def load_pretrained(model: StreamingViT, checkpoint: Path | str | None = None, t
     """
     if checkpoint is None:
         checkpoint = timm_id(model.variant, tag or "lvd1689m")
-    source = read_source(checkpoint)
+    source = read_source(checkpoint, part=part)
     _, report = _finish(model, source, convert(source.state), None, None)
     log(report, source)
     return report

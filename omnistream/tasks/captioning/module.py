@@ -77,7 +77,7 @@ class CaptioningModule(Objective):
     """
 
     samples: list[CaptionSample]
-    """Answers generated since validation began, for pictures."""
+    """Answers generated since validation began, for plots."""
 
     def __init__(
         self,
@@ -108,7 +108,6 @@ class CaptioningModule(Objective):
         self.max_text_tokens, self.max_new_tokens = max_text_tokens, max_new_tokens
         self.num_generations = num_generations
         super().__init__(backbone, optimizer)
-        self.metrics = CaptionMetrics()
         self.samples = []
         self._metrics_read = False
 
@@ -127,6 +126,7 @@ class CaptioningModule(Objective):
             kind=self._projector,
             token_reduction=self._token_reduction,
         )
+        self.metrics = CaptionMetrics(tokenizer.vocab_size)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -190,7 +190,7 @@ class CaptioningModule(Objective):
         return [self.tokenizer.decode(ids) for ids in output.generated]
 
     def answer_token_counts(self, batch: CaptionClip) -> Int64[Tensor, " V"]:
-        """How often each token occurs in the true answers; `metrics.text.unigram_entropy` of it is a blind baseline."""
+        """How often each token occurs in the true answers; `metrics.unigram_entropy` of it is a blind baseline."""
         answers = torch.tensor([token for item in self.chats(batch) for token in item.answer], dtype=torch.int64)
         return torch.bincount(answers, minlength=self.tokenizer.vocab_size)
 
@@ -202,6 +202,10 @@ class CaptioningModule(Objective):
         """
         loss = self.token_loss(backbone, batch)
         self.metrics.token_loss.update(loss.total, loss.count)
+        self.metrics.token_loss_unigram.update(self.answer_token_counts(batch))
+        if len(batch.images) > 1:
+            other = self.token_loss(backbone, batch, shuffle_images=True)
+            self.metrics.token_loss_other_image.update(other.total, other.count)
         if num_generations <= 0:
             return []
         samples = self._answered(backbone, batch, num_generations)
@@ -232,14 +236,14 @@ class CaptioningModule(Objective):
         self.evaluate(backbone, batch, self.num_generations - len(self.samples))
 
     def compute_metrics(self) -> dict[str, Tensor]:
-        """The metrics since the last call, and a fresh start; `samples` stay for pictures until the next validation."""
+        """The metrics since the last call, and a fresh start; `samples` stay for plots until the next validation."""
         results = self.metrics.compute()
         self.metrics.reset()
         self._metrics_read = True
         return results
 
-    def pictures(self, backbone: nn.Module, batch: CaptionClip, limit: int) -> dict[str, Plot]:
-        """Answers generated so far in this validation; see `tasks.plots.Draws`."""
+    def plots(self, backbone: nn.Module, batch: CaptionClip, limit: int) -> dict[str, Plot]:
+        """Answers generated so far in this validation; see `tasks.plots.HasPlots`."""
         return captioning_plots(self.samples, 3 * limit)
 
     def fsdp_units(self) -> list[nn.Module]:

@@ -42,7 +42,7 @@ class DeviceViews:
     undistorted: Tensor
     num_samples: int
 
-    def pictures(self) -> dict[str, Tensor]:
+    def first_sample(self) -> dict[str, Tensor]:
         """All views of the first sample, and its masks."""
         first = slice(None, None, self.num_samples)
         return {

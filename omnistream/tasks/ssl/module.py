@@ -128,7 +128,7 @@ class SSLModule(Objective):
         terms = self._student_terms(backbone, views, dino_targets, ibot_targets, scale)
         total = weigh(terms, self.losses, batch.global_crops.shape[1], batch.local_crops.shape[1])
         logs = {name: value.detach() for name, value in terms.items()}
-        return ObjectiveLoss(total, logs | self._entropies(dino_targets), aux=views.pictures())
+        return ObjectiveLoss(total, logs | self._entropies(dino_targets), aux=views.first_sample())
 
     def _normalize(self, images: Tensor) -> Tensor:
         return self.teacher.backbone.normalize(images)
@@ -237,14 +237,14 @@ class SSLModule(Objective):
         if self.gram_teacher is not None and every is not None and step % every == 0:
             self.gram_teacher.update(self.teacher.backbone)
 
-    def pictures(
+    def plots(
         self, backbone: nn.Module, batch: "ViewBatch | dict[str, ViewBatch | None]", limit: int
     ) -> dict[str, Plot]:
-        """Views with their masks, and patch features, of the first image and clip; see `tasks.plots.Draws`."""
+        """Views with their masks, and patch features, of the first image and clip; see `tasks.plots.HasPlots`."""
         return {
-            f"{part}/{name}": picture
+            f"{part}/{name}": plot
             for part, views in self.micro_batches(batch).items()
-            for name, picture in ssl_plots(backbone, views, self.patch_size, self.distortions).items()
+            for name, plot in ssl_plots(backbone, views, self.patch_size, self.distortions).items()
         }
 
 

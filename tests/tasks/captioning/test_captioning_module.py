@@ -77,17 +77,17 @@ def test_evaluation_leaves_modes_and_weights_alone(mixed):
     assert set(results) == {"token_loss", "exact_match", "word_accuracy", "box_iou"}
 
 
-def test_pictures_show_truth_and_answer_with_boxes(mixed):
+def test_plots_show_truth_and_answer_with_boxes(mixed):
     backbone, module = _module(max_new_tokens=4)
-    assert module.pictures(backbone, mixed, 1) == {}  # nothing was generated yet
+    assert module.plots(backbone, mixed, 1) == {}  # nothing was generated yet
     module.update_metrics(backbone, mixed, module.compute(backbone, mixed, 0))
-    picture = module.pictures(backbone, mixed, 1)["answers"]
-    assert len(picture.items) == 3
-    assert picture.items[0].truth == "a red square"
-    assert "<|object_ref_start|>HI<|object_ref_end|>" in picture.items[1].truth
-    assert picture.items[2].truth_boxes == (pytest.approx((0.0, 0.0, 1.0, 0.5), abs=1e-3),)
-    assert "the sky" in picture.items[2].instruction
-    assert all(torch.equal(item.images, images) for item, images in zip(picture.items, mixed.images, strict=False))
+    plot = module.plots(backbone, mixed, 1)["answers"]
+    assert len(plot.items) == 3
+    assert plot.items[0].truth == "a red square"
+    assert "<|object_ref_start|>HI<|object_ref_end|>" in plot.items[1].truth
+    assert plot.items[2].truth_boxes == (pytest.approx((0.0, 0.0, 1.0, 0.5), abs=1e-3),)
+    assert "the sky" in plot.items[2].instruction
+    assert all(torch.equal(item.images, images) for item, images in zip(plot.items, mixed.images, strict=False))
 
 
 def test_generations_of_a_validation_are_kept_until_the_next(mixed):

@@ -68,7 +68,7 @@ def test_gradients_reach_every_part(backbone, make_scene_clip):
     assert not any(value.requires_grad for value in loss.terms.values())
 
 
-def test_what_is_kept_for_pictures(backbone, make_scene_clip):
+def test_what_is_kept_for_plots(backbone, make_scene_clip):
     module, clip = built(backbone), make_scene_clip()
     aux = module.eval().compute(backbone, clip, 0).aux
     assert aux["prediction"].depth.shape == aux["targets"].depth.shape == (2, 3, 16, 24)
@@ -78,14 +78,14 @@ def test_what_is_kept_for_pictures(backbone, make_scene_clip):
 
 
 @torch.no_grad()
-def test_pictures_show_prediction_beside_truth(backbone, make_scene_clip):
+def test_plots_show_prediction_beside_truth(backbone, make_scene_clip):
     module, clip = built(backbone).eval(), make_scene_clip()
-    pictures = module.pictures(backbone.eval(), clip, limit=1)
-    assert set(pictures) == {"depth/0", "camera/0", "features/0"}
-    torch.testing.assert_close(pictures["depth/0"].prediction, module.predict(backbone, clip.images).depth[0])
+    plots = module.plots(backbone.eval(), clip, limit=1)
+    assert set(plots) == {"depth/0", "camera/0", "features/0"}
+    torch.testing.assert_close(plots["depth/0"].prediction, module.predict(backbone, clip.images).depth[0])
     poses = relative_to_first(clip.camera_to_world[0])
     poses[:, :3, 3] /= module.targets(clip).scale[0]
-    torch.testing.assert_close(pictures["camera/0"].truth, poses, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(plots["camera/0"].truth, poses, rtol=1e-4, atol=1e-5)
 
 
 def test_metrics_are_those_of_all_batches_and_start_afresh(backbone, make_scene_clip):

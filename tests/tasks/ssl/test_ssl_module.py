@@ -199,7 +199,7 @@ def test_batches_of_images_and_clips():
         module.compute(create_model("vit_nano"), replace(image, masks=None), step=0)
 
 
-def test_pictures_show_the_first_sample():
+def test_plots_show_the_first_sample():
     batch = make_batch(frames=2)
     aux = make_module(distortions=PLAIN).compute(create_model("vit_nano"), batch, step=0).aux
     assert torch.equal(aux["global_crops"], batch.global_crops[0].float() / 255)
@@ -293,7 +293,7 @@ def _stripes(count: int) -> torch.Tensor:
 
 
 class Pictures(Dataset):
-    """Sixteen pictures with another seed in every epoch."""
+    """Sixteen plots with another seed in every epoch."""
 
     def __init__(self) -> None:
         self.images = _stripes(16)
@@ -308,8 +308,8 @@ class Pictures(Dataset):
 
 def test_it_learns_without_collapse():
     torch.manual_seed(0)
-    pictures, steps = Pictures(), 40
-    dataset = MultiCropDataset(pictures, CropConfig(global_size=32, local_size=16, patch_size=8))
+    plots, steps = Pictures(), 40
+    dataset = MultiCropDataset(plots, CropConfig(global_size=32, local_size=16, patch_size=8))
     backbone = create_model("vit_nano", layer_scale_init=1.0)
     teacher = TeacherConfig(momentum=(0.9, 1.0), temperature=(0.07, 0.07))
     losses = SSLLossConfig(gram=0.0)
@@ -329,6 +329,6 @@ def test_it_learns_without_collapse():
     assert (end < start).all(), (start, end)
     assert (end[:2] < math.log(16) - 0.15).all(), end  # a student that knows nothing ends at ln 16
     with torch.no_grad():
-        features = F.normalize(module.teacher.backbone(backbone.normalize(pictures.images)).cls[:, 0], dim=-1)
+        features = F.normalize(module.teacher.backbone(backbone.normalize(plots.images)).cls[:, 0], dim=-1)
     similarity = (features @ features.T)[~torch.eye(16, dtype=torch.bool)]
-    assert similarity.mean() < 0.8  # 1 would be the same features for all pictures
+    assert similarity.mean() < 0.8  # 1 would be the same features for all plots

@@ -1,7 +1,7 @@
-"""Camera poses of a stream as text, and a point cloud of bounded size."""
+"""A point cloud of a stream, of bounded size."""
 
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -9,55 +9,9 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from omnistream.cameras import quaternion_from_matrix
+from omnistream.streaming.poses import usable_poses
 from omnistream.streaming.writer import Step
-
-
-class PoseFiles:
-    """`poses.txt` in TUM format and `intrinsics.txt`, one line per frame with a finite pose.
-
-    Args:
-        folder: Where the files go.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.num_poses = self.num_unusable = 0
-        self._poses: TextIO | None = None
-        self._intrinsics: TextIO | None = None
-
-    def write(self, step: Step) -> None:
-        """Add the frames of a step."""
-        geometry = step.output.heads["geometry"]
-        poses, cameras = (x[0].double().cpu() for x in (geometry.camera_to_world, geometry.intrinsics))
-        if self._poses is None or self._intrinsics is None:
-            height, width = step.images.shape[-2:]
-            self._poses = (self.folder / "poses.txt").open("w", encoding="ascii")
-            self._poses.write("# camera to world: timestamp tx ty tz qx qy qz qw\n")
-            self._intrinsics = (self.folder / "intrinsics.txt").open("w", encoding="ascii")
-            self._intrinsics.write(f"# timestamp fx fy cx cy, pixels of {width}x{height} (width x height)\n")
-        for frame, pose, camera in zip(step.frames, poses, cameras, strict=True):
-            if not (pose.isfinite().all() and camera.isfinite().all()):
-                self.num_unusable += 1
-                continue
-            numbers = [*pose[:3, 3].tolist(), *quaternion_from_matrix(pose[:3, :3]).tolist()]
-            self._poses.write(f"{frame.time:.6f} {' '.join(f'{number:.9g}' for number in numbers)}\n")
-            numbers = camera[[0, 1, 0, 1], [0, 1, 2, 2]].tolist()
-            self._intrinsics.write(f"{frame.time:.6f} {' '.join(f'{number:.9g}' for number in numbers)}\n")
-            self.num_poses += 1
-
-    def close(self) -> None:
-        """Complete both files."""
-        for file in (self._poses, self._intrinsics):
-            if file is not None:
-                file.close()
-
-    def summary(self) -> dict[str, object]:
-        """Frames with and without a pose."""
-        if self._poses is None:
-            return {}
-        return {"poses.txt": {"poses": self.num_poses, "frames_without_pose": self.num_unusable}}
-
+from omnistream.tasks.geometry.inference import FirstCamera
 
 _VERTEX = np.dtype(
     [(name, "<f4") for name in ("x", "y", "z")]
@@ -86,39 +40,44 @@ class PointCloud:
     From each frame every `stride`-th pixel of every `stride`-th row is a candidate, and those whose depth is more
     confident than the quantile `confidence` of the frame are kept. When there are more than `max_points`, every second
     point of the file is dropped, and from then on half as many are taken per frame: the file never grows past the
-    limit, and all parts of a stream have their share however long it is.
+    limit, and all parts of a stream have their share however long it is. Frames before the first one with a pose (see
+    `PoseFiles`) have no points.
 
     Args:
         path: File to write.
         stride: Pixels between candidates.
         confidence: Share of the candidates of a frame that are left out; 0 keeps all.
         max_points: Largest number of points.
-
-    Raises:
-        ValueError: If an option is out of range.
     """
 
     def __init__(self, path: Path, *, stride: int = 4, confidence: float = 0.5, max_points: int = 2_000_000) -> None:
-        if stride < 1 or max_points < 1 or not 0 <= confidence < 1:
-            raise ValueError(
-                "points need a stride and a limit of at least 1 and a confidence quantile in [0, 1), got "
-                f"{stride}, {max_points} and {confidence}"
-            )
         self.path, self.stride, self.confidence, self.max_points = path, stride, confidence, max_points
         self.num_points, self.every = 0, 1
+        self.num_unplaced = 0
+        self._relative_to_first = FirstCamera()
+        self._placed = False
         self._file: BinaryIO | None = None
 
     def write(self, step: Step) -> None:
         """Add the frames of a step."""
-        geometry = step.output.heads["geometry"]
+        if self._file is None:
+            self._file = self.path.open("w+b")
+            self._file.write(ply_header(0))
+        geometry, poses = step.output.heads["geometry"], usable_poses(step).float()
+        points = self._relative_to_first(poses, geometry.points)[1][0]
+        has_pose = poses[0].isfinite().all(-1).all(-1).tolist()
         for i, frame in enumerate(step.frames):
-            found = self._choose(geometry.points[0, i], geometry.depth_confidence[0, i], step.images[i])
+            self._placed = self._placed or has_pose[i]
+            if not self._placed:
+                self.num_unplaced += 1
+                continue
+            found = self._choose(points[i], geometry.depth_confidence[0, i], step.images[i])
             self._append(found[frame.index % self.every :: self.every])
 
     def _choose(
         self, points: Float[Tensor, "H W 3"], confidence: Float[Tensor, "H W"], image: UInt8[Tensor, "3 H W"]
     ) -> np.ndarray:
-        """Records of the candidates that are finite and sure enough."""
+        """Records of the candidates that are finite and sure enough, in the frame of the first camera."""
         grid = slice(self.stride // 2, None, self.stride)
         xyz = points[grid, grid].reshape(-1, 3).float().cpu()
         sure = confidence[grid, grid].reshape(-1).float().cpu()
@@ -135,9 +94,7 @@ class PointCloud:
         return records
 
     def _append(self, records: np.ndarray) -> None:
-        if self._file is None:
-            self._file = self.path.open("w+b")
-            self._file.write(ply_header(0))
+        assert self._file is not None
         self._file.write(records.tobytes())
         self.num_points += len(records)
         while self.num_points > self.max_points:
@@ -170,4 +127,5 @@ class PointCloud:
         if self._file is None:
             return {}
         limits = {"stride": self.stride, "confidence_quantile": self.confidence, "thinned_by": self.every}
-        return {self.path.name: {"points": self.num_points, **limits}}
+        counts = {"points": self.num_points, "frames_without_points": self.num_unplaced}
+        return {self.path.name: {**counts, **limits}}

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from omnistream.report.run_info import command
+from omnistream.evaluation.environment import command
 
 
 @pytest.mark.parametrize(

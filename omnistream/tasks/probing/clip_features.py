@@ -1,9 +1,5 @@
-"""Tokens of a strictly frozen backbone: per batch, or cached for probes that are trained in seconds."""
+"""Tokens, spatial views and labels of clips."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
-
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int64, UInt8
@@ -12,19 +8,6 @@ from torch import Tensor, nn
 from omnistream.data.batch import FrameClip
 
 
-class CachedFeatures(NamedTuple):
-    """`tokens` [N, L, D]: tokens of N clips. `labels` [N]: their classes. Both on the CPU."""
-
-    tokens: Tensor
-    labels: Tensor
-
-
-def freeze(backbone: nn.Module) -> nn.Module:
-    """The backbone itself, in evaluation mode and without gradients."""
-    return backbone.requires_grad_(False).eval()
-
-
-@torch.no_grad()
 def clip_tokens(
     backbone: nn.Module,
     images: UInt8[Tensor, "B F 3 H W"],
@@ -37,17 +20,14 @@ def clip_tokens(
     The tokens are in the order segment, frame, row, column. Each segment is its own stream: time starts anew.
 
     Args:
-        backbone: The backbone, in evaluation mode.
+        backbone: A `Backbone`.
         images: Frames of all segments, one segment after the other.
         frames_per_segment: Frames of a segment; None if the clip is one segment.
         token_grid: Average every frame to this many tokens per side; None keeps all patches.
 
     Raises:
-        ValueError: If the frames do not make whole segments, or the backbone is in training mode (where positions are
-            random).
+        ValueError: If the frames do not make whole segments.
     """
-    if backbone.training:
-        raise ValueError("features need a backbone in evaluation mode; call freeze(backbone) first")
     frames = frames_per_segment or images.shape[1]
     if images.shape[1] % frames:
         raise ValueError(f"{images.shape[1]} frames do not make segments of {frames}; sample whole segments")
@@ -58,42 +38,6 @@ def clip_tokens(
         planes = rearrange(patches, "B T h w D -> (B T) D h w")
         patches = rearrange(F.adaptive_avg_pool2d(planes, token_grid), "(B T) D h w -> B T h w D", B=B)
     return rearrange(patches, "(B S) T h w D -> B (S T h w) D", B=len(images))
-
-
-def cache_features(
-    backbone: nn.Module,
-    loader: Iterable[FrameClip],
-    *,
-    frames_per_segment: int | None = None,
-    token_grid: int | None = 1,
-) -> CachedFeatures:
-    """Features of a whole data set in memory; the backbone's mode is restored afterwards.
-
-    Args:
-        backbone: The backbone; its weights and `requires_grad` are left alone.
-        loader: Batches of clips with labels; finite.
-        frames_per_segment: As in `clip_tokens`.
-        token_grid: As in `clip_tokens`; by default one token a frame.
-
-    Raises:
-        ValueError: If the loader yields nothing or a clip has no label.
-    """
-    device, training = next(backbone.parameters()).device, backbone.training
-    backbone.eval()
-    tokens, labels = [], []
-    try:
-        for batch in loader:
-            if (batch.label < 0).any():
-                raise ValueError("action probing needs labelled clips, but a label is negative")
-            images = batch.images.to(device)
-            features = clip_tokens(backbone, images, frames_per_segment=frames_per_segment, token_grid=token_grid)
-            tokens.append(features.float().cpu())
-            labels.append(batch.label.cpu())
-    finally:
-        backbone.train(training)
-    if not tokens:
-        raise ValueError("no clips to take features of: the loader is empty")
-    return CachedFeatures(torch.cat(tokens), torch.cat(labels))
 
 
 def spatial_views(images: UInt8[Tensor, "B F 3 H W"], num_crops: int) -> list[UInt8[Tensor, "B F 3 S S"]]:

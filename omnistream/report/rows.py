@@ -1,4 +1,4 @@
-"""Figures of a run: a number, its baseline and the bound it has to meet; and who has some."""
+"""Rows of a table of results: a metric, its baseline and the bounds it has to meet."""
 
 import math
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from typing import Literal, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, kw_only=True)
-class FigureRow:
-    """One row of the table of figures; `value` may be judged itself or by its ratio to a baseline."""
+class MetricRow:
+    """One row of a table of results; `value` may be judged itself or by its ratio to a baseline."""
 
     name: str
     value: float
@@ -26,7 +26,7 @@ class FigureRow:
     def __post_init__(self) -> None:
         """Refuse a ratio bound without a baseline."""
         if self.judged == "ratio" and self.baseline is None:
-            raise ValueError(f"figure {self.name!r}: judged by its ratio, so it needs a baseline; got None")
+            raise ValueError(f"row {self.name!r}: judged by its ratio, so it needs a baseline; got None")
 
     @property
     def ratio(self) -> float | None:
@@ -79,11 +79,11 @@ class FigureRow:
 
 
 @runtime_checkable
-class Measures(Protocol):
-    """A module or callback that has figures for the final report, typically against a baseline it measured itself."""
+class HasMetricRows(Protocol):
+    """A module or callback with results for the final report, typically beside a baseline that it evaluated itself."""
 
-    def figures(self) -> list[FigureRow]:
-        """Rows of the table of figures; called on rank zero after training."""
+    def metric_rows(self) -> list[MetricRow]:
+        """Rows of the table of results; called on rank zero after training."""
         ...
 
 
