@@ -23,6 +23,7 @@ extensions = [
     "reference",
 ]
 templates_path = ["_templates"]
+highlight_language = "text"
 default_role = "code-or-link"
 maximum_signature_line_length = 100
 nitpicky = True
@@ -48,6 +49,7 @@ myst_heading_anchors = 3
 autosummary_ignore_module_all = False  # the page of a module lists its `__all__`
 autosummary_imported_members = True
 autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_class_signature = "mixed"

@@ -2,11 +2,32 @@
 
 import difflib
 import re
+import signal
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UsageError(Exception):
     """A command, key, path or value given on the command line or in YAML is wrong."""
+
+
+class Stopped(BaseException):
+    """A signal ended the command, as Ctrl-C does; no `except Exception` holds it up.
+
+    Args:
+        number: Of the signal.
+        step: Steps of training that were done; None outside training.
+        checkpoint: Where they were saved; None if they were not.
+    """
+
+    resume: str | None = None
+    """The command that goes on from the checkpoint."""
+
+    def __init__(self, number: int, step: int | None = None, checkpoint: Path | None = None) -> None:
+        self.number, self.step, self.checkpoint = number, step, checkpoint
+        word = "interrupted" if number == signal.SIGINT else "terminated"
+        saved = f"; saved {checkpoint}" if checkpoint else "; nothing saved, because the trainer keeps no checkpoints"
+        super().__init__(word if step is None else f"{word} after step {step}{saved}")
 
 
 def one_line(message: object, limit: int = 600) -> str:

@@ -7,6 +7,7 @@ suffix (`quickstart`, `ablations/without_geometry`). The last part alone is enou
 from pathlib import Path
 
 from omnistream.errors import UsageError, did_you_mean
+from omnistream.paths import expand_path
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 
@@ -26,8 +27,9 @@ def find_config(name: str, folder: Path = CONFIG_FOLDER) -> Path:
     Raises:
         UsageError: If nothing or more than one file has that name; the message lists what there is.
     """
-    if Path(name).is_file():
-        return Path(name)
+    path = expand_path(name)
+    if path.is_file():
+        return path
     configs = list_configs(folder)
     wanted = name.removesuffix(".yaml")
     found = [wanted] if wanted in configs else [known for known in configs if known.rsplit("/", 1)[-1] == wanted]

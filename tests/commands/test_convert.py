@@ -71,7 +71,9 @@ def test_a_folder_in_use_is_kept(release, tmp_path, capsys):
 
 def test_mistakes_are_one_line(release, tmp_path, capsys):
     assert "arguments are required: SOURCE, OUT; see `omnistream convert --help`" in error_of(capsys)
-    assert "invalid choice: 'cube'" in error_of(capsys, release, tmp_path / "out", "--rope-layout", "cube")
+    assert "--rope-layout: expected rotation, official or spatial, got 'cube'" in error_of(
+        capsys, release, tmp_path / "out", "--rope-layout", "cube"
+    )
     assert "no weights at" in error_of(capsys, tmp_path / "none.pth", tmp_path / "out")
     assert "unknown backbone variant 'vit_x'" in error_of(capsys, release, tmp_path / "out", "--variant", "vit_x")
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"a": print}))
