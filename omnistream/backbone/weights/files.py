@@ -19,6 +19,7 @@ from omnistream.run_config import find_checkpoint, is_distributed_checkpoint
 
 INDEX_NAME = "model.safetensors.index.json"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+_NAMES = ("model", "pytorch_model")
 _MAX_JSON_BYTES = 16 * 2**20
 
 
@@ -119,7 +120,7 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / name for name in names]
     for suffix in SUFFIXES:
         files = sorted(folder.glob(f"*{suffix}"))
-        preferred = [file for file in files if file.stem in ("model", "pytorch_model")] or files
+        preferred = [file for file in files if file.stem in _NAMES] or files
         if len(preferred) > 1:
             some = ", ".join(file.name for file in preferred[:5])
             raise ValueError(f"{folder} holds {len(preferred)} weights files ({some}); give one of them")
@@ -132,7 +133,9 @@ def holds_weights(folder: Path) -> bool:
     """Whether a folder holds weights itself, as opposed to the checkpoints of a training run."""
     if is_distributed_checkpoint(folder) or (folder / INDEX_NAME).is_file():
         return True
-    return any(file.suffix in SUFFIXES and file.suffix != ".ckpt" for file in folder.iterdir())
+    files = [file for file in folder.iterdir() if file.suffix in SUFFIXES and file.suffix != ".ckpt"]
+    named = any(file.stem in _NAMES for file in files)
+    return named or (bool(files) and not (folder / "checkpoints").is_dir())
 
 
 def _distributed(folder: Path) -> str:

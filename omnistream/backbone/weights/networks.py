@@ -132,7 +132,7 @@ def extract(state: StateDict, part: str | None = None) -> tuple[StateDict, list[
     prefix, parent = network.prefix, _parent(network.prefix)
     taken, beside = {}, set()
     for key, value in state.items():
-        if any(len(other.prefix) > len(prefix) and key.startswith(other.prefix) for other in others):
+        if any(key.startswith(other.prefix) and not prefix.startswith(other.prefix) for other in others):
             continue
         if key.startswith(prefix) and (name := key.removeprefix(prefix)) not in COUNTERS:
             taken[name] = value
