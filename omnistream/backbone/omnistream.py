@@ -123,6 +123,17 @@ class OmniStream(HubMixin):
         self,
         options: SessionOptions | None = None,
         *,
+        compiled: Literal[True],
+        aspect_ratio: Float[Tensor, " B"] | None = None,
+        heads: Mapping[str, StreamHead] | None = None,
+        **keywords: Unpack[SessionKeywords],
+    ) -> CompiledSession: ...
+
+    @overload
+    def stream(
+        self,
+        options: SessionOptions | None = None,
+        *,
         compiled: bool | None = None,
         aspect_ratio: Float[Tensor, " B"] | None = None,
         heads: Mapping[str, StreamHead] | None = None,

@@ -138,7 +138,7 @@ class CompiledSession(Session):
 
         On CUDA it records its own graphs.
         """
-        self._refuse_torn()
+        self._check_torn()
         twin = self.__class__.__new__(self.__class__)
         twin.__dict__.update(self.__dict__)
         twin.frame_indices = self.frame_indices.clone()

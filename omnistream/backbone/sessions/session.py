@@ -117,7 +117,7 @@ class Session(ABC):
             RuntimeError: After a step of several frames failed when it had already overwritten remembered ones. Any
                 other failed step can be repeated.
         """
-        self._refuse_torn()
+        self._check_torn()
         fresh, encoding = self._layout is None, False
         # Buffers made in inference mode could not be written outside it.
         with torch.inference_mode(False), torch.no_grad():
@@ -146,7 +146,7 @@ class Session(ABC):
             return False
         return bool(((starts > sink) & (starts + num_frames - 1 > window)).any())
 
-    def _refuse_torn(self) -> None:
+    def _check_torn(self) -> None:
         if self._torn:
             raise RuntimeError(
                 "a step of several frames failed after it had overwritten remembered ones; call reset() or "
@@ -207,7 +207,7 @@ class Session(ABC):
         Raises:
             RuntimeError: As `step`.
         """
-        self._refuse_torn()
+        self._check_torn()
         if self._layout is None:
             return {"options": self._options_state(), "layout": None}
         return {

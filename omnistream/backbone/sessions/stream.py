@@ -106,7 +106,7 @@ class StreamSession(Session):
     @torch.inference_mode(False)  # buffers made in it could not be written outside
     def fork(self) -> "StreamSession":
         """An independent session that continues from here, to try several continuations."""
-        self._refuse_torn()
+        self._check_torn()
         copy = self.__class__.__new__(self.__class__)
         copy.__dict__.update(self.__dict__)
         copy.cache = None if self.cache is None else self.cache.clone()
