@@ -5,18 +5,14 @@ Written once: `MultiTaskModule` runs it over its tasks, an `Objective` fitted al
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from omnistream.backbone import OmniStream
-from omnistream.data.batch import Batch
-from omnistream.distributed import rank
 from omnistream.parallel import (
     average_gradients,
     compile_blocks,
@@ -32,10 +28,6 @@ from omnistream.tasks.optimization import OptimizerConfig, build_optimizer
 from omnistream.tasks.prediction import ClipFeatures, predict_features
 from omnistream.tasks.step_numbers import StepNumbers
 
-HOST_FIELDS = ("seed", "masks")
-"""Fields of a batch that are read on the host within a step, and therefore stay there."""
-_SEED_STRIDE, _RANK_STRIDE = 1_000_003, 2**40
-
 
 class TrainingModule(CheckpointedModule):
     """Trains a backbone on one or several objectives.
@@ -45,7 +37,7 @@ class TrainingModule(CheckpointedModule):
     the trainer's precision by the backbone and in float32 by heads and losses; the backward pass runs outside autocast,
     so the gradients of what was computed in float32 are float32 too.
 
-    Random choices inside a step derive from (seed, batch, process), so a resumed run repeats them. The host waits for
+    Random choices inside a step derive from (seed, batch), so a resumed run repeats them. The host waits for
     the device once in a step; everything logged comes from that one read.
 
     Subclasses set `backbone`, `objectives` and `weights`, and say in `task_batches` which task gets what of a batch.
@@ -113,10 +105,6 @@ class TrainingModule(CheckpointedModule):
         """Adam with linear warm-up and cosine decay over `trainer.max_steps`."""
         return build_optimizer(self, self.optimizer_config, self.trainer.max_steps)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Queue the transfer without waiting for it; what the host reads within a step stays on the host."""
-        return apply_to_collection(batch, (Batch, Tensor), lambda part: _queued(part, device))
-
     def _tasks(self) -> list[TrainedTask]:
         return list(self.objectives.values())
 
@@ -143,8 +131,7 @@ class TrainingModule(CheckpointedModule):
         assert isinstance(optimizer, LightningOptimizer)
         if self._batches_in_step == 0:
             optimizer.zero_grad()
-        # Each process draws its own augmentation; the first one, and one alone, as if there were no others.
-        torch.manual_seed((self.seed * _SEED_STRIDE + self._batches + rank() * _RANK_STRIDE) % 2**63)
+        torch.manual_seed((self.seed * 1_000_003 + self._batches) % 2**63)
         self._batches += 1
         self.batch_count += 1
         self._batches_in_step += 1
@@ -265,13 +252,6 @@ class TrainingModule(CheckpointedModule):
         """Features of the clips of every source in the batch that has any, by source."""
         assert self.backbone is not None
         return predict_features(self.backbone, batch if isinstance(batch, dict) else {"clips": batch})
-
-
-def _queued(part: Batch | Tensor, device: torch.device) -> Batch | Tensor:
-    moved = part.to(device, non_blocking=device.type != "mps")
-    if isinstance(moved, Batch):
-        moved = replace(moved, **{name: getattr(part, name) for name in HOST_FIELDS if hasattr(part, name)})
-    return moved
 
 
 def has_data(batch: Any) -> bool:
