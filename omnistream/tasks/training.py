@@ -26,7 +26,7 @@ from omnistream.parallel import (
 )
 from omnistream.tasks.checkpoints import CheckpointedModule
 from omnistream.tasks.contract import TrainedTask
-from omnistream.tasks.nonfinite import NonFiniteConfig, NonFiniteGuard, first_nonfinite
+from omnistream.tasks.nonfinite import NonFiniteConfig, NonFiniteGuard, nonfinite_part
 from omnistream.tasks.optimization import OptimizerConfig, build_optimizer
 from omnistream.tasks.prediction import ClipFeatures, predict_features
 from omnistream.tasks.step_numbers import StepNumbers
@@ -170,9 +170,8 @@ class TrainingModule(CheckpointedModule):
                     with torch.autocast(self.device.type, enabled=False):
                         self.manual_backward(factor * loss.total)
                 path = f"train/{name}/{part}" if part else f"train/{name}"
-                terms = {**loss.terms, "loss": loss.total}
-                self._numbers.shared += [(f"{path}/{term}", value.detach()) for term, value in terms.items()]
-                self._numbers.local += [(f"{path}/{term}", value.detach()) for term, value in loss.details.items()]
+                terms = {f"{path}/{term}": value for term, value in {**loss.terms, "loss": loss.total}.items()}
+                self._numbers.add(terms, {f"{path}/{term}": value for term, value in loss.details.items()})
 
     @contextmanager
     def _local_backward(self) -> Iterator[None]:
@@ -183,25 +182,19 @@ class TrainingModule(CheckpointedModule):
             yield
 
     def _finish_gradients(self) -> str | None:
-        """Average, measure, check, log and clip; returns what is not finite, the same answer on every process."""
+        """Average, measure, check, log and clip; returns what is not finite, if anything."""
         parameters = list(self.parameters())
         averaged, processes = average_gradients(parameters)
         norms = self._gradient_norms()
         total = torch.stack(list(norms.values())).norm()
-        for name, norm in {**norms, "total": total}.items():
-            self._numbers.local.append((f"grad_norm/{name}", norm))
-        means, own, local, counts = self._numbers.read(processes.to(self.device))
-        if (bad := first_nonfinite(means)) is not None:
-            task, _, term = bad.removeprefix("train/").rpartition("/")
-            return f"the {term} of task {task} is not finite ({own[bad]} on this process)"
-        measured = {name: value for name, value in local.items() if name.startswith("grad_norm/")}
-        if (bad := first_nonfinite(measured)) is not None:
-            part = "all together" if bad == "grad_norm/total" else bad.removeprefix("grad_norm/")
-            return f"the gradient of {part} is not finite ({measured['grad_norm/total']})"
-        for parameter, count in zip(averaged, counts, strict=True):
+        self._numbers.add({}, {f"grad_norm/{name}": norm for name, norm in {**norms, "total": total}.items()})
+        report = self._numbers.read(processes.to(self.device))
+        if (problem := nonfinite_part(report)) is not None:
+            return problem
+        for parameter, count in zip(averaged, report.counts, strict=True):
             if not count:
                 parameter.grad = None  # no process used it: the optimiser must not see a gradient of zero
-        self._log_numbers(means | local)
+        self._log_numbers(report.means | report.local)
         if self.optimizer_config.grad_clip is not None:
             scale_gradients(parameters, (self.optimizer_config.grad_clip / (total + 1e-6)).clamp(max=1.0))
         return None

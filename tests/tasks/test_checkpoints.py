@@ -2,15 +2,19 @@
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from multitask_runs import fit, make_alone, make_backbone, make_data, make_module, make_tasks
+from processes import run_python
 
 from omnistream.tasks import MultiTaskModule, OptimizerConfig
 from omnistream.tasks.geometry import GeometryModule
 from omnistream.tasks.hyperparameters import from_plain, to_plain
 from omnistream.tasks.ssl import SSLModule, TeacherConfig
+
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +152,26 @@ def test_hyperparameters_do_not_hold_the_objects_themselves():
     module = SSLModule(teacher=config)
     assert module.hparams["teacher"]["init_args"]["temperature_warmup_steps"] == 1
     assert replace(config) == from_plain(module.hparams["teacher"])
+
+
+@pytest.mark.slow
+def test_a_task_may_be_left_out_of_a_sharded_evaluation(run, tmp_path):
+    """FSDP2 reads single files by itself, before the module sees them; in a program of its own, as it stays joined."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(HERE)!r})\n"
+        "import torch\n"
+        "import omnistream.parallel\n"
+        "from lightning import Trainer\n"
+        "from multitask_runs import make_data\n"
+        "from test_checkpoints import with_tasks\n"
+        "module = with_tasks('geometry')\n"
+        "trainer = Trainer(accelerator='cpu', strategy='fsdp2', devices=1, use_distributed_sampler=False, logger=False)\n"
+        "trainer.validate(module, make_data(), ckpt_path=sys.argv[1], verbose=False)\n"
+        "torch.save(module.backbone.norm.weight.full_tensor().detach(), sys.argv[2])\n"
+        "assert module.strict_loading\n"
+    )
+    output = run_python([str(program), str(run[0]), str(tmp_path / "norm.pt")], cwd=tmp_path, import_from=[HERE.parent])
+    assert "also holds tasks.captioning, tasks.ssl, which this model leaves out: not loaded" in output
+    assert torch.equal(torch.load(tmp_path / "norm.pt"), run[1].backbone.norm.weight)
