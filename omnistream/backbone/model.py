@@ -13,14 +13,7 @@ from omnistream.backbone.checks import check_aspect_ratio, check_camera_token, c
 from omnistream.backbone.clip_attention import AttentionChoice, check_attention
 from omnistream.backbone.layers import NORM_EPS, Block, LayerScale
 from omnistream.backbone.output import NUM_REGISTERS, BackboneOutput
-from omnistream.backbone.rope import (
-    PositionTables,
-    RopeLayout,
-    check_layout,
-    draw_scale,
-    process_generator,
-    rope_tables,
-)
+from omnistream.backbone.rope import PositionTables, RopeLayout, check_layout, draw_scale, rope_tables
 from omnistream.backbone.time_mode import TimeMode, check_time_mode, clip_times
 from omnistream.backbone.variants import get_variant
 
@@ -283,5 +276,4 @@ class StreamingViT(nn.Module):
         """Training-time factors on (time, space), drawn by every process for itself; 1 in eval mode."""
         if not self.training or self.rope_rescale is None:
             return 1.0, 1.0
-        generator = process_generator()
-        return draw_scale(self.rope_rescale, generator), draw_scale(self.rope_rescale, generator)
+        return draw_scale(self.rope_rescale), draw_scale(self.rope_rescale)

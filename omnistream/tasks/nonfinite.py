@@ -5,6 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from omnistream.tasks.step_numbers import StepReport
+
 logger = logging.getLogger(__name__)
 
 
@@ -57,6 +59,20 @@ class NonFiniteGuard:
         return False
 
 
-def first_nonfinite(values: dict[str, float]) -> str | None:
-    """Name of the first value that is NaN or infinite; None if there is none."""
+def nonfinite_part(report: StepReport) -> str | None:
+    """What is NaN or infinite in a step, a loss before a gradient, as words; None if everything is finite.
+
+    The same answer on every process but for the value: losses are averaged over processes, and so are gradients.
+    """
+    if (name := _first(report.means)) is not None:
+        task, _, term = name.removeprefix("train/").rpartition("/")
+        return f"the {term} of task {task} is not finite ({report.own[name]} on this process)"
+    norms = {name: value for name, value in report.local.items() if name.startswith("grad_norm/")}
+    if (name := _first(norms)) is not None:
+        part = "all together" if name == "grad_norm/total" else name.removeprefix("grad_norm/")
+        return f"the gradient of {part} is not finite ({norms['grad_norm/total']})"
+    return None
+
+
+def _first(values: dict[str, float]) -> str | None:
     return next((name for name, value in values.items() if not math.isfinite(value)), None)
