@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 _alone = False
 
@@ -56,6 +58,15 @@ def average_count(count: Tensor) -> Tensor:
     mean over all elements of all processes, however unevenly they are spread.
     """
     return (all_reduce(count.float()) / world_size()).clamp_min(1.0)
+
+
+def gather_objects(value: T) -> list[T]:
+    """A small picklable value of every process, in the order of their ranks."""
+    if not is_distributed():
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
 
 
 class _AllGather(torch.autograd.Function):

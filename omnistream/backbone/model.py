@@ -13,7 +13,14 @@ from omnistream.backbone.checks import check_aspect_ratio, check_camera_token, c
 from omnistream.backbone.clip_attention import AttentionChoice, check_attention
 from omnistream.backbone.layers import NORM_EPS, Block, LayerScale
 from omnistream.backbone.output import NUM_REGISTERS, BackboneOutput
-from omnistream.backbone.rope import PositionTables, RopeLayout, check_layout, draw_scale, rope_tables
+from omnistream.backbone.rope import (
+    PositionTables,
+    RopeLayout,
+    check_layout,
+    draw_scale,
+    process_generator,
+    rope_tables,
+)
 from omnistream.backbone.time_mode import TimeMode, check_time_mode, clip_times
 from omnistream.backbone.variants import get_variant
 
@@ -23,16 +30,7 @@ class StreamingViT(nn.Module):
 
     In train mode the RoPE coordinates are rescaled by random factors, one draw per forward for time and one for space.
 
-    Args:
-        variant: Size; see `list_models()`.
-        rope_layout: `rotation` (default), `official` (the released weights) or `spatial` (DINOv3 itself, no time).
-        rope_rescale: Largest factor of the training-time rescale of coordinates; None for none. 2 is DINOv3's recipe.
-        layer_scale_init: Initial layer scale; the release's 0.01.
-        window: Frames remembered in whole-clip forwards and, by default, in streams; None for all.
-        sink: First frames never forgotten when there is a window.
-        time_mode: `absolute`, or `official` to compare with what the release does with time; see `time_mode`.
-        attention: Kernel of whole-clip forwards: `prefix`, `flex`, or the faster one, `auto`; see `clip_attention`.
-        activation_checkpointing: Recompute every block in the backward pass to save memory.
+    The arguments are documented in `OmniStream`, which users build.
 
     Raises:
         ValueError: For an unknown variant, layout, time mode or kernel, or a window that cannot
@@ -182,8 +180,9 @@ class StreamingViT(nn.Module):
         frames = torch.arange(images.shape[1], device=images.device)
         context = ClipContext(images.shape[1], self.window, self.sink, self.attention)
         times = clip_times(images.shape[1], self.window, self.time_mode, images.device)
-        return self.encode(
-            images, frames, context, masks, layers, camera_token, aspect_ratio, self._draw_scales(), times
+        # Not `self.encode`, which a wrapper may have replaced that expects not to be within another (FSDP2's).
+        return StreamingViT.encode(
+            self, images, frames, context, masks, layers, camera_token, aspect_ratio, self._draw_scales(), times
         )
 
     def encode(
@@ -281,7 +280,8 @@ class StreamingViT(nn.Module):
         return torch.cat([token.to(patches.dtype) for token in special] + [patches], dim=2)
 
     def _draw_scales(self) -> tuple[float, float]:
-        """Training-time factors on (time, space); 1 in eval mode."""
+        """Training-time factors on (time, space), drawn by every process for itself; 1 in eval mode."""
         if not self.training or self.rope_rescale is None:
             return 1.0, 1.0
-        return draw_scale(self.rope_rescale), draw_scale(self.rope_rescale)
+        generator = process_generator()
+        return draw_scale(self.rope_rescale, generator), draw_scale(self.rope_rescale, generator)

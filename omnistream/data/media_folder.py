@@ -15,6 +15,7 @@ from omnistream.data.images import ImageFolder
 from omnistream.data.multitask import MultiTaskDataModule, Source
 from omnistream.data.path_table import PathTable
 from omnistream.data.scenes import ClipSampling, SceneClips, SceneCrop, SceneFolder, SceneSequence
+from omnistream.data.scenes.folder import LAYOUTS
 from omnistream.data.splits import Split
 from omnistream.data.transforms import square_crop
 from omnistream.data.videos import VideoFolder
@@ -22,7 +23,7 @@ from omnistream.data.views import CropConfig, MultiCropDataset
 
 logger = logging.getLogger(__name__)
 
-EXPECTED = f"{SceneFolder.expected}; or videos; or a folder of class folders with images"
+EXPECTED = f"RGB-D sequences ({', '.join(LAYOUTS)}), videos, or a folder of class folders with images, at any depth"
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _find_class_folders(root: Path, scenes: set[Path]) -> FoundFolder | None:
     for number, relative in enumerate(files.folders):
         folder = root / relative
         if folder != root and scenes.isdisjoint((folder, *folder.parents)):
-            counts.setdefault(folder.parent, []).append(files.num_files(number))
+            counts.setdefault(folder.parent, []).append(len(files.positions(number)))
     found = [FoundFolder(path, sum(classes)) for path, classes in counts.items() if len(classes) > 1]
     return max(found, key=lambda candidate: candidate.count, default=None)
 

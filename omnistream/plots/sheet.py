@@ -1,4 +1,4 @@
-"""A sheet to paste images and text on, pixel for pixel, and the tile operations that the pictures share.
+"""A sheet to paste images and text on, pixel for pixel, and the tile operations that the plots share.
 
 Matplotlib's object interface with the Agg canvas draws the text; no pyplot, so no global state and no window.
 """
@@ -36,7 +36,7 @@ def to_frames(images: Shaped[Tensor, "*B 3 H W"]) -> UInt8[np.ndarray, "*B H W 3
     if images.is_floating_point():
         images = (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
     if images.dtype != torch.uint8:
-        raise ValueError(f"pictures: expected uint8 or floating-point images, got {images.dtype}")
+        raise ValueError(f"plots: expected uint8 or floating-point images, got {images.dtype}")
     return rearrange(images.detach().cpu().numpy(), "... c h w -> ... h w c")
 
 

@@ -1,6 +1,6 @@
 """What a task hands over to be drawn, and the method by which it does so.
 
-A picture here is data, not pixels: tensors of one sample, on any device, as the task has them. `report.draw` turns each
+A plot here is data, not pixels: tensors of one sample, on any device, as the task has them. `plots.draw` turns each
 kind into a uint8 image. Letters: G global and L local crops, T frames, H W pixels, S s crop sizes, h w patches, D
 width.
 """
@@ -12,8 +12,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-Box: TypeAlias = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in [0, 1], relative to the image."""
+from omnistream.boxes import Box
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +74,7 @@ class CaptionItem:
     generated: str
     instruction: str = ""
     truth_boxes: tuple[Box, ...] = ()
+    """In [0, 1], relative to the image."""
     generated_boxes: tuple[Box, ...] = ()
 
 
@@ -85,7 +85,7 @@ class CaptionPlot:
     items: tuple[CaptionItem, ...]
 
     def __post_init__(self) -> None:
-        """Refuse an empty picture."""
+        """Refuse an empty plot."""
         if not self.items:
             raise ValueError("CaptionPlot: expected at least one item, got none")
 
@@ -94,14 +94,14 @@ Plot: TypeAlias = ViewsPlot | FeaturesPlot | DepthPlot | CameraPlot | CaptionPlo
 
 
 @runtime_checkable
-class Draws(Protocol):
+class HasPlots(Protocol):
     """A task that can show what it does.
 
-    `pictures` runs at validation, without gradient and in eval mode, on **every** process (its forward pass may contain
+    `plots` runs at validation, without gradient and in eval mode, on **every** process (its forward pass may contain
     collectives); only rank zero draws what it returns.
     """
 
-    def pictures(self, backbone: nn.Module, batch: Any, limit: int) -> Mapping[str, Plot]:
+    def plots(self, backbone: nn.Module, batch: Any, limit: int) -> Mapping[str, Plot]:
         """What there is to draw for the first `limit` samples of a validation batch.
 
         Args:
@@ -110,6 +110,6 @@ class Draws(Protocol):
             limit: Samples to show at most.
 
         Returns:
-            Pictures by name; a name such as `image/0` becomes `<task>/image/0` in the log and in the file name.
+            Plots by name; a name such as `image/0` becomes `<task>/image/0` in the log and in the file name.
         """
         ...

@@ -118,7 +118,7 @@ def test_path_tables_take_little_more_than_the_bytes_of_the_names(tmp_path):
     assert len(table) == 40 * 1300
     assert table.nbytes / len(table) < name_bytes + 1.25
     assert table[1300 * 7 + 5] == tmp_path / folders[7] / names[7][5]
-    assert [table.num_files(folder) for folder in (0, 39)] == [1300, 1300]
+    assert [table.positions(folder) for folder in (0, 39)] == [range(1300), range(39 * 1300, 40 * 1300)]
     assert not any(isinstance(value, list | dict) for value in vars(table).values())
 
 

@@ -1,19 +1,15 @@
-"""Save a backbone as a folder, load one from anywhere, and share it on the Hugging Face hub."""
+"""Save a backbone as a folder, and share it on the Hugging Face hub."""
 
 import inspect
 import json
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from omnistream.backbone.model import StreamingViT
-from omnistream.backbone.weights.load import build, log
-from omnistream.backbone.weights.source import NOT_STORED, read_source
+from omnistream.backbone.weights.source import NOT_STORED
 from omnistream.version import __version__
-
-ModelT = TypeVar("ModelT", bound=StreamingViT)
 
 _CARD = """\
 ---
@@ -32,43 +28,7 @@ model = OmniStream.from_pretrained("{repo_id}")
 
 
 class HubMixin(StreamingViT):
-    """`from_pretrained`, `save_pretrained` and `push_to_hub` of the backbone."""
-
-    @classmethod
-    def from_pretrained(
-        cls: type[ModelT],
-        source: Path | str,
-        *,
-        revision: str | None = None,
-        token: str | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        **overrides: Any,
-    ) -> ModelT:
-        """A backbone in eval mode with published or saved weights; a log line says what was converted and how.
-
-        The layout (this library's, the authors' release, Meta's, timm's or Hugging Face's DINOv3), the variant and
-        mean and standard deviation of the input are found out from the weights and the settings stored beside them.
-        The release gets `rope_layout="official"`; a DINOv3 gets `rotation` unless told otherwise, and `spatial` gives
-        its own features.
-
-        Args:
-            source: Path of a file (.safetensors, .pth, .pt, .bin, .ckpt) or folder, or a hub id such as
-                `timm/vit_large_patch16_dinov3_qkvb.lvd1689m`.
-            revision: Branch, tag or commit on the hub.
-            token: Access token of the hub; default that of `hf auth login`.
-            mean: Channel means of the input for images in [0, 1], instead of the source's.
-            std: Channel standard deviations, instead of the source's.
-            overrides: Arguments of the constructor, e.g. `window=64`.
-
-        Raises:
-            FileNotFoundError: If there is no such file or folder.
-            ValueError: If the weights are unknown, incomplete, do not fit, or could run code.
-        """
-        found = read_source(source, revision=revision, token=token)
-        model, report = build(cls, found, mean=mean, std=std, **overrides)
-        log(report, found)
-        return model.eval()
+    """`save_pretrained` and `push_to_hub` of the backbone."""
 
     def save_pretrained(self, folder: Path | str, *, max_shard_size: int | str = "5GB") -> None:
         """Write `model.safetensors` (in shards with an index if larger) and `config.json`; the folder is made."""

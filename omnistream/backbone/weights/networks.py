@@ -36,7 +36,7 @@ class Network:
     @property
     def name(self) -> str:
         """Its place in the checkpoint."""
-        return self.prefix.removesuffix(".") or "the top level"
+        return self.prefix.removeprefix("state_dict.").removesuffix(".") or "the top level"
 
 
 def flatten(content: Mapping[Any, Any]) -> StateDict:
@@ -99,8 +99,8 @@ def choose_network(networks: list[Network], part: str | None) -> Network:
     """
     names = ", ".join(network.name for network in networks)
     if part is not None:
-        chosen = [network for network in networks if f".{part}." in f".{network.prefix}"]
-        chosen = [network for network in chosen if network.name == part] or chosen
+        chosen = [network for network in networks if network.name == part]
+        chosen = chosen or [network for network in networks if f".{part}." in f".{network.prefix}"]
         if not chosen:
             raise ValueError(f"no network {part!r} (it has: {names})")
     else:
@@ -139,7 +139,7 @@ def extract(state: StateDict, part: str | None = None) -> tuple[StateDict, list[
         elif key.startswith(parent):
             beside.add(key.removeprefix(parent).split(".")[0])
     left_out = [f"{', '.join(f'{name}.*' for name in sorted(beside))} (beside the backbone)"] if beside else []
-    left_out += [f"{other.name} (another network; choose it with part={_word(other, network)!r})" for other in others]
+    left_out += [f"{other.name} (another network; choose it with part={_word(other, networks)!r})" for other in others]
     return taken, left_out
 
 
@@ -148,7 +148,9 @@ def _parent(prefix: str) -> str:
     return head + dot
 
 
-def _word(network: Network, other: Network) -> str:
-    """A part of a network's place that the other's does not have."""
-    taken = set(other.name.split("."))
-    return next((word for word in network.name.split(".") if word not in taken), network.name)
+def _word(network: Network, networks: list[Network]) -> str:
+    """The shortest `part` that means this network, preferably what it is in training."""
+    others = {word for other in networks if other != network for word in other.name.split(".")}
+    words = [word for word in network.name.split(".") if word not in others]
+    telling = [word for word in words if _role(f"{word}.", "") != "plain"]
+    return next(iter(telling or words), network.name)

@@ -78,16 +78,12 @@ class ImageFolder(FileDataset[FrameClip]):
         """One file per sample."""
         return len(self.files)
 
-    def class_name(self, index: int) -> str | None:
-        """Class folder of an image; None if it lies in the root itself."""
-        return self.files.folder(index).split("/")[0] or None
-
     def _read(self, key: SampleKey) -> FrameClip:
-        path = self.files[key.index]
-        name, seed = self.class_name(key.index), sample_seed(self.seed, key)
+        path, seed = self.files[key.index], sample_seed(self.seed, key)
+        name = self.files.folder(key.index).split("/")[0]  # empty for images in the root itself
         return FrameClip(
             images=transform_images(self.transform, read_image(path)[None], seed),
-            label=torch.tensor(-1 if name is None else self._label[name]),
+            label=torch.tensor(self._label[name] if name else -1),
             name=str(path),
             seed=seed,
         )

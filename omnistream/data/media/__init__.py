@@ -4,7 +4,8 @@ from omnistream.data.media.depth import read_depth_png
 from omnistream.data.media.errors import DepthReadError, ImageReadError, MediaReadError, VideoReadError
 from omnistream.data.media.image import read_image
 from omnistream.data.media.video import read_frames, verify_video
-from omnistream.data.media.video_probe import VideoInfo, probe_video
+from omnistream.data.media.video_info import VideoInfo
+from omnistream.data.media.video_probe import probe_video
 
 __all__ = [
     "DepthReadError",

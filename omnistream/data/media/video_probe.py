@@ -1,118 +1,107 @@
-"""What a video file is, found without decoding it, and which reader can be trusted with it.
+"""What a video file is: its frames, rate and orientation, and which reader can be trusted with it.
 
-decord numbers key frames by their place in the file but hands frames out in display order; where the two differ (open
-groups of pictures, the default of x265) it returns wrong frames without an error. Files cut by an edit list shift its
-numbering as well. Both show in the packets, so reading those is enough to know.
+decord seeks by key flags and stamps, as the container gives them, and numbers frames by their place in the file. Where
+those mislead (open groups of pictures, recovery points, transport streams, fields, edit lists) it returns other frames
+without an error, and it hides damage inside packets. It is taken for a short list of kinds only, each checked frame
+by frame, in files that have been decoded completely once.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from fractions import Fraction
-from functools import lru_cache
+import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import av
-from av.container import InputContainer
+import numpy as np
 from av.video.stream import VideoStream
 
 from omnistream.data.media.errors import VideoReadError
+from omnistream.data.media.orientation import UPRIGHT, Orientation, frame_orientation
+from omnistream.data.media.packet_scan import PacketScan, scan_packets
+from omnistream.data.media.video_cache import load_record, store_record
+from omnistream.data.media.video_decode import Cursor, open_video, video_stream
+from omnistream.data.media.video_index import VideoIndex, make_index
+from omnistream.data.media.video_info import VideoInfo, VideoRecord
+
+logger = logging.getLogger(__name__)
 
 MAX_FRAME_PIXELS = 64 * 1024 * 1024
 """Videos with larger frames are refused before decoding (8K is 33 million pixels)."""
 
+MAX_RATE_ERROR = 0.02
+"""A rate that a container states is taken unless the stamps of its frames differ more from it."""
+
 _DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4"})
-"""Codecs for which decord's frames were checked against sequential decoding; it has no AV1 decoder."""
-
-_NO_DISPLAY_STAMPS = frozenset({"avi"})
-"""Containers that store one stamp per packet, in file order: they cannot show an open group of pictures."""
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What the packets of a video file say."""
-
-    path: str
-    """The file."""
-    codec: str
-    """FFmpeg's name of the format, such as `h264` or `av1`."""
-    width: int
-    """Of an upright frame, in pixels."""
-    height: int
-    """Of an upright frame, in pixels."""
-    rotation: int
-    """Degrees counter-clockwise (0, 90, 180, 270) that turn a stored frame upright."""
-    num_frames: int
-    """Packets that give a shown frame. A damaged file may decode to fewer."""
-    fps: float
-    """Average frames per second."""
-    open_gop: bool
-    """Some key frame has another place in the file than in display order."""
-    edit_list: bool
-    """The file hides some of its frames."""
-    corrupt: bool
-    """The demuxer met damaged data."""
-    backend: Literal["decord", "pyav"]
-    """The reader that gives the right frames; decord still needs to be installed and able to open the file."""
-    reason: str
-    """Why not decord; empty otherwise."""
-
-
-class _Packet(NamedTuple):
-    pts: int | None
-    is_key: bool
-    is_discard: bool
-    is_corrupt: bool
+_DECORD_CONTAINERS = frozenset({"mov", "matroska"})
 
 
 def probe_video(path: str | Path) -> VideoInfo:
-    """What kind of video this is; cached until the file changes.
+    """What kind of video this is.
 
-    All packets of the first real video stream are read and none decoded, except for the first frame, which is where
-    PyAV tells the rotation.
+    The packets of the file are read once and not decoded, except for the first frame, and except for kinds whose
+    packets do not say which frames they show (raw streams, AVI with B-frames, rare codecs): those are decoded once.
+    The result is remembered on disk (see `video_cache`) until the file changes.
 
     Raises:
         VideoReadError: If the file is missing, has no video stream, no frame that decodes, or frames that are too
             large.
-
-    Source: the exact test for open groups of pictures (place of every key packet in the file == rank of its stamp) and
-        the list of files decord gets wrong were measured with decord 0.6.0.
     """
-    try:
-        status = Path(path).stat()
-    except OSError as error:
-        raise VideoReadError(path, error.strerror or str(error)) from None
-    return _probe(str(path), status.st_mtime_ns, status.st_size)
+    return probe_record(path).info
 
 
-@lru_cache(maxsize=4096)
-def _probe(path: str, modified: int, size: int) -> VideoInfo:
-    if size == 0:
+def probe_record(path: str | Path) -> VideoRecord:
+    """`probe_video` with the index of the frames."""
+    record = load_record(path)
+    if record is None:
+        record = store_record(_probe(str(path)))
+        if record.info.promised_frames is not None:
+            logger.warning("%s: %s", path, truncation(record.info.promised_frames, record.info.num_frames))
+    return record
+
+
+def truncation(promised: int, found: int) -> str:
+    """What to say of a file that holds less than its header promises."""
+    return f"truncated: the header promises {promised} frames, the file holds {found}"
+
+
+def _probe(path: str, *, decode: bool = False) -> VideoRecord:
+    if Path(path).stat().st_size == 0:
         raise VideoReadError(path, "the file is empty")
-    try:
-        with av.open(path) as container:
-            stream, num_streams = video_stream(path, container)
-            _check_size(path, stream.codec_context.width, stream.codec_context.height)
-            packets, damaged = _packets(container, stream)
-            width, height, rotation = _first_frame(path, stream.index)
-            return _describe(
-                path, container.format.name, stream, num_streams, packets, damaged, width, height, rotation
-            )
-    except av.FFmpegError as error:
-        raise VideoReadError(path, f"cannot be opened as a video ({error.strerror})") from error
+    with open_video(path) as (container, stream):
+        _check_size(path, stream.codec_context.width, stream.codec_context.height)
+        _, num_streams = video_stream(path, container)
+        scan = scan_packets(path, container, stream)
+        order = None if decode else scan.display_order()
+        counted = 0
+        if order is None:
+            order, counted = _decoded_order(path, scan)
+        index = make_index(scan, order)
+        return VideoRecord(_describe(path, stream, num_streams, scan, index, counted or len(order)), index)
 
 
-def video_stream(path: str, container: InputContainer) -> tuple[VideoStream, int]:
-    """The first video stream that is not a cover picture, and how many video streams there are with cover pictures.
+def reprobe(record: VideoRecord) -> VideoRecord:
+    """The record of a file whose packets turned out to mislead, from decoding it completely."""
+    return store_record(_probe(record.info.path, decode=True))
 
-    Raises:
-        VideoReadError: If there is none.
-    """
-    streams = container.streams.video
-    for stream in streams:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            return stream, len(streams)
-    raise VideoReadError(path, "has no video stream")
+
+def mark_whole(record: VideoRecord) -> VideoRecord:
+    """Remember that all frames decode."""
+    return record if record.info.whole else store_record(replace(record, info=replace(record.info, whole=True)))
+
+
+def forget_starts(record: VideoRecord) -> VideoRecord:
+    """Remember that the file can only be decoded from its start."""
+    return store_record(replace(record, index=record.index.from_the_start_only()))
+
+
+def _decoded_order(path: str, scan: PacketScan) -> tuple[np.ndarray, int]:
+    """The packet of every frame in the order of the decoder; no packets, but their count, if it does not name them."""
+    with open_video(path) as (container, stream):
+        cursor = Cursor(container, stream, np.array(scan.checksums, dtype=np.uint32))
+        numbers = [decoded.number for decoded in cursor.decode() if decoded.frame is not None]
+    if not numbers:
+        raise VideoReadError(path, "holds no frame that decodes")
+    named = len(set(numbers)) == len(numbers) and min(numbers) >= 0
+    return np.array(numbers if named else [], dtype=np.int32), len(numbers)
 
 
 def _check_size(path: str, width: int, height: int) -> None:
@@ -122,94 +111,68 @@ def _check_size(path: str, width: int, height: int) -> None:
         raise VideoReadError(path, f"frames of {width}x{height} are over the limit of {MAX_FRAME_PIXELS} pixels")
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> tuple[list[_Packet], bool]:
-    """The packets in file order, and whether demuxing broke off."""
-    packets: list[_Packet] = []
-    try:
-        for packet in container.demux(stream):
-            if packet.size:  # demuxing ends with an empty packet that flushes the decoder
-                packets.append(_Packet(packet.pts, packet.is_keyframe, packet.is_discard, packet.is_corrupt))
-    except av.FFmpegError:
-        return packets, True
-    return packets, False
-
-
-def _first_frame(path: str, index: int) -> tuple[int, int, int]:
-    """Stored width and height of the first frame, and the degrees counter-clockwise that turn it upright."""
-    with av.open(path) as container:
-        stream = container.streams[index]
-        assert isinstance(stream, VideoStream)
-        stream.codec_context.thread_count = 1
-        frame = next(iter(container.decode(stream)), None)
+def _first_frame(path: str) -> tuple[int, int, Orientation]:
+    """Stored height and width of the first frame that decodes, and what makes it upright."""
+    with open_video(path) as (container, stream):
+        try:
+            frame = next(iter(container.decode(stream)), None)
+        except av.FFmpegError as error:
+            raise VideoReadError(path, f"holds no frame that decodes ({error.strerror})") from error
     if frame is None:
         raise VideoReadError(path, "holds no frame that decodes")
     _check_size(path, frame.width, frame.height)
-    rotation = round(frame.rotation) % 360
-    if rotation % 90:
-        raise VideoReadError(path, f"is to be shown turned by {rotation} degrees; only multiples of 90 are read")
-    return frame.width, frame.height, rotation
+    try:
+        return frame.height, frame.width, frame_orientation(frame)
+    except ValueError as error:
+        raise VideoReadError(path, str(error)) from error
 
 
 def _describe(
-    path: str,
-    container_format: str,
-    stream: VideoStream,
-    num_streams: int,
-    packets: list[_Packet],
-    damaged: bool,
-    width: int,
-    height: int,
-    rotation: int,
+    path: str, stream: VideoStream, num_streams: int, scan: PacketScan, index: VideoIndex, num_frames: int
 ) -> VideoInfo:
-    if rotation % 180:
-        width, height = height, width
-    stamps = [packet.pts for packet in packets if packet.pts is not None]
-    edit_list = any(packet.is_discard for packet in packets) or (bool(stamps) and min(stamps) < 0)
-    corrupt = damaged or any(packet.is_corrupt for packet in packets)
-    open_gop = keys_out_of_order((packet.pts, packet.is_key) for packet in packets)
-    several_groups = 1 < sum(packet.is_key for packet in packets) < len(packets)
-    codec = stream.codec_context.codec.canonical_name
-    reasons = {
-        f"{codec} was not checked with decord": codec not in _DECORD_CODECS,
-        "open group of pictures": open_gop,
-        "edit list": edit_list,
-        "damaged packets": corrupt,
-        "several video streams": num_streams > 1,
-        f"decord breaks at width {width}": decord_breaks_width(width),
-        "more than 8 bits a channel": _bits_per_channel(stream) > 8,
-        "no display stamps": several_groups and bool(_NO_DISPLAY_STAMPS & set(container_format.split(","))),
-    }
-    reason = "; ".join(text for text, applies in reasons.items() if applies)
-    num_frames = sum(not packet.is_discard for packet in packets)
+    stored_height, stored_width, orientation = _first_frame(path)
+    height, width = orientation.size(stored_height, stored_width)
+    doubts = _decord_doubts(stream, num_streams, scan, index, orientation)
+    if decord_breaks_width(width):
+        doubts.append(f"decord breaks at width {width}")
+    promised = scan.promised_packets
     return VideoInfo(
         path=path,
-        codec=codec,
+        codec=stream.codec_context.codec.canonical_name,
         width=width,
         height=height,
-        rotation=rotation,
+        orientation=orientation,
         num_frames=num_frames,
-        fps=_frames_per_second(stream, stamps),
-        open_gop=open_gop,
-        edit_list=edit_list,
-        corrupt=corrupt,
-        backend="pyav" if reason else "decord",
-        reason=reason,
+        fps=_frames_per_second(stream, scan, index),
+        promised_frames=None if promised is None else round(promised * num_frames / len(scan.checksums)),
+        corrupt=scan.damaged,
+        doubts=tuple(doubts),
     )
 
 
-def keys_out_of_order(packets: Iterable[tuple[int | None, bool]]) -> bool:
-    """Whether some key packet's place in the file differs from its place in display order.
-
-    Args:
-        packets: Display stamp and key flag of every packet in file order. Without all stamps, or with equal ones,
-            display order is unknown and the answer is True.
-    """
-    known = list(packets)
-    stamps = sorted(pts for pts, _ in known if pts is not None)
-    rank = {pts: position for position, pts in enumerate(stamps)}
-    if len(rank) < len(known):
-        return True
-    return any(is_key and pts is not None and rank[pts] != position for position, (pts, is_key) in enumerate(known))
+def _decord_doubts(
+    stream: VideoStream, num_streams: int, scan: PacketScan, index: VideoIndex, orientation: Orientation
+) -> list[str]:
+    codec = stream.codec_context.codec.canonical_name
+    stamps = [scan.pts[number] for number in index.order.tolist()]
+    known = [stamp for stamp in stamps if stamp is not None]
+    doubts = {
+        f"{codec} was not checked with decord": codec not in _DECORD_CODECS,
+        "container was not checked with decord": not _DECORD_CONTAINERS & scan.formats,
+        "packets are not frames": len(index.order) != len(scan.checksums) or not scan.countable,
+        "edit list": any(scan.hidden) or min(known, default=-1) < 0,
+        "stamps out of order": len(known) < len(stamps) or known != sorted(set(known)),
+        "key frames that are no start": [n for n, key in enumerate(scan.keys) if key] != index.starts.tolist(),
+        "open group of pictures": any(index.rank[index.starts] != index.starts),
+        "damaged packets": scan.damaged or scan.promised_packets is not None,
+        "several video streams": num_streams > 1,
+        "more than 8 bits a channel": _bits_per_channel(stream) > 8,
+        "interlaced": stream.codec_context.field_order not in (0, 1),
+        "mirrored": orientation.is_mirrored,
+        "turned by the container": orientation != UPRIGHT and "mov" not in scan.formats,
+        "odd frame size": bool(stream.codec_context.width % 2 or stream.codec_context.height % 2),
+    }
+    return [*(text for text, applies in doubts.items() if applies), *sorted(scan.notes)]
 
 
 def decord_breaks_width(width: int) -> bool:
@@ -231,10 +194,34 @@ def _bits_per_channel(stream: VideoStream) -> int:
     return max((component.bits for component in pixel_format.components), default=8) if pixel_format else 8
 
 
-def _frames_per_second(stream: VideoStream, stamps: list[int]) -> float:
-    rate: Fraction | None = stream.average_rate or stream.guessed_rate
-    if rate:
-        return float(rate)
-    if stream.time_base is not None and len(stamps) > 1 and max(stamps) > min(stamps):
-        return (len(stamps) - 1) / float((max(stamps) - min(stamps)) * stream.time_base)
-    return 0.0
+def _frames_per_second(stream: VideoStream, scan: PacketScan, index: VideoIndex) -> float:
+    """The stated rate that is nearest to the one of the frames' stamps, or the latter where none is near.
+
+    What containers state counts fields, one frame too many, ticks of the clock, or is a guess.
+    """
+    stated = [float(rate) for rate in (stream.guessed_rate, stream.average_rate) if rate]
+    stamps = _frame_stamps(scan, index)
+    if not stamps or stream.time_base is None:
+        return stated[0] if stated else 0.0
+    span = stamps[-1] - stamps[0]
+    measured = (len(stamps) - 1) / float(span * stream.time_base)
+    error = MAX_RATE_ERROR + 1 / span  # stamps are rounded to whole ticks
+    nearest = min(stated, key=lambda rate: abs(rate - measured), default=measured)
+    return nearest if abs(nearest - measured) <= error * measured else _round_rate(measured, 1 / span)
+
+
+def _round_rate(rate: float, error: float) -> float:
+    """The whole rate, or that of television (24000/1001 and the like), within this relative error; else the rate."""
+    usual = (round(rate), round(rate * 1.001) / 1.001)
+    return next((near for near in usual if abs(near - rate) <= error * rate), rate)
+
+
+def _frame_stamps(scan: PacketScan, index: VideoIndex) -> list[int]:
+    """Rising stamps of all frames, for display or else for decoding; nothing if there are none, or only one."""
+    display = [scan.pts[number] for number in index.order.tolist()]
+    decoding = scan.dts if index.counts_only else [scan.dts[number] for number in sorted(index.order.tolist())]
+    for stamps in (display, decoding):
+        known = [stamp for stamp in stamps if stamp is not None]
+        if 1 < len(known) == len(stamps) and known == sorted(set(known)):
+            return known
+    return []

@@ -22,13 +22,13 @@ class SceneSequence(NamedTuple):
 
     Attributes:
         name: Unique in its data set; mostly the folder relative to the root.
-        frames: A string per usable frame, in order, by which the reader finds it again.
+        frames: A string per usable frame, in order, by which the reader finds it again; kept compactly in an index.
         is_video: The frames are in order of time; False for a collection of views.
         is_metric: Depth and translation are in metres.
     """
 
     name: str
-    frames: StringTable
+    frames: Sequence[str]
     is_video: bool = True
     is_metric: bool = True
 
@@ -80,7 +80,7 @@ def save_index(path: Path, signature: str, index: SceneIndex) -> None:
 
     A folder that cannot be written to is no error: the next run searches again.
     """
-    frames = [sequence.frames for sequence in index.sequences]
+    frames = [StringTable.of(sequence.frames) for sequence in index.sequences]
     tables = {
         "names": StringTable.of(sequence.name for sequence in index.sequences),
         "frames": StringTable.join([(table.data.tobytes(), table.lengths) for table in frames]),

@@ -21,6 +21,7 @@ from omnistream.data.batch import SceneFrame
 from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.folders import dataset_root, walk_folders
 from omnistream.data.media.errors import MediaReadError
+from omnistream.data.path_table import StringTable
 from omnistream.data.scenes.index_cache import SceneIndex, SceneSequence, load_index, save_index, tree_signature
 from omnistream.data.splits import Split, check_official_split
 from omnistream.paths import cache_folder
@@ -119,7 +120,7 @@ class SceneReader(ABC):
                 broken.append((error.path, error.reason))
                 continue
             if sequence.num_frames:
-                sequences.append(sequence)
+                sequences.append(sequence._replace(frames=StringTable.of(sequence.frames)))
         return SceneIndex(sorted(sequences, key=lambda sequence: sequence.name), broken)
 
     def name_of(self, folder: Path) -> str:
@@ -127,7 +128,7 @@ class SceneReader(ABC):
         return folder.relative_to(self.root).as_posix()
 
 
-def usable(path: Path, frames: Sequence[str], is_usable: Iterable[bool]) -> list[str]:
+def usable_frames(path: Path, frames: Sequence[str], is_usable: Iterable[bool]) -> list[str]:
     """The frames that are usable; says how many are left out.
 
     Args:

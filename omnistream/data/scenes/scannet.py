@@ -11,9 +11,8 @@ from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.folders import walk_folders
 from omnistream.data.media import MediaReadError, read_depth_png, read_image
 from omnistream.data.media.sens import read_sens_frame, read_sens_header, read_sens_poses
-from omnistream.data.path_table import StringTable
 from omnistream.data.scenes.index_cache import SceneSequence
-from omnistream.data.scenes.reader import SceneReader, is_rigid, logger, read_matrix, usable
+from omnistream.data.scenes.reader import SceneReader, is_rigid, logger, read_matrix, usable_frames
 from omnistream.data.splits import Split
 
 
@@ -98,7 +97,7 @@ class ScanNet(SceneReader):
             names = [file.stem for file in (path / "color").glob("*.jpg") if file.stem.isdecimal()]
             names.sort(key=int)
             good = [_is_complete(path, name) for name in names]
-        return SceneSequence(self.name_of(path), StringTable.of(usable(path, names, good)))
+        return SceneSequence(self.name_of(path), usable_frames(path, names, good))
 
     def read(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
         """Frames as stored."""

@@ -7,9 +7,8 @@ import torch
 
 from omnistream.data.batch import SceneFrame
 from omnistream.data.media import read_depth_png, read_image
-from omnistream.data.path_table import StringTable
 from omnistream.data.scenes.index_cache import SceneSequence
-from omnistream.data.scenes.reader import SceneReader, is_rigid, read_matrix, usable
+from omnistream.data.scenes.reader import SceneReader, is_rigid, read_matrix, usable_frames
 
 
 class TSDFFusion(SceneReader):
@@ -40,7 +39,7 @@ class TSDFFusion(SceneReader):
         read_matrix(path / "camera-intrinsics.txt", (3, 3))
         names = sorted(image.name for image in path.glob("frame-*.color.*"))
         good = (_file(path, name, "depth.png").is_file() and _has_pose(_file(path, name, "pose.txt")) for name in names)
-        return SceneSequence(self.name_of(path), StringTable.of(usable(path, names, good)))
+        return SceneSequence(self.name_of(path), usable_frames(path, names, good))
 
     def read(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
         """Frames as stored."""

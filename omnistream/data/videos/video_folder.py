@@ -10,8 +10,9 @@ from omnistream.data.broken_files import BrokenFiles, FileDataset, require_reada
 from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.folders import VIDEO_SUFFIXES, dataset_root, find_files
 from omnistream.data.media.errors import VideoReadError
-from omnistream.data.media.video import read_frames, verify_video
-from omnistream.data.media.video_probe import VideoInfo, probe_video
+from omnistream.data.media.video import read_frames
+from omnistream.data.media.video_info import VideoInfo
+from omnistream.data.media.video_probe import probe_video
 from omnistream.data.path_table import Selection
 from omnistream.data.sampling import SampleKey, sample_rng, sample_seed
 from omnistream.data.splits import Split, split_positions
@@ -37,7 +38,8 @@ class VideoFolder(FileDataset[FrameClip]):
     """Clips of the videos at any depth below a folder, one per video and epoch.
 
     Files are found by suffix and read by content; links to folders are followed. Frame count and rate come from the
-    packets, never from the decoder's estimate. Broken files are logged and another video is drawn instead.
+    packets, which are read once per file and remembered on disk (see `omnistream.data.media.video_cache`). Videos that
+    are broken where a clip lies are logged and another video is drawn instead; `verify_video` looks at whole files.
 
     Args:
         root: The folder.
@@ -49,9 +51,7 @@ class VideoFolder(FileDataset[FrameClip]):
         split: The training or held-out part of the folder; null for all of it.
         val_fraction: Held-out fraction.
         random_start: Draw the start of each clip; otherwise clips are central.
-        max_seconds: Refuse (as broken) videos longer than this, whose sequential decoding would take too long.
-        verify_seconds: Videos up to this long are decoded completely at their first use in a process, because decord
-            does not always report damage; 0 trusts all files.
+        max_seconds: Refuse (as broken) videos longer than this: some can only be decoded from their start.
         seed: Determines starts, what `transform` draws, replacements, and each sample's `seed`.
         broken_files: Records broken files; by default up to 20 % are skipped.
 
@@ -74,7 +74,6 @@ class VideoFolder(FileDataset[FrameClip]):
         val_fraction: float = 0.1,
         random_start: bool = True,
         max_seconds: float | None = None,
-        verify_seconds: float = 60.0,
         seed: int = 0,
         broken_files: BrokenFiles | None = None,
     ) -> None:
@@ -83,8 +82,7 @@ class VideoFolder(FileDataset[FrameClip]):
         super().__init__(seed, broken_files)
         self.root, self.transform = dataset_root(root, EXPECTED), transform
         self.num_frames, self.stride, self.size = num_frames, stride, size
-        self.random_start, self.max_seconds, self.verify_seconds = random_start, max_seconds, verify_seconds
-        self._verified: set[str] = set()
+        self.random_start, self.max_seconds = random_start, max_seconds
         table = find_files(self.root, VIDEO_SUFFIXES)
         self.files = Selection(table, split_positions(len(table), split, val_fraction))
         if not self.files:
@@ -105,9 +103,6 @@ class VideoFolder(FileDataset[FrameClip]):
             raise VideoReadError(
                 info.path, f"{info.num_frames} frames are longer than the {self.max_seconds} s allowed"
             )
-        if info.path not in self._verified and info.num_frames <= self.verify_seconds * info.fps:
-            verify_video(info.path)
-            self._verified.add(info.path)
 
     def _read(self, key: SampleKey) -> FrameClip:
         path = self.files[key.index]

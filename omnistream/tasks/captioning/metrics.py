@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from omnistream.data.batch import Region, TextTarget
 from omnistream.language.prompts import parse_regions, strip_markup
 from omnistream.metrics.boxes import BoxIoU
-from omnistream.metrics.text import ExactMatch, TokenLoss, WordAccuracy
+from omnistream.metrics.text import ExactMatch, TokenLoss, UnigramEntropy, WordAccuracy
 
 
 @dataclass(frozen=True)
 class CaptionSample:
-    """One generated answer, kept for pictures."""
+    """One generated answer, kept for plots."""
 
     images: Tensor
     """uint8 [T, 3, H, W], on the CPU."""
@@ -33,15 +33,22 @@ class CaptionSample:
 
 
 class CaptionMetrics(nn.Module):
-    """Token loss over all samples; exact match, word accuracy and box IoU of the generated ones.
+    """Token loss over all samples, with two baselines; exact match, word accuracy and box IoU of the generated ones.
 
+    `token_loss_unigram` is what the token frequencies of the answers alone would give, `token_loss_other_image` what
+    the model gives when every sample is shown its neighbour's image: a model that looks is better than both.
     `exact_match` compares the words without boxes, and so does `word_accuracy`, in any order. `box_iou` counts
     only samples that ask for boxes.
+
+    Args:
+        vocab_size: Of the tokenizer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, vocab_size: int) -> None:
         super().__init__()
         self.token_loss = TokenLoss()
+        self.token_loss_unigram = UnigramEntropy(vocab_size)
+        self.token_loss_other_image = TokenLoss()
         self.exact_match = ExactMatch()
         self.word_accuracy = WordAccuracy()
         self.box_iou = BoxIoU()

@@ -3,8 +3,8 @@
 Coordinates: OpenCV axes (x right, y down, z forward); the centre of pixel i is at i + 0.5.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,24 @@ class ClipGeometry:
     camera_to_world: Float[Tensor, "*B 4 4"]
     intrinsics: Float[Tensor, "*B 3 3"]
     points: Float[Tensor, "*B H W 3"]
+
+    def __len__(self) -> int:
+        """Length of the first leading axis."""
+        return len(self.camera_to_world) if self.camera_to_world.ndim > 2 else 0
+
+    def __getitem__(self, index: int | slice) -> "ClipGeometry":
+        """The geometry at this place of the first leading axis: of one frame of a clip, or one clip of several.
+
+        Raises:
+            IndexError: If there is none.
+        """
+        if not len(self):
+            raise IndexError("this is the geometry of a single frame")
+        return ClipGeometry(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+    def __iter__(self) -> Iterator["ClipGeometry"]:
+        """Frame by frame, or clip by clip."""
+        return (self[i] for i in range(len(self)))
 
 
 @dataclass(frozen=True)

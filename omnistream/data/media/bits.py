@@ -1,0 +1,85 @@
+"""Bits of a compressed stream: Exp-Golomb codes and units between start codes."""
+
+from collections.abc import Iterator
+
+ORIENTATION = 47
+"""Kind of the message that turns a picture, in H.264 and HEVC."""
+
+
+class BitReader:
+    """Reads a header bit by bit, without the bytes that keep start codes apart (00 00 03).
+
+    Raises:
+        IndexError: When it is read past its end.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        data = data.replace(b"\0\0\3", b"\0\0")
+        self._value, self._left = int.from_bytes(data), 8 * len(data)
+
+    def take(self, count: int) -> int:
+        """The next bits as an unsigned number."""
+        self._left -= count
+        if self._left < 0:
+            raise IndexError("the header is cut off")
+        return self._value >> self._left & ((1 << count) - 1)
+
+    def unsigned(self) -> int:
+        """The next unsigned Exp-Golomb code."""
+        zeros = 0
+        while not self.take(1):
+            zeros += 1
+        return (1 << zeros) - 1 + self.take(zeros)
+
+    def signed(self) -> int:
+        """The next signed Exp-Golomb code."""
+        code = self.unsigned()
+        return (code + 1) // 2 if code % 2 else -(code // 2)
+
+
+def start_codes(data: bytes) -> Iterator[int]:
+    """Where the bytes after each start code (00 00 01) begin."""
+    at = data.find(b"\0\0\1")
+    while at >= 0:
+        yield at + 3
+        at = data.find(b"\0\0\1", at + 3)
+
+
+def nal_units(data: bytes, length_size: int) -> Iterator[bytes]:
+    """The units of a packet of H.264 or HEVC.
+
+    Args:
+        data: The packet.
+        length_size: Bytes of the length before each unit; 0 for start codes between them (Annex B).
+    """
+    if length_size == 0:
+        starts = list(start_codes(data))
+        ends = [start - 3 for start in starts[1:]] + [len(data)]
+        yield from (data[start:end] for start, end in zip(starts, ends, strict=True) if end > start)
+        return
+    at = 0
+    while at + length_size < len(data):
+        length = int.from_bytes(data[at : at + length_size])
+        at += length_size
+        if length:
+            yield data[at : at + length]
+        at += length
+
+
+def sei_messages(payload: bytes) -> Iterator[tuple[int, bytes]]:
+    """Kind and content of the messages in a unit of supplemental information of H.264 or HEVC, without its header.
+
+    Raises:
+        IndexError: If the unit is cut off.
+    """
+    data, at = payload.replace(b"\0\0\3", b"\0\0"), 0
+    while at + 2 < len(data):
+        values = []
+        for _ in range(2):
+            value = 0
+            while data[at] == 255:
+                value, at = value + 255, at + 1
+            values.append(value + data[at])
+            at += 1
+        yield values[0], data[at : at + values[1]]
+        at += values[1]

@@ -1,0 +1,84 @@
+"""How a stored frame is to be shown: the display matrix of phones, front cameras and editors."""
+
+from typing import NamedTuple, cast
+
+import numpy as np
+from av.sidedata.sidedata import SideDataContainer, Type
+from av.video.frame import VideoFrame
+from jaxtyping import UInt8
+
+_TOLERANCE = 0.02
+"""Largest share of a matrix row that may be off the axis: rounding of a right angle, about one degree."""
+
+
+class Orientation(NamedTuple):
+    """Steps that make a stored frame upright: first swap the axes, then flip."""
+
+    transpose: bool = False
+    """Rows become columns."""
+    flip_x: bool = False
+    """Left becomes right, after the transpose."""
+    flip_y: bool = False
+    """Top becomes bottom, after the transpose."""
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether no rotation alone makes the frame upright."""
+        return (self.transpose + self.flip_x + self.flip_y) % 2 == 1
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of an upright frame from those of a stored one."""
+        return (width, height) if self.transpose else (height, width)
+
+    def apply(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        """The upright image, as a view."""
+        image = image.swapaxes(0, 1) if self.transpose else image
+        image = image[:, ::-1] if self.flip_x else image
+        return image[::-1] if self.flip_y else image
+
+
+UPRIGHT = Orientation()
+
+
+def orientation_from_matrix(matrix: tuple[int, ...]) -> Orientation:
+    """The orientation that a display matrix asks for.
+
+    Args:
+        matrix: The 9 entries (a, b, u, c, d, v, x, y, w) of ISO/IEC 14496-12: a stored pixel (p, q) is shown at
+            (a p + c q + x, b p + d q + y). Scale and translation do not matter here.
+
+    Raises:
+        ValueError: If the matrix turns by something else than a right angle, shears, or is singular.
+    """
+    a, b, _, c, d, *_ = matrix
+    straight, swapped = min(abs(a), abs(d)), min(abs(b), abs(c))
+    if straight and max(abs(b), abs(c)) <= _TOLERANCE * straight:
+        return Orientation(False, a < 0, d < 0)
+    if swapped and max(abs(a), abs(d)) <= _TOLERANCE * swapped:
+        return Orientation(True, c < 0, b < 0)
+    turn = np.degrees(np.arctan2(b, a))
+    raise ValueError(f"is to be shown turned by {turn:.0f} degrees; only multiples of 90 and mirrors are read")
+
+
+def frame_orientation(frame: VideoFrame) -> Orientation:
+    """The orientation of a decoded frame, from the container or from the stream itself.
+
+    Raises:
+        ValueError: See `orientation_from_matrix`.
+    """
+    side_data = cast(SideDataContainer, frame.side_data)  # PyAV's stub knows one kind only
+    if Type.DISPLAYMATRIX not in side_data:
+        return UPRIGHT
+    matrix = np.frombuffer(bytes(side_data[Type.DISPLAYMATRIX]), dtype="<i4")
+    return orientation_from_matrix(tuple(matrix.tolist()))
+
+
+def upright_image(frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+    """A decoded frame as upright RGB, contiguous.
+
+    Raises:
+        ValueError: See `orientation_from_matrix`.
+        av.FFmpegError: If the frame has no RGB image.
+    """
+    orientation = frame_orientation(frame)
+    return np.ascontiguousarray(orientation.apply(frame.to_ndarray(format="rgb24")))
