@@ -35,6 +35,17 @@ class TestDispatch:
         )
         assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
 
+    def test_import_is_quick(self) -> None:
+        """Processor time, which other programs on the machine do not lengthen."""
+        program = (
+            "import sys, time; start = time.process_time(); import omnistream; seconds = time.process_time() - start;"
+            "print(seconds, 'torch' in sys.modules, omnistream.__version__)"
+        )
+        output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        seconds, torch, _ = output.split()
+        assert torch == "False"
+        assert float(seconds) < 0.2
+
     def test_models_lists_the_variants(self, capsys: pytest.CaptureFixture[str]) -> None:
         main(["models"])
         rows = [line.split() for line in capsys.readouterr().out.splitlines() if line]

@@ -87,8 +87,8 @@ class TestErrors:
             (
                 ["--trainer.precision", "12"],
                 "trainer.precision: expected one of 64, 32, 16 or one of 'transformer-engine', "
-                "'transformer-engine-float16', '16-true', '16-mixed', 'bf16-true', 'bf16-mixed', '32-true', '64-true' or one of '64', '32', '16', "
-                "'bf16', got '12'",
+                "'transformer-engine-float16', '16-true', '16-mixed', 'bf16-true', 'bf16-mixed', '32-true', '64-true' "
+                "or one of '64', '32', '16', 'bf16', got '12'",
             ),
             (
                 ["--model.tasks.ssl", "word"],
