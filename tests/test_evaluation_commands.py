@@ -169,6 +169,6 @@ def test_an_objective_alone_is_tested_and_predicts(tmp_path):
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[writer], enable_model_summary=False
     )
-    assert trainer.test(module, loader, verbose=False)[0]["test/loss"] > 0
+    assert trainer.test(module, loader, verbose=False)[0]["test/geometry/loss"] > 0
     assert trainer.predict(module, loader) is None
     assert len(list((tmp_path / "features" / "clips").iterdir())) == 3
