@@ -65,7 +65,8 @@ def run(arguments: list[str]) -> None:
     folder = options.out
     refuse_occupied(folder, options.overwrite, "OUT")
     from omnistream.backbone import OmniStream
-    from omnistream.backbone.weights.load import LAYOUT_NAMES, build
+    from omnistream.backbone.weights.load import build
+    from omnistream.backbone.weights.report import LAYOUT_NAMES
     from omnistream.backbone.weights.source import read_source
 
     chosen = {name: getattr(options, name) for name in ("variant", "rope_layout") if getattr(options, name)}
