@@ -9,6 +9,7 @@ from typing import Any
 
 from omnistream.backbone.model import StreamingViT
 from omnistream.backbone.weights.source import NOT_STORED
+from omnistream.paths import apply_umask
 from omnistream.version import __version__
 
 _CARD = """\
@@ -37,6 +38,8 @@ class HubMixin(StreamingViT):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_torch_state_dict(self.state_dict(), folder, max_shard_size=max_shard_size)
+        for file in folder.glob("*.safetensors"):
+            apply_umask(file)
         (folder / "config.json").write_text(json.dumps(self._config(), indent=2) + "\n", encoding="utf-8")
 
     def push_to_hub(
