@@ -5,7 +5,7 @@ from torch.utils.data import DataLoader
 
 from omnistream.backbone import create_model
 from omnistream.data.batch import CaptionClip, TextTarget
-from omnistream.metrics.text import unigram_entropy
+from omnistream.metrics import unigram_entropy
 from omnistream.tasks.captioning import CaptioningModule, DecoderConfig
 from omnistream.tasks.optimization import OptimizerConfig
 
@@ -74,7 +74,11 @@ def test_evaluation_leaves_modes_and_weights_alone(mixed):
     results = module.metrics.compute()
     summed = module.token_loss(backbone, mixed)
     assert float(results["token_loss"]) == pytest.approx(float(summed.total / summed.count), rel=1e-5)
-    assert set(results) == {"token_loss", "exact_match", "word_accuracy", "box_iou"}
+    baselines = {"token_loss_unigram", "token_loss_other_image"}
+    assert set(results) == {"token_loss", "exact_match", "word_accuracy", "box_iou"} | baselines
+    other = module.token_loss(backbone, mixed, shuffle_images=True)
+    assert float(results["token_loss_other_image"]) == pytest.approx(float(other.total / other.count), rel=1e-5)
+    assert results["token_loss_unigram"] == unigram_entropy(module.answer_token_counts(mixed))
 
 
 def test_plots_show_truth_and_answer_with_boxes(mixed):
