@@ -8,7 +8,7 @@ Letters: B batch, T frames, H W pixels, G global and L local views, h w patches.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,13 @@ BatchT = TypeVar("BatchT", bound="Batch")
 
 @dataclass(kw_only=True)
 class Batch:
-    """Base of all samples and batches: moves and pins its tensors, leaves everything else alone."""
+    """Base of all samples and batches: moves and pins its tensors, leaves everything else alone.
+
+    Attributes:
+        index: Position in the data set, where it is read in order for evaluation; a list in a batch.
+    """
+
+    index: int | list[int] | None = None
 
     host_fields: ClassVar[frozenset[str]] = frozenset({"seed"})
     """Tensors that the host reads within a training step: they stay there, as reading them back would wait."""
@@ -64,7 +70,7 @@ class Batch:
             raise TypeError(
                 f"{cls.__name__}.collate: samples must be of one class derived from {cls.__name__}, got {names}"
             )
-        values: dict[str, object] = {}
+        values: dict[str, Any] = {}
         for field in fields(kind):
             column = [getattr(sample, field.name) for sample in samples]
             if isinstance(column[0], Tensor):

@@ -8,7 +8,7 @@ camera change with the image.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Int
@@ -142,7 +142,7 @@ def _take(values: Tensor, rows: Int[Tensor, " h"], columns: Int[Tensor, " w"]) -
     return torch.where(inside, values[rows[:, None], columns[None]], torch.zeros((), dtype=values.dtype))
 
 
-def stack_frames(frames: Sequence[SceneFrame]) -> dict[str, Tensor]:
+def stack_frames(frames: Sequence[SceneFrame]) -> dict[str, Any]:
     """Fields `images`, `depth`, `valid`, `intrinsics` and `camera_to_world` of a `SceneClip`.
 
     Depth takes the size and camera of its image; without depth it is 0 and nowhere valid.
@@ -175,7 +175,7 @@ def transform_clip(transform: SceneTransform | None, clip: SceneClip) -> SceneCl
     names = ("image", "depth", "valid", "intrinsics", "camera_to_world")
     frames = [SceneFrame(**dict(zip(names, values, strict=True))) for values in columns]
     with seeded(clip.seed):
-        return replace(clip, **stack_frames(transform(frames)))  # type: ignore[arg-type]
+        return replace(clip, **stack_frames(transform(frames)))
 
 
 def _with_own_depth(frame: SceneFrame) -> SceneFrame:
