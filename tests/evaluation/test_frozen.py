@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from probes import ColourProbe, Colours, backbone, trainer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from omnistream.data import EvaluationDataModule
 from omnistream.data.batch import FrameClip
@@ -161,7 +162,7 @@ class TestCache:
             nn.init.zeros_(probe.heads[0].bias)
             module = data(eval_batch_size=5)
             if not cache:
-                loader = module._loader(module.train, 8, None)
+                loader = DataLoader(module.train, 8, collate_fn=FrameClip.collate)
                 module.train_dataloader = lambda loader=loader: loader
             trainer(tmp_path, max_epochs=2, limit_val_batches=0).fit(probe, module)
             weights.append(probe.heads[0].weight)
