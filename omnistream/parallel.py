@@ -88,6 +88,25 @@ def shard_units(units: Iterable[nn.Module], mesh: DeviceMesh) -> None:
             fully_shard(unit, mesh=mesh, reshard_after_forward=True)
 
 
+def gather_parameters(module: nn.Module) -> None:
+    """FSDP2: hold all parameters whole until `release_parameters`, so that no forward waits for another process.
+
+    For evaluation, where processes have different numbers of batches. Every process must call it.
+    """
+    for unit in module.modules():  # an outer unit comes before its inner ones, as FSDP2 wants it
+        if isinstance(unit, FSDPModule):
+            unit.set_reshard_after_forward(False, recurse=False)
+            unit.unshard()
+
+
+def release_parameters(module: nn.Module) -> None:
+    """Undo `gather_parameters`."""
+    for unit in module.modules():
+        if isinstance(unit, FSDPModule):
+            unit.set_reshard_after_forward(True, recurse=False)
+            unit.reshard()
+
+
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> tuple[list[nn.Parameter], Tensor]:
     """Average over processes the gradients that no wrapper has averaged: those of parameters which are not sharded.

@@ -24,6 +24,7 @@ from omnistream.packaged_configs import list_configs, summary
 
 DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(\(\))?")
 PLURAL = re.compile(r"(`[^`]+`)(?=s\b)")
+MARKUP = re.compile(r"[*|]")
 COLON = "\0"
 """Stands for a colon that napoleon must not see."""
 HELP_WIDTH = "88"
@@ -84,7 +85,7 @@ def link_to_public_name(
 def markdown_habits(app: Sphinx, what: str, name: str, target: object, options: object, lines: list[str]) -> None:
     """Docstrings are plain text with a little Markdown; mark what reStructuredText would read differently.
 
-    An indented block after a colon is code, a name in backticks may have a plural `s`, and asterisks are asterisks.
+    An indented block after a colon is code, names in backticks may have a plural `s`, asterisks and bars are text.
     """
     if what in ("attribute", "property", "data"):
         lines[:] = [line.replace(":", COLON) for line in lines]  # napoleon takes what precedes a colon for a type
@@ -98,7 +99,7 @@ def markdown_habits(app: Sphinx, what: str, name: str, target: object, options: 
             code_below = _indent(line)
             line = line.rstrip() + ":"
         spans = re.split(r"(`[^`]+`)", PLURAL.sub(r"\1\\ ", line))
-        lines[number] = "".join(span if span.startswith("`") else span.replace("*", r"\*") for span in spans)
+        lines[number] = "".join(span if span.startswith("`") else MARKUP.sub(r"\\\g<0>", span) for span in spans)
 
 
 def after_napoleon(app: Sphinx, what: str, name: str, target: object, options: object, lines: list[str]) -> None:
@@ -113,6 +114,11 @@ def _starts_block(lines: list[str]) -> bool:
 
 def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
+
+
+def link_within_site(app: Sphinx, page: str, source: list[str]) -> None:
+    """Links to files beside docs/, right where the pages are read as files, lead to their pages of the site."""
+    source[0] = re.sub(r"\]\(\.\./(CONTRIBUTING|CHANGELOG)\.md", lambda link: f"]({link[1].lower()}.md", source[0])
 
 
 class CommandHelp(SphinxDirective):
@@ -162,6 +168,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     index = Path(app.srcdir, "reference", "index.md").read_text(encoding="utf-8")
     rooms = re.findall(r"^   (omnistream[\w.]*)$", index, re.MULTILINE)
     app.config.autosummary_context = {"public_names": public_names(rooms)}
+    app.connect("source-read", link_within_site)
     app.connect("missing-reference", link_to_public_name)
     app.connect("autodoc-process-docstring", markdown_habits, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", after_napoleon, priority=600)

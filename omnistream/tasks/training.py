@@ -16,11 +16,13 @@ from torch import Tensor
 
 from omnistream.backbone import OmniStream
 from omnistream.data.batch import Batch
-from omnistream.distributed import rank
+from omnistream.distributed import Means, alone, rank
 from omnistream.parallel import (
     average_gradients,
     compile_blocks,
+    gather_parameters,
     gradient_norm,
+    release_parameters,
     scale_gradients,
     shard_backbone,
     shard_units,
@@ -77,6 +79,7 @@ class TrainingModule(CheckpointedModule):
         self.compile_blocks, self.seed = compile, seed
         self._batches = 0  # `batch_count` on the host
         self._guard = NonFiniteGuard(self.nonfinite)
+        self._means = Means()  # of an evaluation
         self._numbers, self._batches_in_step = StepNumbers(), 0
         self._configured = False
 
@@ -225,6 +228,22 @@ class TrainingModule(CheckpointedModule):
         # As tensors on the CPU: Lightning would copy a number to the device, and read it from there for the log.
         self.log_dict({name: torch.tensor(value) for name, value in values.items()}, batch_size=1)
 
+    def on_validation_start(self) -> None:
+        """Gather sharded parameters: processes have batches of their own, and not equally many."""
+        gather_parameters(self)
+
+    def on_test_start(self) -> None:
+        """As for validation."""
+        gather_parameters(self)
+
+    def on_validation_end(self) -> None:
+        """Shard the parameters again."""
+        release_parameters(self)
+
+    def on_test_end(self) -> None:
+        """As for validation."""
+        release_parameters(self)
+
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Losses and metrics of every task whose batch is there."""
         self._evaluate("val", batch)
@@ -241,25 +260,24 @@ class TrainingModule(CheckpointedModule):
                 continue
             for part, micro_batch in task.micro_batches(batches[name]).items():
                 path = f"{stage}/{name}/{part}" if part else f"{stage}/{name}"
-                loss = task.compute(self.backbone, micro_batch, self.global_step)
-                values = {
-                    f"{path}/{term}": value.detach() for term, value in {**loss.terms, "loss": loss.total}.items()
-                }
-                self.log_dict(values, batch_size=1, sync_dist=True, add_dataloader_idx=False)
-                task.update_metrics(self.backbone, micro_batch, loss)
+                with alone():  # a batch is one process's own, and another may have none: wait for nobody
+                    loss = task.compute(self.backbone, micro_batch, self.global_step)
+                    task.update_metrics(self.backbone, micro_batch, loss)
+                self._means.add({f"{path}/{term}": value for term, value in {**loss.terms, "loss": loss.total}.items()})
 
     def on_validation_epoch_end(self) -> None:
-        """Log every task's metrics."""
-        self._log_metrics("val")
+        """Log losses and metrics over the batches of all processes."""
+        self._log_evaluation("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log every task's metrics."""
-        self._log_metrics("test")
+        """As for validation."""
+        self._log_evaluation("test")
 
-    def _log_metrics(self, stage: str) -> None:
+    def _log_evaluation(self, stage: str) -> None:
+        values: dict[str, Any] = dict(self._means.compute())
         for name, task in self.objectives.items():
-            values = {f"{stage}/{name}/{key}": value for key, value in task.compute_metrics().items()}
-            self.log_dict(values, batch_size=1, sync_dist=False)
+            values |= {f"{stage}/{name}/{key}": value for key, value in task.compute_metrics().items()}
+        self.log_dict(values, batch_size=1, sync_dist=False)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, list[ClipFeatures]]:
         """Features of the clips of every source in the batch that has any, by source."""

@@ -41,7 +41,7 @@ def test_release(release, tmp_path, capsys):
     assert rows["load with"].strip() == f'OmniStream.from_pretrained("{tmp_path / "out"}")'
     assert "16 frames" in rows["parity"]
     assert rows.keys().isdisjoint({"filled in", "as initialised", "not taken over"})
-    assert rows["note"].strip() == "the source does not tell mean and std, which are assumed to be ImageNet's"
+    assert rows["note"].strip() == "the source does not give mean and std, which are assumed to be ImageNet's"
     model = OmniStream.from_pretrained(tmp_path / "out")
     assert model.rope_layout == "official"
     assert torch.equal(model.norm.weight, official_state()["patch_embed.post_layernorm.weight"])

@@ -110,7 +110,7 @@ def test_readme_runs_and_its_comments_are_true(workplace, capsys):
     assert names["out"].last.shape == names["out"].patches[2].shape == (1, 8, 8, 8, 128)
     torch.testing.assert_close(names["now"].cls[:, 0], names["out"].cls[:, 7], atol=1e-4, rtol=0)
     assert {path.name for path in Path("my_backbone").iterdir()} == {"model.safetensors", "config.json"}
-    saved, loaded = names["model"].state_dict(), names["again"].state_dict()
+    saved, loaded = names["backbone"].state_dict(), names["again"].state_dict()
     assert saved.keys() == loaded.keys()
     assert all(torch.equal(saved[key], loaded[key]) for key in saved)
     assert names["fork"].frame_indices.tolist() == [6]
