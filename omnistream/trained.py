@@ -12,7 +12,8 @@ from typing_extensions import Unpack
 from omnistream.backbone import OmniStream, SessionOptions
 from omnistream.backbone.sessions.options import SessionKeywords
 from omnistream.backbone.sessions.session import Session
-from omnistream.backbone.weights.load import build, log
+from omnistream.backbone.weights.load import build
+from omnistream.backbone.weights.report import log
 from omnistream.backbone.weights.source import WeightSource, read_source
 from omnistream.run_config import read_run_config
 from omnistream.tasks.captioning import CaptioningModule

@@ -8,7 +8,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from omnistream.callbacks import TaskProgressBar
+from omnistream.callbacks import HeldOutEvaluation, TaskProgressBar
 from omnistream.commands.overrides import load_config, prepare
 from omnistream.commands.train import OmniStreamCLI
 from omnistream.errors import UsageError
@@ -120,6 +120,31 @@ def test_quickstart_builds():
     shown = [type(callback) for callback in cli.trainer.callbacks]
     assert TaskProgressBar in shown
     assert [type(callback) for callback in without_bar.trainer.callbacks] == [t for t in shown if t != TaskProgressBar]
+
+
+def test_quickstart_compares_only_what_is_evaluated():
+    cli = build(["quickstart"], [])
+    (callback,) = [one for one in cli.trainer.callbacks if isinstance(one, HeldOutEvaluation)]
+    assert set(callback.retrained) <= set(cli.model.objectives)
+    assert {one.evaluation for one in callback.comparisons} == {"objectives", *callback.probes}
+    for name, make in callback.probes.items():
+        probe = make(cli.model.backbone)
+        probe.configure_model()
+        known = {*probe.metrics(), "untrained"}
+        assert {one.baseline for one in callback.comparisons if one.evaluation == name} <= known
+    for one in callback.comparisons:
+        task = cli.model.objectives.get(one.metric.split("/")[0])
+        metrics = dict(task.metrics.named_children()) if task else {}
+        assert one.evaluation != "objectives" or one.metric.split("/")[1] in metrics
+        assert one.evaluation != "objectives" or one.baseline.split("/")[-1] in {*metrics, "untrained"}
+
+
+def test_world_actions_builds():
+    cli = build(["probes/world_actions"], ["--trainer.logger=false"])
+    cli.model.configure_model()
+    assert len(cli.model.heads) == 2
+    assert cli.model.probe.num_positions == cli.datamodule.train.dataset.config.num_frames * cli.model.token_grid**2
+    assert len(cli.datamodule.val) == 400
 
 
 def test_real_samples_builds_on_real_files(sample_data):

@@ -180,8 +180,9 @@ class StreamingViT(nn.Module):
         frames = torch.arange(images.shape[1], device=images.device)
         context = ClipContext(images.shape[1], self.window, self.sink, self.attention)
         times = clip_times(images.shape[1], self.window, self.time_mode, images.device)
-        return self.encode(
-            images, frames, context, masks, layers, camera_token, aspect_ratio, self._draw_scales(), times
+        # Not `self.encode`, which a wrapper may have replaced that expects not to be within another (FSDP2's).
+        return StreamingViT.encode(
+            self, images, frames, context, masks, layers, camera_token, aspect_ratio, self._draw_scales(), times
         )
 
     def encode(

@@ -17,7 +17,8 @@ from omnistream.backbone.sessions.session import Session
 from omnistream.backbone.sessions.stream import StreamSession
 from omnistream.backbone.time_mode import TimeMode
 from omnistream.backbone.weights.hub import HubMixin
-from omnistream.backbone.weights.load import build, load_pretrained, log
+from omnistream.backbone.weights.load import build, load_pretrained
+from omnistream.backbone.weights.report import log
 from omnistream.backbone.weights.source import read_source
 
 

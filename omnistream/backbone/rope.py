@@ -114,7 +114,7 @@ class GridTables:
         space_scale: float = 1.0,
     ) -> None:
         self.num_prefix, self.head_dim, self.layout = num_prefix, head_dim, layout
-        y, x = (patch_coordinates(size).to(device) * space_scale for size in (height, width))
+        y, x = (patch_coordinates(size).to(device, non_blocking=True) * space_scale for size in (height, width))
         y_grid, x_grid = torch.meshgrid(y, x, indexing="ij")
         angles = element_angles(torch.zeros_like(y_grid), y_grid, x_grid, head_dim, layout).flatten(0, 1)
         angles = torch.nn.functional.pad(angles, (0, 0, num_prefix, 0))  # [P, d]

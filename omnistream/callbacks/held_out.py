@@ -140,6 +140,7 @@ class HeldOutEvaluation(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run all evaluations."""
         assert isinstance(pl_module, MultiTaskModule)  # on_fit_start
+        assert pl_module.backbone is not None
         folder = Path(trainer.log_dir or trainer.default_root_dir) / "evaluation"
         datamodule: MultiTaskDataModule = trainer.datamodule  # type: ignore[attr-defined]
         device = pl_module.device

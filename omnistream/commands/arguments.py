@@ -1,15 +1,15 @@
 """What the subcommands that are not Lightning's share: options declared by dataclasses, and where a model is placed."""
 
 import argparse
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_type_hints
 
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, set_parsing_settings
 
+from omnistream.commands.option_types import alternatives, as_json, default_text, expected, metavar_of, take_value
 from omnistream.errors import UsageError, did_you_mean, one_line
 from omnistream.paths import expand_path
 
@@ -26,10 +26,20 @@ FloatName = Literal["float32", "bfloat16", "float16"]
 SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """Short names of dtypes, for `CommandParser.add_options`."""
 
-_PLAIN = {int: "a whole number", float: "a number", bool: "true or false"}
-_PLURAL = {int: "whole numbers", float: "numbers", str: "words"}
-
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What stands on a command line."""
+
+    options: dict[type, Any]
+    given: frozenset[str]
+    """Fields whose options were written out."""
+
+    def __getitem__(self, kind: type[T]) -> T:
+        """The dataclass of this type."""
+        return self.options[kind]  # type: ignore[no-any-return]
 
 
 class CommandParser(ArgumentParser):
@@ -55,8 +65,7 @@ class CommandParser(ArgumentParser):
             allow_abbrev=False,
         )
         self.name = name
-        self.given: dict[str, str] = {}
-        """Options on the command line that was parsed last, as they were written, by name of the field."""
+        self._given: dict[str, str] = {}
         self._hints: dict[str, Any] = {}
         self._fields: dict[type, list[str]] = {}
         self._aliases: dict[str, str] = {}
@@ -88,7 +97,7 @@ class CommandParser(ArgumentParser):
         self._values |= values or {}
         for action in self._actions:
             if action.dest in names:
-                action.metavar = _metavar(action.dest, hints[action.dest])
+                action.metavar = metavar_of(action.dest, hints[action.dest])
                 action.help = self._help(action)
                 action.option_strings = [option.replace("_", "-") for option in action.option_strings[:1]]
             elif action.dest.removesuffix(".help") in names:  # jsonargparse's, for fields that may be of any class
@@ -99,40 +108,30 @@ class CommandParser(ArgumentParser):
         text = (action.help or "").rstrip(".")
         for word, value in self._values.get(action.dest, {}).items():
             text = re.sub(r"\bNone\b", f"`{word}`", text) if value == "null" else text
-        return text + _default_text(action.default)
+        return text + default_text(action.default)
 
-    def parse_args(self, args: Sequence[str], namespace: Any = None) -> Namespace:  # type: ignore[override]
-        """See `argparse.ArgumentParser.parse_args`.
+    def parse(self, arguments: Sequence[str]) -> Parsed:
+        """The dataclasses that a command line describes.
 
         Raises:
             UsageError: If an option is unknown, missing or has a value that is not allowed.
+            ValueError: If a dataclass refuses its values.
         """
-        self.given = {}
-        found = super().parse_args(list(self._words(args)), namespace)
+        self._given = {}
+        found = self.parse_args(list(self._words(arguments)))
         for name, hint in self._hints.items():
-            if Path in _alternatives(hint) and found[name] is not None:
+            if Path in alternatives(hint) and found[name] is not None:
                 found[name] = _expanded(found[name])
-        return found
-
-    def options_of(self, kind: type[T], found: Namespace, **more: Any) -> T:
-        """The dataclass with the values that were parsed.
-
-        Args:
-            kind: Added by `add_options`.
-            found: What `parse_args` returned.
-            more: Values of fields that are no options.
-
-        Raises:
-            ValueError: If the dataclass refuses a value.
-        """
-        return kind(**({name: found[name] for name in self._fields[kind]} | more))
+        options = {kind: kind(**{name: found[name] for name in names}) for kind, names in self._fields.items()}
+        return Parsed(options, frozenset(self._given))
 
     def _words(self, args: Sequence[str]) -> Iterator[str]:
         """The words of a command line, options as jsonargparse expects them: `--name=value`, values as JSON."""
         rest = list(args)
         while rest:
             word = rest.pop(0)
-            option, equals, value = word.partition("=")
+            option, equals, text = word.partition("=")
+            value: str | None = text
             name = option.removeprefix("--").replace("-", "_")
             name = self._aliases.get(name, name)
             if not option.startswith("--") or name not in self._hints:
@@ -140,12 +139,12 @@ class CommandParser(ArgumentParser):
                 continue
             hint = self._hints[name]
             if not equals:
-                value = _take_value(hint, rest)
-                if value is None:
-                    raise UsageError(f"--{name.replace('_', '-')} needs a value; see `omnistream {self.name} --help`")
-            self.given[name] = value
+                value = take_value(hint, rest)
+            if value is None:
+                self.error(f"--{name.replace('_', '-')} needs a value")
+            self._given[name] = value
             value = self._values.get(name, {}).get(value, value)
-            yield f"--{name}={_as_json(hint, value)}"
+            yield f"--{name}={as_json(hint, value)}"
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the message instead of leaving the process.
@@ -160,8 +159,8 @@ class CommandParser(ArgumentParser):
         if (found := re.match(r'Parser key "(\w+)":', message)) and found[1] in self._hints:
             name = found[1]
             words = [word for word, value in self._values.get(name, {}).items() if value in ("null", "[]")]
-            expected = " or ".join([_expected(self._hints[name]), *words])
-            return f"{self._shown(name)}: expected {expected}, got {self.given.get(name)!r}"
+            wanted = " or ".join([expected(self._hints[name]), *words])
+            return f"{self._shown(name)}: expected {wanted}, got {self._given.get(name)!r}"
         if found := re.search(r"required: (.*)", message):
             missing = ", ".join(self._shown(name.lstrip("-")) for name in found[1].split(", "))
             return f"the following arguments are required: {missing}"
@@ -178,105 +177,10 @@ class CommandParser(ArgumentParser):
         return name
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The types of a union without None, or the type."""
-    found = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return tuple(kind for kind in found if kind is not NoneType)
-
-
-def _items(hint: Any) -> tuple[Any, ...] | None:
-    """Types of the items of a tuple, which may be one alternative of several; None for other types."""
-    for kind in _alternatives(hint):
-        if get_origin(kind) in (tuple, Sequence):
-            return get_args(kind) if get_origin(kind) is tuple else (*get_args(kind), ...)
-    return None
-
-
-def _of_numbers(items: tuple[Any, ...]) -> bool:
-    return {*items, ...} <= {int, float, ...}
-
-
 def _expanded(path: Path | str) -> Path | str:
     """The path without `~` and variables; a hub id or address, which is a str, stays as it was written."""
     expanded = expand_path(path)
     return expanded if isinstance(path, Path) else path if expanded == Path(path) else str(expanded)
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _take_value(hint: Any, rest: list[str]) -> str | None:
-    """The value after an option, taken off the words that follow; None if there is none."""
-    if hint is bool:
-        return rest.pop(0) if rest and rest[0] in ("true", "false") else "true"
-    if not rest or (rest[0].startswith("--") and rest[0] != "--"):
-        return None
-    value, items = rest.pop(0), _items(hint)
-    if items and _of_numbers(items):
-        limit = len(items) if ... not in items else len(rest) + 1
-        taken = 1
-        while rest and taken < limit and _is_number(rest[0]):
-            value, taken = f"{value},{rest.pop(0)}", taken + 1
-    return value
-
-
-def _as_json(hint: Any, value: str) -> str:
-    """A value in jsonargparse's notation: what is written with commas as a list."""
-    items = _items(hint)
-    if items is None or value.startswith("[") or (len(_alternatives(hint)) > 1 and "," not in value):
-        return value
-    parts = [part.strip() for part in value.split(",") if part.strip()]
-    return f"[{','.join(parts)}]" if _of_numbers(items) else json.dumps(parts)
-
-
-def _metavar(name: str, hint: Any) -> str:
-    """What stands for the value in the help."""
-    kinds = _alternatives(hint)
-    if kinds == (bool,):
-        return ""
-    if get_origin(kinds[0]) is Literal:
-        return "{" + ",".join(map(str, get_args(kinds[0]))) + "}" + (",LOW,HIGH" if _items(hint) else "")
-    items = _items(hint)
-    if not items or not _of_numbers(items):
-        return name.upper().replace("_", "-")
-    return "N [N ...]" if ... in items else " ".join("N" for _ in items)
-
-
-def _default_text(default: Any) -> str:
-    if default is None or default is False or default == () or default is argparse.SUPPRESS:
-        return ""
-    return f" (default: {','.join(map(str, default)) if isinstance(default, tuple) else default})"
-
-
-def _expected(hint: Any) -> str:
-    """A type in words."""
-    words = []
-    for kind in _alternatives(hint):
-        if get_origin(kind) is Literal:
-            words.append(_choice([str(choice) for choice in get_args(kind)]))
-        elif items := _items(kind):
-            words.append(_expected_items(items))
-        elif kind in _PLAIN:
-            words.append(_PLAIN[kind])
-    return " or ".join(words)
-
-
-def _choice(words: Sequence[str]) -> str:
-    """`a, b or c`."""
-    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def _expected_items(items: tuple[Any, ...]) -> str:
-    first = items[0]
-    choices = ", ".join(map(str, get_args(first)))
-    kind = f"some of {choices}" if get_origin(first) is Literal else _PLURAL.get(first, str(first))
-    count = "" if ... in items else f"{len(items)} "
-    return f"{count}{kind}, separated by commas"
 
 
 def usable_device(name: str) -> "torch.device":

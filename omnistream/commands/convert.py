@@ -61,11 +61,12 @@ def run(arguments: list[str]) -> None:
     """Convert, and print what was found, filled in and left out."""
     parser = CommandParser("convert", _DESCRIPTION, _EXAMPLES)
     parser.add_options(ConvertOptions, positional=True)
-    options = parser.options_of(ConvertOptions, parser.parse_args(arguments))
+    options = parser.parse(arguments)[ConvertOptions]
     folder = options.out
     refuse_occupied(folder, options.overwrite, "OUT")
     from omnistream.backbone import OmniStream
-    from omnistream.backbone.weights.load import LAYOUT_NAMES, build
+    from omnistream.backbone.weights.load import build
+    from omnistream.backbone.weights.report import LAYOUT_NAMES
     from omnistream.backbone.weights.source import read_source
 
     chosen = {name: getattr(options, name) for name in ("variant", "rope_layout") if getattr(options, name)}

@@ -1,6 +1,5 @@
 """`omnistream export`: the streaming step as a .pt2 or ONNX file."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -98,9 +97,9 @@ def run(arguments: list[str]) -> None:
     parser.add_options(ExportOptions, positional=True, values={"dtype": SHORT_DTYPES})
     parser.add_options(Frames)
     parser.add_options(SessionOptions, skip=_NOT_OPTIONS, values={"cache_dtype": SHORT_DTYPES})
-    found = parser.parse_args(arguments)
-    options, frames = parser.options_of(ExportOptions, found), parser.options_of(Frames, found)
-    session = _with_window(parser.options_of(SessionOptions, found), options, parser.given.keys())
+    given = parser.parse(arguments)
+    options, frames = given[ExportOptions], given[Frames]
+    session = _with_window(given[SessionOptions], options, given.given)
     inputs = StepInput(
         image_size=frames.size,
         batch_size=frames.batch_size,
@@ -124,14 +123,14 @@ def run(arguments: list[str]) -> None:
     print(f"run it with: python examples/run_{options.kind}.py {path}")
 
 
-def _with_window(session: "SessionOptions", options: ExportOptions, given: Collection[str]) -> "SessionOptions":
+def _with_window(session: "SessionOptions", options: ExportOptions, given: frozenset[str]) -> "SessionOptions":
     """The session with a window that fits the kind of cache.
 
     Raises:
         UsageError: If a window is missing, or given without effect.
     """
     if options.cache == "growing":
-        if {"window", "sink"} & set(given):
+        if {"window", "sink"} & given:
             raise UsageError(
                 "a growing cache forgets nothing by itself; leave --window and --sink out, or use --cache ring"
             )

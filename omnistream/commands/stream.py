@@ -10,6 +10,7 @@ from omnistream.commands.arguments import (
     SHORT_DTYPES,
     CommandParser,
     FloatName,
+    Parsed,
     place,
     refuse_occupied,
     usable_device,
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
     import torch
 
     from omnistream.backbone.sessions.options import SessionOptions
-    from omnistream.streaming.frames import SourceOptions
     from omnistream.streaming.outputs import OutputOptions
-    from omnistream.streaming.runner import StreamOptions, StreamResult
+    from omnistream.streaming.runner import StreamResult
     from omnistream.streaming.writer import Writer
     from omnistream.trained import TrainedModel
 
@@ -49,8 +49,8 @@ examples:
   omnistream stream 0 --random --variant vit_tiny --out tried --max-frames 100
 """
 _USUAL_WINDOW = 64
-_NOT_OPTIONS = ("layers", "camera_token", "max_frames")
-"""Fields of `SessionOptions` that follow from what is written, and one that `--max-frames` does not mean."""
+_NOT_OPTIONS = ("session", "layers", "camera_token", "max_frames")
+"""Fields of the session that follow from what is written, and one that `--max-frames` does not mean."""
 _OF_HEADS = {
     "depth_range": ("depth",),
     "depth_format": ("depth",),
@@ -115,36 +115,37 @@ class ModelOptions:
 
 def run(arguments: list[str]) -> None:
     """Stream, and say in one line what was written."""
+    from omnistream.streaming.frames import SourceOptions
     from omnistream.streaming.outputs import clear, make_writers, write_summary
     from omnistream.streaming.problems import Problems
     from omnistream.streaming.reader import interruptible
-    from omnistream.streaming.runner import run_stream
+    from omnistream.streaming.runner import StreamOptions, run_stream
     from omnistream.streaming.sources import open_source
     from omnistream.tasks.geometry import GeometryStream
 
-    given = _parse(arguments)
-    folder = given.folder.out
-    refuse_occupied(folder, given.folder.overwrite, "--out")
-    model = _load(given.model)
+    given = _parser().parse(arguments)
+    folder, read, options = given[Folder], given[SourceOptions], given[StreamOptions]
+    refuse_occupied(folder.out, folder.overwrite, "--out")
+    model = _load(given[ModelOptions])
     outputs = _resolve_outputs(given, model)
-    device = _place(model, given.model)
-    options = replace(given.stream, session=_resolve_session(given, model, outputs))
+    device = _place(model, given[ModelOptions])
+    options = replace(options, session=_resolve_session(given, model, outputs))
     heads = {"geometry": GeometryStream(model.geometry, outputs.cameras)} if model.geometry and outputs.heads else None
     problems = Problems(_print_line)
-    source = interruptible(lambda: open_source(given.address, problems, given.source))
+    source = interruptible(lambda: open_source(str(given[Input].source), problems, read))
     writers: list[Writer] = []
 
     def start() -> Sequence["Writer"]:
-        clear(folder)
-        writers.extend(make_writers(folder, source.fps, outputs))
+        clear(folder.out)
+        writers.extend(make_writers(folder.out, source.fps, outputs))
         return writers
 
     def finish(result: "StreamResult") -> None:
-        used = {"source": source.name}
-        for part in (given.folder, given.model, given.source, outputs, options, options.session):
-            used |= {field.name: getattr(part, field.name) for field in fields(part)}
-        used = {name: value for name, value in used.items() if name not in ("session", *_NOT_OPTIONS)}
-        write_summary(folder, result, writers, problems, model=model.origin, device=device, options=used)
+        used: dict[str, object] = {"source": source.name}
+        for part in (folder, given[ModelOptions], read, outputs, options, options.session):
+            used |= {field.name: getattr(part, field.name) for field in fields(part) if field.name not in _NOT_OPTIONS}
+        used["max_frames"] = options.max_frames
+        write_summary(folder.out, result, writers, problems, model=model.origin, device=device, options=used)
 
     try:
         result = run_stream(model.backbone, source, start, options, problems, heads, finish=finish)
@@ -152,25 +153,10 @@ def run(arguments: list[str]) -> None:
         source.close()
     skipped = f", {problems.skipped} broken ones left out" if problems.skipped else ""
     rate = result.frames / max(result.seconds, 1e-9)
-    print(f"{result.frames} frames ({result.ended}{skipped}), {rate:.1f} frames/s; wrote {folder}")
+    print(f"{result.frames} frames ({result.ended}{skipped}), {rate:.1f} frames/s; wrote {folder.out}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Given:
-    """What stands on the command line."""
-
-    address: str
-    folder: Folder
-    model: ModelOptions
-    source: "SourceOptions"
-    stream: "StreamOptions"
-    session: "SessionOptions"
-    outputs: "OutputOptions"
-    names: frozenset[str]
-    """Options that were written out."""
-
-
-def _parse(arguments: list[str]) -> _Given:
+def _parser() -> CommandParser:
     from omnistream.backbone.sessions.options import SessionOptions
     from omnistream.streaming.frames import SourceOptions
     from omnistream.streaming.outputs import OutputOptions
@@ -189,17 +175,7 @@ def _parse(arguments: list[str]) -> _Given:
         values={"window": {"all": "null"}, "cache_dtype": SHORT_DTYPES},
     )
     parser.add_options(OutputOptions, values={"heads": {"none": "[]"}, "features_dtype": SHORT_DTYPES})
-    found = parser.parse_args(arguments)
-    return _Given(
-        address=str(found.source),
-        folder=parser.options_of(Folder, found),
-        model=parser.options_of(ModelOptions, found),
-        source=parser.options_of(SourceOptions, found),
-        stream=parser.options_of(StreamOptions, found),
-        session=parser.options_of(SessionOptions, found),
-        outputs=parser.options_of(OutputOptions, found),
-        names=frozenset(parser.given),
-    )
+    return parser
 
 
 def _print_line(line: str) -> None:
@@ -229,26 +205,26 @@ def _place(model: "TrainedModel", given: ModelOptions) -> "torch.device":
     return device
 
 
-def _resolve_outputs(given: _Given, model: "TrainedModel") -> "OutputOptions":
+def _resolve_outputs(given: Parsed, model: "TrainedModel") -> "OutputOptions":
     """The outputs with the heads that the model has.
 
     Raises:
         UsageError: If an option asks for what the model does not have, or would have no effect.
     """
     from omnistream.streaming.features import check_features
-    from omnistream.streaming.outputs import HEADS
+    from omnistream.streaming.outputs import HEADS, OutputOptions
 
-    outputs = given.outputs
+    outputs = given[OutputOptions]
     if outputs.heads and model.geometry is None:
         raise UsageError(f"--heads {','.join(outputs.heads)} needs geometry heads, which {model.origin} does not have")
     heads = (HEADS if model.geometry else ()) if outputs.heads is None else outputs.heads
-    for name in sorted(given.names & _OF_HEADS.keys()):
+    for name in sorted(given.given & _OF_HEADS.keys()):
         if not set(_OF_HEADS[name]) & set(heads):
             raise UsageError(
                 f"--{name.replace('_', '-')} is for the output {' or '.join(_OF_HEADS[name])}, which is not written: "
                 + ("it is not in --heads" if model.geometry else "this model has no geometry heads")
             )
-    if not outputs.features and (wrong := sorted(given.names & {"features_format", "features_dtype"})):
+    if not outputs.features and (wrong := sorted(given.given & {"features_format", "features_dtype"})):
         raise UsageError(f"--{wrong[0].replace('_', '-')} needs --features, which names the features to store")
     if outputs.depth_scale is not None and outputs.depth_format != "png":
         raise UsageError("--depth-scale is for --depth-format png")
@@ -256,13 +232,14 @@ def _resolve_outputs(given: _Given, model: "TrainedModel") -> "OutputOptions":
     return replace(outputs, heads=heads)
 
 
-def _resolve_session(given: _Given, model: "TrainedModel", outputs: "OutputOptions") -> "SessionOptions":
+def _resolve_session(given: Parsed, model: "TrainedModel", outputs: "OutputOptions") -> "SessionOptions":
     """The options of the session: the checkpoint's own window, else 64 frames, and the blocks that are stored."""
+    from omnistream.backbone.sessions.options import SessionOptions
     from omnistream.streaming.features import blocks_of
 
-    session, backbone = given.session, model.backbone
-    if session.window is None and "sink" in given.names:
+    session, backbone = given[SessionOptions], model.backbone
+    if session.window is None and "sink" in given.given:
         raise UsageError("--window all forgets no frame, so --sink has no effect; leave one of them out")
-    if "window" not in given.names and backbone.window is None:
+    if "window" not in given.given and backbone.window is None:
         session = replace(session, window=_USUAL_WINDOW)
     return replace(session, layers=blocks_of(outputs.features)).resolve(backbone)

@@ -16,7 +16,7 @@ PALETTE = (
     *("#e0a100", "#0b3d91", "#ff7f9e", "#111111"),
 )
 PANEL_WIDTH, PANEL_HEIGHT, TOP = 390, 290, 40
-LEGEND_COLUMNS, LEGEND_LINE = 3, 15
+LEGEND_COLUMNS, LEGEND_LINE = 2, 15
 FEW = 20
 """Points up to which each is marked and nothing is smoothed."""
 

@@ -1,5 +1,6 @@
 """Which curves of a run share a panel."""
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,12 +9,13 @@ from typing import Literal
 import numpy as np
 
 from omnistream.plots.logs import Series
-from omnistream.plots.titles import task_title, term_title
+from omnistream.plots.titles import task_title
 
 Kind = Literal["loss", "learning rate", "rate"]
 RATES: dict[str, Kind] = {
     "Learning rate": "learning rate", "Frames per second": "rate", "Gradient norm": "rate",
 }  # fmt: skip
+LABELS = {"lr": "heads", "lr_backbone": "backbone"}
 
 
 @dataclass(frozen=True)
@@ -42,29 +44,43 @@ class Panel:
 
 
 def panels(scalars: Mapping[str, Series]) -> list[Panel]:
-    """One panel per task (and micro-batch), then all losses, then learning rate, frames/s and gradient norm.
+    """One panel per task (and micro-batch) for what is logged in training, one for what is only validated, then rates.
 
     A name is `{stage}/{task}/{term}` or `{stage}/{task}/{micro-batch}/{term}`; a name without a task (`train/loss`)
     goes to the panel "All tasks". `epoch` and the like, which are no `train/` or `val/` number, are left out, and so is
     a panel none of whose lines has two points.
     """
+    groups: dict[str, list[Line]] = defaultdict(list)
     tasks: dict[str, list[Line]] = defaultdict(list)
-    rest: dict[str, list[Line]] = defaultdict(list)
     for name, series in sorted(scalars.items()):
         stage, _, key = name.removesuffix("_step").removesuffix("_epoch").partition("/")
-        first, last = key.partition("/")[0], key.rpartition("/")[2]
-        if "learning_rate" in name or name.startswith("lr") or first == "lr" or first.startswith("lr_"):
-            rest["Learning rate"].append(Line(term_title(last) or name, "train", series))
-        elif "grad_norm" in name:
-            rest["Gradient norm"].append(Line(term_title(last), "train", series))
-        elif stage not in ("train", "val"):
-            continue
-        elif "frames_per_second" in key:
-            rest["Frames per second"].append(Line("frames/s", stage, series))
-        elif "/" in key:
-            tasks[key.rpartition("/")[0]].append(Line(term_title(last), stage, series))
-        else:
-            rest["All tasks"].append(Line(term_title(last), stage, series))
-    found = [Panel(task_title(task), "loss", tuple(lines)) for task, lines in sorted(tasks.items())]
-    found += [Panel(name, RATES.get(name, "loss"), tuple(rest[name])) for name in ("All tasks", *RATES) if name in rest]
+        task, _, term = key.rpartition("/")
+        if group := _rate_of(name, key):
+            label = "frames/s" if group == "Frames per second" else LABELS.get(term, _words(term or name))
+            groups[group].append(Line(label, "val" if stage == "val" else "train", series))
+        elif stage in ("train", "val"):
+            (tasks[task] if task else groups["All tasks"]).append(Line(_words(term), stage, series))
+    found = [panel for task, lines in sorted(tasks.items()) for panel in _task_panels(task_title(task), lines)]
+    for title in ("All tasks", *RATES):
+        found.append(Panel(title, RATES.get(title, "loss"), tuple(groups[title])))
     return [panel for panel in found if any(line.is_curve for line in panel.lines)]
+
+
+def _rate_of(name: str, key: str) -> str | None:
+    """The panel of a learning rate, speed or gradient norm; None for anything else."""
+    if "learning_rate" in name or name.startswith("lr") or re.match(r"lr(_|/|$)", key):
+        return "Learning rate"
+    if "grad_norm" in name:
+        return "Gradient norm"
+    return "Frames per second" if "frames_per_second" in key else None
+
+
+def _task_panels(title: str, lines: list[Line]) -> list[Panel]:
+    trained = {line.label for line in lines if line.stage == "train"}
+    losses = [line for line in lines if line.label in trained]
+    metrics = [line for line in lines if line.label not in trained]
+    return [Panel(title, "loss", tuple(losses)), Panel(f"{title}: metrics", "loss", tuple(metrics))]
+
+
+def _words(term: str) -> str:
+    return term.replace("_", " ")

@@ -21,8 +21,6 @@ TERMS = {
     "word_accuracy": "words in common",
     "exact_match": "exactly right answers",
     "box_iou": "IoU of the boxes",
-    "lr": "heads",
-    "lr_backbone": "backbone",
 }
 ALIGNMENTS = {"_median": ", median-aligned", "_scale": ", scale-aligned"}
 
@@ -31,7 +29,7 @@ def task_title(key: str) -> str:
     """Title of a task, or of one of its streams: `ssl/image` is "Self-supervision on images"."""
     task, _, stream = key.partition("/")
     title = TASKS.get(task, _words(task))
-    return f"{title} on {STREAMS.get(stream, _words(stream))}" if stream else title
+    return f"{title} on {STREAMS.get(stream, stream.replace('_', ' '))}" if stream else title
 
 
 def term_title(term: str) -> str:

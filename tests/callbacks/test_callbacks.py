@@ -14,8 +14,8 @@ from omnistream.callbacks import FinalReport, TaskProgressBar, Throughput, Valid
 from omnistream.callbacks.progress import FRAMES_PER_SECOND, count_frames
 from omnistream.data.batch import FrameClip, ViewBatch
 from omnistream.plots import draw
-from omnistream.report import FigureRow
-from omnistream.report.collect import collect_plots
+from omnistream.plots.collect import collect_plots
+from omnistream.report import MetricRow
 from omnistream.tasks.plots import CaptionItem, CaptionPlot, FeaturesPlot
 
 
@@ -58,8 +58,8 @@ class Module(LightningModule):
     def validation_step(self, batch, batch_idx):
         self.log("val/a/loss", float(self.global_step), batch_size=1)
 
-    def figures(self):
-        return [FigureRow(name="module figure", value=1.0, at_most=2.0)]
+    def metric_rows(self):
+        return [MetricRow(name="module result", value=1.0, at_most=2.0)]
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=1e-3)
@@ -72,8 +72,8 @@ class Module(LightningModule):
 
 
 class Measured(Callback):
-    def figures(self):
-        return [FigureRow(name="callback figure", value=3.0, at_most=2.0)]
+    def metric_rows(self):
+        return [MetricRow(name="callback result", value=3.0, at_most=2.0)]
 
 
 def fit(folder, *callbacks, module=None, logger=None, **options):
@@ -106,7 +106,7 @@ class TestValidationPlots:
             expected = draw(collect_plots(module.eval(), {"a": clips(0)}, 1)["a/pca/0"])  # of the first batch
         with Image.open(folder / "a-pca-0--step00000006.png") as image:
             assert np.array_equal(np.asarray(image), expected)
-            assert image.info["Title"] == "a/pca/0"
+            assert image.info["Title"] == "A: pca, sample 1"
             assert image.info["Description"].endswith("Step 6.")
         events = EventAccumulator(trainer.log_dir, size_guidance={"images": 0})
         events.Reload()
@@ -170,10 +170,10 @@ class TestFinalReport:
         trainer, _ = fit(tmp_path, *callbacks, logger=logger)
         text = (tmp_path / "run" / "version_0" / "report.html").read_text()
         numbers = json.loads((tmp_path / "run" / "version_0" / "report.json").read_text())
-        verdicts = {row["name"]: (row["value"], row["verdict"]) for row in numbers["figures"]}
-        assert verdicts["module figure"] == (1.0, "pass")
-        assert verdicts["callback figure"] == (3.0, "fail")
-        assert verdicts["a/loss"] == (6.0, "no bound")
+        verdicts = {row["name"]: (row["value"], row["verdict"]) for row in numbers["results"]}
+        assert verdicts["module result"] == (1.0, "pass")
+        assert verdicts["callback result"] == (3.0, "fail")
+        assert verdicts["A: loss"] == (6.0, "no bound")
         assert text.count("data:image/png;base64,") == 2  # the newest plot and the curves
         assert "Step 6." in text
         assert "Step 4." not in text

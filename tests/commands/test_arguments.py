@@ -68,16 +68,14 @@ def parser():
 
 
 def parsed(parser, *words):
-    found = parser.parse_args(["in", "--out", "out", *words])
-    return parser.options_of(Options, found)
+    return parser.parse(["in", "--out", "out", *words])[Options]
 
 
 def test_the_options_are_the_fields(parser):
-    found = parser.parse_args(["--out", "a_b-c", "x_y"])
-    assert parser.options_of(Input, found) == Input("x_y")
-    assert parser.options_of(Options, found) == Options(out=Path("a_b-c"))
-    assert parser.options_of(Options, found, hidden=4).hidden == 4
-    assert parser.given.keys() == {"out"}
+    found = parser.parse(["--out", "a_b-c", "x_y"])
+    assert found[Input] == Input("x_y")
+    assert found[Options] == Options(out=Path("a_b-c"))
+    assert found.given == {"out"}
 
 
 @pytest.mark.parametrize(
@@ -105,10 +103,10 @@ def test_values(parser, words, expected):
 
 
 def test_a_flag_and_a_tuple_of_words_take_no_further_word(parser):
-    found = parser.parse_args(["--compile", "in", "--out", "out"])
-    assert (found.path, found.compiled) == ("in", True)
-    assert parser.parse_args(["--out", "out", "--names", "cls", "0"]).path == "0"
-    assert parser.parse_args(["--out", "out", "--size", "8", "16", "0"]).path == "0"
+    found = parser.parse(["--compile", "in", "--out", "out"])
+    assert (found[Input].path, found[Options].compiled) == ("in", True)
+    assert parser.parse(["--out", "out", "--names", "cls", "0"])[Input].path == "0"
+    assert parser.parse(["--out", "out", "--size", "8", "16", "0"])[Input].path == "0"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +135,7 @@ def test_mistakes_are_one_line_that_names_the_help(parser, words, message):
 
 def test_missing_options_are_named_as_they_are_written(parser):
     with pytest.raises(UsageError, match=r"are required: PATH, --out; see"):
-        parser.parse_args([])
+        parser.parse([])
 
 
 def test_a_value_that_the_dataclass_refuses(parser):
@@ -148,12 +146,12 @@ def test_a_value_that_the_dataclass_refuses(parser):
 def test_paths_are_expanded(parser, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("CLIPS", "clips")
-    found = parser.parse_args(["~/$CLIPS/a.mp4", "--out", "${CLIPS}/out"])
-    assert (found.path, found.out) == (str(tmp_path / "clips/a.mp4"), Path("clips/out"))
+    found = parser.parse(["~/$CLIPS/a.mp4", "--out", "${CLIPS}/out"])
+    assert (found[Input].path, found[Options].out) == (str(tmp_path / "clips/a.mp4"), Path("clips/out"))
     for name in ("owner/name", "./a", "rtsp://host/a", "a//b"):  # a hub id or an address stays as it is
-        assert parser.parse_args([name, "--out", "x"]).path == name
+        assert parser.parse([name, "--out", "x"])[Input].path == name
     with pytest.raises(ValueError, match="ABSENT is not set"):
-        parser.parse_args(["$ABSENT/a", "--out", "x"])
+        parser.parse(["$ABSENT/a", "--out", "x"])
 
 
 def test_help_is_the_docstrings(parser):

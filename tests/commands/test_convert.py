@@ -41,7 +41,7 @@ def test_release(release, tmp_path, capsys):
     assert rows["load with"].strip() == f'OmniStream.from_pretrained("{tmp_path / "out"}")'
     assert "16 frames" in rows["parity"]
     assert rows.keys().isdisjoint({"filled in", "as initialised", "not taken over"})
-    assert rows["note"].strip() == "the source does not tell mean and std, which are assumed to be ImageNet's"
+    assert rows["note"].strip() == "the source does not give mean and std, which are assumed to be ImageNet's"
     model = OmniStream.from_pretrained(tmp_path / "out")
     assert model.rope_layout == "official"
     assert torch.equal(model.norm.weight, official_state()["patch_embed.post_layernorm.weight"])
@@ -71,7 +71,9 @@ def test_a_folder_in_use_is_kept(release, tmp_path, capsys):
 
 def test_mistakes_are_one_line(release, tmp_path, capsys):
     assert "arguments are required: SOURCE, OUT; see `omnistream convert --help`" in error_of(capsys)
-    assert "--rope-layout: expected rotation, official or spatial, got 'cube'" in error_of(capsys, release, tmp_path / "out", "--rope-layout", "cube")
+    assert "--rope-layout: expected rotation, official or spatial, got 'cube'" in error_of(
+        capsys, release, tmp_path / "out", "--rope-layout", "cube"
+    )
     assert "no weights at" in error_of(capsys, tmp_path / "none.pth", tmp_path / "out")
     assert "unknown backbone variant 'vit_x'" in error_of(capsys, release, tmp_path / "out", "--variant", "vit_x")
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"a": print}))

@@ -138,3 +138,20 @@ def test_a_process_without_samples_gets_none(monkeypatch, num_workers):
     assert [batch["b"] and batch["b"].label.tolist() for batch in batches] == [[1], None]
     first, _ = data.predict_dataloader()
     assert list(first) == [{"a": None}]
+
+
+class Phase:
+    """As much of a trainer as the data module looks at."""
+
+    lightning_module = None
+
+    def __init__(self, training):
+        self.training = training
+
+
+def test_only_training_batches_move_the_position():
+    data = make()
+    for training in (True, False, True):
+        data.trainer = Phase(training)
+        assert data.on_after_batch_transfer("batch", 0) == "batch"
+    assert data.state_dict() == {"batches_seen": 2}

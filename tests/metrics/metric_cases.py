@@ -4,6 +4,7 @@ import torch
 from metric_tester import MetricCase
 
 from omnistream import metrics as m
+from omnistream.boxes import Box
 
 WORDS = ("a", "red", "cube", "left", "of", "blue", "ball")
 
@@ -43,7 +44,7 @@ def boxes(count):
 
     def some(number):
         corners = torch.rand(number, 2, 2, generator=g).sort(1).values.flatten(1)
-        return [tuple(box) for box in corners.tolist()]
+        return [Box(*box) for box in corners.tolist()]
 
     return [some(i % 3 + 1) for i in range(count)], [some(2) for _ in range(count)]
 

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from omnistream.boxes import Box
 from omnistream.metrics import BoxIoU, ExactMatch, TokenLoss, matched_iou, unigram_entropy, word_accuracy
 
 
@@ -40,7 +41,7 @@ def test_token_loss_weights_every_token_alike():
     assert metric.compute() == 2.0
 
 
-UNIT, HALF, FAR = (0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0), (2.0, 2.0, 3.0, 3.0)
+UNIT, HALF, FAR = Box(0.0, 0.0, 1.0, 1.0), Box(0.0, 0.0, 0.5, 1.0), Box(2.0, 2.0, 3.0, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ UNIT, HALF, FAR = (0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0), (2.0, 2.0, 3.0, 3.
         ([HALF, UNIT], [UNIT, HALF], 1.0),
         ([], [UNIT], 0.0),
         ([], [], 1.0),
-        ([(0.5, 0.5, 0.5, 0.5)], [(0.5, 0.5, 0.5, 0.5)], 0.0),
+        ([Box(0.5, 0.5, 0.5, 0.5)], [Box(0.5, 0.5, 0.5, 0.5)], 0.0),
     ],
 )
 def test_boxes_are_matched_one_to_one(preds, target, expected):

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from omnistream.boxes import Box
 from omnistream.plots import draw
 from omnistream.plots.camera_paths import align_paths
 from omnistream.plots.captions import draw_boxes
-from omnistream.plots.depth import ERROR_SCALE, color_depth, draw_depth, relative_error
+from omnistream.plots.depth import ERROR_SCALE, color_depth, draw_depth
 from omnistream.plots.features import pca_colors
 from omnistream.plots.sheet import (
     INVALID,
@@ -233,7 +234,6 @@ class TestDepth:
 
     def test_relative_error_and_its_colours(self, images, depth):
         truth, valid = depth
-        assert relative_error(truth, valid, truth * 0.75)[valid].allclose(torch.tensor(0.25))
         colors = color_depth(DepthPlot(images=images, truth=truth, valid=valid, prediction=truth * 0.75))
         expected = ERROR_SCALE.colors(torch.tensor([[0.25]]))[0, 0]
         assert np.abs(colors.error[valid.numpy()].astype(int) - expected).max() <= 2
@@ -307,7 +307,7 @@ class TestPaths:
 class TestCaptions:
     def test_box_outline_is_where_it_should_be(self):
         image = np.zeros((100, 200, 3), np.uint8)
-        drawn = draw_boxes(image, [(0.25, 0.1, 0.5, 0.9)], (255, 0, 0), thickness=2)
+        drawn = draw_boxes(image, [Box(0.25, 0.1, 0.5, 0.9)], (255, 0, 0), thickness=2)
         red = drawn[..., 0] == 255
         assert red[10:90, 50:52].all()
         assert red[10:90, 98:100].all()
@@ -318,7 +318,7 @@ class TestCaptions:
 
     @pytest.mark.parametrize("box", [(-1.0, -1.0, 2.0, 2.0), (0.9, 0.9, 0.1, 0.1), (1.0, 1.0, 1.0, 1.0)])
     def test_odd_boxes_stay_in_the_image(self, box):
-        drawn = draw_boxes(np.zeros((20, 20, 3), np.uint8), [box], (255, 0, 0))
+        drawn = draw_boxes(np.zeros((20, 20, 3), np.uint8), [Box(*box)], (255, 0, 0))
         assert drawn.shape == (20, 20, 3)
         assert drawn.any()
 
@@ -329,8 +329,8 @@ class TestCaptions:
                 images=images,
                 truth="cup",
                 generated="pot",
-                truth_boxes=((0.1, 0.1, 0.6, 0.6),),
-                generated_boxes=((0.3, 0.3, 0.9, 0.9),),
+                truth_boxes=(Box(0.1, 0.1, 0.6, 0.6),),
+                generated_boxes=(Box(0.3, 0.3, 0.9, 0.9),),
             ),
         )
         sheet = draw(CaptionPlot(items=items))

@@ -1,9 +1,7 @@
 """Load weights from anywhere into a backbone, without losing anything, and say what was done."""
 
 import inspect
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +9,7 @@ import torch
 from torch import Tensor
 
 from omnistream.backbone.model import StreamingViT
-from omnistream.backbone.variants import SAT493M_MEAN, SAT493M_STD, Variant
+from omnistream.backbone.variants import Variant
 from omnistream.backbone.weights.formats import (
     OPTIONAL_KEYS,
     Converted,
@@ -20,52 +18,12 @@ from omnistream.backbone.weights.formats import (
     infer_variant,
 )
 from omnistream.backbone.weights.published import timm_id
-from omnistream.backbone.weights.source import WeightSource, read_source
+from omnistream.backbone.weights.report import LoadReport, log
+from omnistream.backbone.weights.source import WeightSource, read_source, section
+from omnistream.backbone.weights.statistics import find_statistics, set_statistics
 from omnistream.version import __version__
 
 ModelT = TypeVar("ModelT", bound=StreamingViT)
-
-logger = logging.getLogger(__name__)
-
-LAYOUT_NAMES = {
-    "ours": "OmniStream (this library)",
-    "official": "OmniStream (the authors' release)",
-    "meta": "DINOv3 (Meta)",
-    "timm": "DINOv3 (timm)",
-    "hf": "DINOv3 (Hugging Face)",
-}
-
-
-@dataclass
-class LoadReport:
-    """What loading did."""
-
-    layout: str
-    """`ours`, `official`, `meta`, `timm` or `hf`."""
-    variant: str
-    """Size of the model."""
-    initialized: list[str]
-    """Our parameters that the source does not have; they keep their initial values."""
-    filled: list[str] = field(default_factory=list)
-    """Parameters set from something else than a tensor of the same meaning, and how."""
-    dropped: list[str] = field(default_factory=list)
-    """What the source holds and the model does not, and why."""
-    statistics: str = "as in the weights"
-    """Where mean and standard deviation of the input come from."""
-    hints: list[str] = field(default_factory=list)
-    """What to know when using the model."""
-
-    def __str__(self) -> str:
-        parts = [f"{self.variant} from {LAYOUT_NAMES[self.layout]}"]
-        for title, items in (
-            ("filled in", self.filled),
-            ("left as initialised", self.initialized),
-            ("not taken over", self.dropped),
-        ):
-            if items:
-                parts.append(f"{title}: {', '.join(items)}")
-        parts.append(f"mean and std: {self.statistics}")
-        return "; ".join([*parts, *self.hints])
 
 
 def load_state(model: StreamingViT, state: StateDict) -> LoadReport:
@@ -179,12 +137,6 @@ def load_pretrained(
     return report
 
 
-def log(report: LoadReport, source: WeightSource) -> None:
-    """One line; a warning if anything was filled in, left out or needs to be known."""
-    exact = not (report.filled or report.dropped or report.initialized or report.hints)
-    logger.log(logging.INFO if exact else logging.WARNING, "%s: loaded %s", source.name, report)
-
-
 def _finish(
     model: ModelT,
     source: WeightSource,
@@ -193,26 +145,13 @@ def _finish(
     std: Sequence[float] | None,
 ) -> tuple[ModelT, LoadReport]:
     converted.problems += _contradictions(model.arch, source, converted.layout)
-    is_satellite = _is_satellite(model, source, converted)
     report = _load_converted(model, converted)
     report.dropped += source.left_out
-    numbers = _statistics(source, converted.layout, is_satellite)
-    if numbers is not None:
-        report.statistics = numbers[2]
-    elif "lvd1689m" in source.name.lower():
-        report.statistics = "DINOv3's for web images (LVD-1689M), which are ImageNet's"
-    elif converted.layout != "ours":
-        report.statistics = "ImageNet's"
-        if mean is None or std is None:
-            report.hints.append("the source does not tell mean and std, which are assumed to be ImageNet's")
-    if mean is not None or std is not None:
-        report.statistics = "as given"
-    for buffer, given, found in ((model.mean, mean, numbers and numbers[0]), (model.std, std, numbers and numbers[1])):
-        values = found if given is None else given
-        if values is not None:
-            buffer.copy_(_three_numbers(values).view(3, 1, 1))
-    if not bool((model.std > 0).all()):
-        raise ValueError(f"the standard deviations of the input must be positive, got {model.std.flatten().tolist()}")
+    found = find_statistics(source, converted, model.variant)
+    if found.assumed and (mean is None or std is None):
+        report.hints.append("the source does not give mean and std, which are assumed to be ImageNet's")
+    report.statistics = found.origin if mean is None and std is None else "as given"
+    set_statistics(model, found.mean if mean is None else mean, found.std if std is None else std)
     report.hints += _hints(model, source, converted.layout)
     return model, report
 
@@ -223,7 +162,7 @@ def _hints(model: StreamingViT, source: WeightSource, layout: str) -> list[str]:
         return [f"the release was trained with rope_layout='official', this model has {chosen!r}"]
     if layout in ("meta", "timm", "hf") and chosen != "spatial":
         return [f"rope_layout is {chosen!r}; for DINOv3's own features of images use rope_layout='spatial'"]
-    stored = _section(source.config, "options").get("rope_layout", chosen) if layout == "ours" else chosen
+    stored = section(source.config, "options").get("rope_layout", chosen) if layout == "ours" else chosen
     if stored != chosen:
         return [f"the weights were saved with rope_layout={stored!r}, this model has {chosen!r}"]
     return []
@@ -231,7 +170,7 @@ def _hints(model: StreamingViT, source: WeightSource, layout: str) -> list[str]:
 
 def _stored_options(source: WeightSource, cls: type[StreamingViT]) -> dict[str, Any]:
     """Constructor arguments in our config.json."""
-    options = _section(source.config, "options")
+    options = section(source.config, "options")
     if unknown := sorted(options.keys() - inspect.signature(cls).parameters.keys()):
         writer = source.config.get("library_version", "unknown")
         raise ValueError(
@@ -257,45 +196,9 @@ def _contradictions(arch: Variant, source: WeightSource, layout: str) -> list[st
     elif layout == "official":
         expected = {"num_attention_heads": arch.num_heads}
     elif layout == "ours":
-        config, expected = _section(config, "architecture"), {"num_heads": arch.num_heads}
+        config, expected = section(config, "architecture"), {"num_heads": arch.num_heads}
     return [
         f"config.json has {key}={config[key]}, the model {value}"
         for key, value in expected.items()
         if key in config and config[key] != value
     ]
-
-
-def _is_satellite(model: StreamingViT, source: WeightSource, converted: Converted) -> bool:
-    """Of Meta's files only the satellite ViT-L and both 7B models have a norm for local crops."""
-    local_norm = any(line.startswith("local_cls_norm.") for line in converted.dropped)
-    return "sat493m" in source.name.lower() or (local_norm and model.variant == "vit_large")
-
-
-def _statistics(
-    source: WeightSource, layout: str, is_satellite: bool
-) -> tuple[Sequence[float], Sequence[float], str] | None:
-    """Mean, standard deviation and where they are from; None if they come with the weights or are not known."""
-    if layout == "ours":
-        return None
-    timm = _section(source.config, "pretrained_cfg")
-    for mean, std, place in (
-        (timm.get("mean"), timm.get("std"), "config.json"),
-        (source.processor.get("image_mean"), source.processor.get("image_std"), "preprocessor_config.json"),
-    ):
-        if mean is not None and std is not None:
-            return mean, std, f"of the source's {place}"
-    return (SAT493M_MEAN, SAT493M_STD, "DINOv3's for satellite images (SAT-493M)") if is_satellite else None
-
-
-def _three_numbers(values: Sequence[float]) -> Tensor:
-    numbers = torch.tensor([float(value) for value in values])
-    if numbers.shape != (3,) or not numbers.isfinite().all():
-        raise ValueError(f"mean and std of the input have three numbers, one per channel, got {list(values)}")
-    return numbers
-
-
-def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
-    section = config.get(name, {})
-    if not isinstance(section, dict):
-        raise ValueError(f"{name} in config.json should be an object, got {section!r}")
-    return section

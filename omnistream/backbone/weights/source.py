@@ -159,3 +159,15 @@ def _download(hub_id: str, revision: str | None, token: str | None) -> Path:
         ) from error
     assert folder is not None
     return folder
+
+
+def section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """An object inside a config.json; empty if it is not there.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    section = config.get(name, {})
+    if not isinstance(section, dict):
+        raise ValueError(f"{name} in config.json should be an object, got {section!r}")
+    return section

@@ -112,19 +112,17 @@ def depth_gradient(
     return total / scales
 
 
-def keep_below_quantile(
-    values: Float[Tensor, " N"], quantile: float, limit: float = 100.0, least: int = 1000
-) -> Float[Tensor, " M"]:
-    """Values limited to `limit`, without those at or above the quantile; all of them if `least` or fewer would remain.
+def below_quantile(
+    values: Float[Tensor, "*B"], valid: Bool[Tensor, "*B"], quantile: float, least: int = 1000
+) -> Bool[Tensor, "*B"]:
+    """Valid places whose value is below the quantile of all valid ones; all of them if `least` or fewer would remain.
 
     Source: facebookresearch/vggt: training/loss.py, the option `valid_range`.
     """
-    values = values.clamp(max=limit)
-    if values.numel() <= least:
-        return values
-    threshold = values.detach().kthvalue(round(quantile * (values.numel() - 1)) + 1).values
-    kept = values[values < threshold]
-    return kept if kept.numel() > least else values
+    ordered = values.detach().masked_fill(~valid, float("inf")).flatten().sort().values
+    place = ((valid.sum() - 1).clamp_min(0).double() * quantile).round().long()
+    kept = valid & (values < ordered.index_select(0, place.view(1)))
+    return torch.where(kept.sum() > least, kept, valid)
 
 
 def depth_loss(
@@ -141,11 +139,11 @@ def depth_loss(
     """
     error = depth - target
     pointwise = confidence * error.abs().clamp(max=config.error_limit) - config.alpha * confidence.log()
-    if config.valid_quantile is None:
-        regression = (valid * pointwise).sum() / average_count(valid.sum())
-    else:
-        kept = keep_below_quantile(pointwise[valid], config.valid_quantile, config.error_limit)
-        regression = kept.sum() / average_count(torch.tensor(kept.numel(), device=kept.device))
+    counted = valid
+    if config.valid_quantile is not None:
+        pointwise = pointwise.clamp(max=config.error_limit)
+        counted = below_quantile(pointwise, valid, config.valid_quantile)
+    regression = (counted * pointwise).sum() / average_count(counted.sum())
     gradient = depth_gradient(
         error,
         valid,

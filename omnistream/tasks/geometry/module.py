@@ -18,6 +18,7 @@ from omnistream.tasks.geometry.losses import GeometryLossConfig, geometry_loss
 from omnistream.tasks.geometry.plots import geometry_plots
 from omnistream.tasks.geometry.prediction import GeometryPrediction
 from omnistream.tasks.geometry.targets import GeometryTargets, ScaleFrames, geometry_targets
+from omnistream.tasks.nonfinite import NonFiniteConfig
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
 from omnistream.tasks.plots import FeaturesPlot, Plot
@@ -53,10 +54,15 @@ class GeometryModule(Objective):
         photometric: Distortion of colours in training; None for none. The paper does not say; the default is VGGT's.
         scale_frames: Frames whose points determine the scale; see `scene_scale`.
         world_to_camera: Predict world-to-camera poses (VGGT) in place of camera-to-world (DA3); the paper does not say.
+        nonfinite: Used when fitted alone.
+        compile: Used when fitted alone.
+        seed: Used when fitted alone.
 
     Raises:
         ValueError: If the sizes do not fit together or a layer does not exist.
     """
+
+    task_name = "geometry"
 
     def __init__(
         self,
@@ -75,8 +81,11 @@ class GeometryModule(Objective):
         photometric: PhotometricConfig | None = DEFAULT_COLOURS,
         scale_frames: ScaleFrames = "clip",
         world_to_camera: bool = False,
+        nonfinite: NonFiniteConfig | None = None,
+        compile: bool = False,
+        seed: int = 0,
     ) -> None:
-        super().__init__(optimizer=optimizer)
+        super().__init__(optimizer, nonfinite=nonfinite, compile=compile, seed=seed)
         if scale_frames not in ("clip", "first"):
             raise ValueError(f"scale_frames must be clip or first, got {scale_frames!r}")
         self.layers, self.features, self.out_channels, self.hidden = layers, features, out_channels, hidden
@@ -95,9 +104,8 @@ class GeometryModule(Objective):
             },
             compute_groups=False,  # they would be merged whenever a first batch happens to give equal states
         )
-        if backbone is not None:
-            self.backbone = backbone
-            self.build(backbone)
+        self.record_arguments(locals())
+        self.attach(backbone)
 
     def build(self, backbone: OmniStream) -> None:
         """Create the heads for this backbone's width, patch size and layers."""

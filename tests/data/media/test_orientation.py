@@ -61,7 +61,9 @@ def test_scale_translation_and_rounding_do_not_matter():
     assert orientation_from_matrix(matrix) == Orientation(False, False, True)
 
 
-@pytest.mark.parametrize("matrix", [(46341, 46341, 0, -46341, 46341), (ONE, ONE, 0, 0, ONE), (ONE, 0, 0, 0, 0), (0,) * 5])
+@pytest.mark.parametrize(
+    "matrix", [(46341, 46341, 0, -46341, 46341), (ONE, ONE, 0, 0, ONE), (ONE, 0, 0, 0, 0), (0,) * 5]
+)
 def test_other_matrices_are_refused(matrix):
     with pytest.raises(ValueError, match="only multiples of 90 and mirrors"):
         orientation_from_matrix((*matrix, 0, 0, 0, PERSPECTIVE))

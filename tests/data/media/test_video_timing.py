@@ -68,7 +68,9 @@ def test_frames_after_an_edit_list_are_not_counted(made, tmp_path):
     assert probe_video(path).promised_frames is None
 
 
-@pytest.mark.parametrize("seconds", [Fraction(-13, RATE), Fraction(5), Fraction(95440)], ids=["before", "after", "wrap"])
+@pytest.mark.parametrize(
+    "seconds", [Fraction(-13, RATE), Fraction(5), Fraction(95440)], ids=["before", "after", "wrap"]
+)
 @pytest.mark.parametrize("suffix", ["mkv", "ts", "flv"])
 @pytest.mark.parametrize("structure", ["libx264-b2", "libx265-open"])
 def test_stamps_may_begin_anywhere(made, tmp_path, structure, suffix, seconds):
@@ -91,12 +93,16 @@ def test_variable_rate(made, codec, options, suffix):
     path = made(Recipe(suffix, codec, options, stamps=STAMPS))
     assert assert_exact(path) == ALL
     # AVI and WMV keep decoding stamps only: those of the last B-frames lie earlier
-    assert probe_video(path).fps == pytest.approx(float((NUM_FRAMES - 1) / SPAN), rel=0.04 if suffix in ("avi", "wmv") else 0.002)
+    assert probe_video(path).fps == pytest.approx(
+        float((NUM_FRAMES - 1) / SPAN), rel=0.04 if suffix in ("avi", "wmv") else 0.002
+    )
 
 
 @pytest.mark.parametrize("suffix", ["ts", "mkv", "mp4"])
 @pytest.mark.parametrize("first", [1, 12, 14])
-@pytest.mark.parametrize("structure", ["libx264-open", "libx265-open", "mpeg2video-b2", "libx264-refresh", "libx264-mbaff"])
+@pytest.mark.parametrize(
+    "structure", ["libx264-open", "libx265-open", "mpeg2video-b2", "libx264-refresh", "libx264-mbaff"]
+)
 def test_streams_that_begin_anywhere(made, tmp_path, structure, first, suffix):
     """What a decoder makes of a head that lacks its references differs; random access makes the same of it."""
     path = remuxed(made(recipes()[f"{structure}-ts"]), tmp_path / f"a.{suffix}", first=first)

@@ -9,7 +9,7 @@ from omnistream.backbone import create_model
 from omnistream.cameras import relative_to_first
 from omnistream.data.batch import SceneClip
 from omnistream.data.photometric import PhotometricConfig
-from omnistream.metrics.depth import abs_rel
+from omnistream.metrics import abs_rel, constant_abs_rel
 from omnistream.tasks.geometry import GeometryLossConfig, GeometryModule
 from omnistream.tasks.optimization import OptimizerConfig, build_optimizer
 
@@ -96,11 +96,14 @@ def test_metrics_are_those_of_all_batches_and_start_afresh(backbone, make_scene_
         for clip in clips:
             module.update_metrics(backbone, clip, module.compute(backbone, clip, 0))
         values = module.compute_metrics()
-        assert set(values) == {"abs_rel_median", "delta1_median", "abs_rel_scale", "delta1_scale"}
+        aligned = {f"{name}_{alignment}" for name in ("abs_rel", "delta1") for alignment in ("median", "scale")}
+        assert set(values) == aligned | {"abs_rel", "abs_rel_constant"}
         both = [module.predict(backbone, clip.images).depth for clip in clips]
         truth = torch.cat([module.targets(clip).depth for clip in clips])
         expected = abs_rel(torch.cat(both), truth, torch.ones_like(truth, dtype=torch.bool), "median")
         torch.testing.assert_close(values["abs_rel_median"], expected, rtol=1e-6, atol=0)
+        constant = constant_abs_rel(truth, torch.ones_like(truth, dtype=torch.bool))
+        torch.testing.assert_close(values["abs_rel_constant"], constant, rtol=0, atol=2e-3)  # of its bins
     assert module.compute_metrics() == {}
 
 
@@ -196,14 +199,14 @@ def test_fitted_alone(backbone, make_scene_clip, tmp_path):
     trainer.fit(module, loader, loader)
     assert not torch.equal(before, module.dense.depth_neck.weight)
     for name in ("loss", "depth", "ray", "points", "camera"):
-        assert torch.isfinite(trainer.callback_metrics[f"val/{name}"])
+        assert torch.isfinite(trainer.callback_metrics[f"val/geometry/{name}"])
     logged = trainer.validate(module, loader, verbose=False)[0]
     module.eval()
     for batch in loader:
         module.update_metrics(backbone, batch, module.compute(backbone, batch, 0))
     expected = module.compute_metrics()
     assert len(expected) == 4
-    assert {name: logged[f"val/{name}"] for name in expected} == pytest.approx(
+    assert {name: logged[f"val/geometry/{name}"] for name in expected} == pytest.approx(
         {k: v.item() for k, v in expected.items()}
     )
 

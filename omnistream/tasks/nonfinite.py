@@ -1,0 +1,62 @@
+"""What happens when a loss or a gradient is NaN or infinite."""
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+logger = logging.getLogger(__name__)
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss or gradient became NaN or infinite; the message names task and term."""
+
+
+@dataclass(frozen=True)
+class NonFiniteConfig:
+    """What to do when a loss or gradient is NaN or infinite."""
+
+    action: Literal["stop", "skip"] = "stop"
+    """`stop` raises; `skip` drops the whole step: no update of the weights or of any teacher."""
+    limit: int = 10
+    """With `skip`: steps that may be dropped in a row before training stops after all."""
+
+
+class NonFiniteGuard:
+    """Counts the steps dropped in a row, and stops training when there are too many.
+
+    Args:
+        config: What to do.
+    """
+
+    def __init__(self, config: NonFiniteConfig) -> None:
+        self.config = config
+        self.dropped_in_a_row = 0
+
+    def accepts(self, problem: str | None, where: str) -> bool:
+        """Whether the step may be made.
+
+        Args:
+            problem: What is not finite; None if everything is.
+            where: Step and batch, for the message.
+
+        Raises:
+            NonFiniteLossError: If there is a problem, and training must stop.
+        """
+        if problem is None:
+            self.dropped_in_a_row = 0
+            return True
+        self.dropped_in_a_row += 1
+        if self.config.action == "stop":
+            raise NonFiniteLossError(f"{where}: {problem}; set model.nonfinite.action to 'skip' to drop such steps")
+        if self.dropped_in_a_row > self.config.limit:
+            raise NonFiniteLossError(
+                f"{where}: {problem}; {self.dropped_in_a_row} steps in a row, the limit is {self.config.limit}"
+            )
+        logger.warning("dropped %s: %s", where, problem)
+        return False
+
+
+def first_nonfinite(values: dict[str, float]) -> str | None:
+    """Name of the first value that is NaN or infinite; None if there is none."""
+    return next((name for name, value in values.items() if not math.isfinite(value)), None)
