@@ -21,7 +21,7 @@ class Stopped(BaseException):
     """
 
     resume: str | None = None
-    """The command that goes on from the checkpoint."""
+    """The command that continues from the checkpoint."""
 
     def __init__(self, number: int, step: int | None = None, checkpoint: Path | None = None) -> None:
         self.number, self.step, self.checkpoint = number, step, checkpoint

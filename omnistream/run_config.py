@@ -28,7 +28,7 @@ class Described:
 
     @classmethod
     def read(cls, value: Any) -> "Described | None":
-        """What a value of the file describes; None if it is no class with arguments."""
+        """What a value of the file describes; None if it is not a class with arguments."""
         settings = (value.get("init_args") or {}) if isinstance(value, dict) else None
         if not isinstance(settings, dict) or not isinstance(value.get("class_path"), str):
             return None

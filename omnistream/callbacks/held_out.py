@@ -183,7 +183,7 @@ class HeldOutEvaluation(Callback):
     ) -> tuple[MultiTaskModule, MultiTaskDataModule]:
         """Fresh heads of these tasks for another backbone, and the run's data for them, in the run's order."""
         torch.manual_seed(self.seed)
-        heads: Any = {name: copy.deepcopy(module.objectives[name]) for name in tasks}  # built anew for the backbone
+        heads: Any = {name: copy.deepcopy(module.objectives[name]) for name in tasks}  # rebuilt for the backbone
         weights = {name: module.weights[name] for name in tasks}
         single = MultiTaskModule(backbone, heads, weights, module.optimizer_config, seed=self.seed)  # type: ignore[arg-type]
         sources: Any = {name: datamodule.sources[name] for name in tasks}

@@ -55,8 +55,8 @@ examples
 """
 _CHECKPOINTS = {
     "fit": """\
-  --ckpt_path PATH                  continue the run of a checkpoint or run folder; last: of this configuration's last run
-                                    (Ctrl-C and SIGTERM save a checkpoint and print the command that continues)""",
+  --ckpt_path PATH                  continue the run of a checkpoint or run folder; last: of this configuration's last
+                                    run (Ctrl-C and SIGTERM save a checkpoint and print the command that continues)""",
     "evaluation": """\
   --ckpt_path PATH                  checkpoint or run folder to use; last: of this configuration's last run
   --random                          go without, to try a configuration on random weights""",

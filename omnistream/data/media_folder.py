@@ -106,7 +106,7 @@ def _find_videos(root: Path) -> FoundFolder | None:
 def _find_class_folders(root: Path, scenes: set[Path]) -> FoundFolder | None:
     """The folder whose subfolders hold the most images, among those with two or more such subfolders.
 
-    Folders of scenes hold their frames and are no classes.
+    Folders of scenes hold their frames and are not classes.
     """
     files: PathTable = find_files(root, IMAGE_SUFFIXES)
     counts: dict[Path, list[int]] = {}

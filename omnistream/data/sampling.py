@@ -21,7 +21,7 @@ class SampleKey(NamedTuple):
 
 
 class BatchPlace(NamedTuple):
-    """Where a sample lies in the batch of all processes together."""
+    """Position of a sample in the batch of all processes together."""
 
     batch: int
     """Number of the global batch."""
@@ -34,7 +34,7 @@ class BatchPlace(NamedTuple):
 class PlacedKey(SampleKey):
     """A key that also knows its place in the global batch; equal to, and unpacked like, the key without.
 
-    For choices that are spread over a batch. They are then the same whatever the number of processes.
+    For choices that are spread over a batch. They are then the same for any number of processes.
     """
 
     place: BatchPlace
@@ -80,7 +80,7 @@ class EndlessBatchSampler(Sampler[list[SampleKey]]):
     """Batches of keys without end, in a seeded order per epoch, that can start anywhere.
 
     The stream is cut into global batches of `batch_size * num_replicas` keys; this rank takes its share of each. Its
-    position is the number of batches consumed, so a run resumes at `start_batch` whatever the number of workers was.
+    position is the number of batches consumed, so a run resumes at `start_batch` with any number of workers.
     Keys know their place in the global batch.
 
     Args:

@@ -127,7 +127,7 @@ class ReportPage:
             caption: What it shows.
 
         Raises:
-            ValueError: If bytes are given that are no PNG.
+            ValueError: If bytes are given that are not PNG.
         """
         png = image if isinstance(image, bytes) else encode_png(image)
         if not png.startswith(b"\x89PNG\r\n\x1a\n"):

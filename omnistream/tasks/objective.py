@@ -17,7 +17,7 @@ class Objective(TrainingModule):
     """Base of SSL, geometry and captioning.
 
     An objective owns its heads, not the backbone: `build(backbone)` makes the heads for a backbone, and every call is
-    handed the backbone. Alone (constructed with a backbone) it registers the backbone and trains both; inside
+    given the backbone. Alone (constructed with a backbone) it registers the backbone and trains both; inside
     MultiTaskModule the backbone belongs to that module. The training loop is the same, and so are the names in the log:
     `train/<task_name>/<term>`.
 

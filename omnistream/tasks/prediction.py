@@ -25,7 +25,7 @@ def predict_features(backbone: nn.Module, batch: dict[str, Any]) -> dict[str, li
 
     Args:
         backbone: In evaluation mode.
-        batch: Batches by the name of their source. Crops for self-supervision are no clips and are left out.
+        batch: Batches by the name of their source. Crops for self-supervision are not clips and are left out.
     """
     found = {}
     for source, part in batch.items():

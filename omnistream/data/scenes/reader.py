@@ -54,7 +54,7 @@ class SceneReader(ABC):
     splits: ClassVar[tuple[Split, ...]] = ()
     """The authors' own splits."""
     index_version: ClassVar[int] = 1
-    """To be raised when `open_sequence` changes, so that indexes on disk are made anew."""
+    """To be raised when `open_sequence` changes, so that indexes on disk are rebuilt."""
 
     def __init__(self, root: str | os.PathLike[str], split: Split | None = None) -> None:
         self.root, self.split = dataset_root(root, self.expected), split

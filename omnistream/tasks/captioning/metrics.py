@@ -65,7 +65,7 @@ class CaptionMetrics(nn.Module):
 
     def compute(self) -> dict[str, Tensor]:
         """All metrics by name; those without any sample on any process are left out."""
-        self.update([])  # torchmetrics warns about metrics that were never updated, but here that is no mistake
+        self.update([])  # torchmetrics warns about metrics that were never updated, but here that is not a mistake
         # Computing first: it sums over processes, so that all of them leave out the same ones.
         return {name: value for name, metric in self.named_children() if (value := metric.compute()).isfinite()}  # type: ignore[operator]
 

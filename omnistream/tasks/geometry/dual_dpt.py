@@ -164,7 +164,7 @@ class ChannelNorm(nn.LayerNorm):
 class DualDPT(nn.Module):
     """Depth with confidence, and rays with confidence.
 
-    Runs in float32 with autocast off whatever surrounds it, so its parameters must stay in float32.
+    Runs in float32 with autocast off regardless of its context, so its parameters must stay in float32.
 
     Args:
         embed_dim: Width D of the features.

@@ -17,7 +17,7 @@ def clip_tokens(
 ) -> Float[Tensor, "B N D"]:
     """Patch tokens of the last layer, after the final norm, of all frames.
 
-    The tokens are in the order segment, frame, row, column. Each segment is its own stream: time starts anew.
+    The tokens are in the order segment, frame, row, column. Each segment is its own stream: time starts from zero.
 
     Args:
         backbone: A `Backbone`.
