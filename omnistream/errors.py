@@ -1,4 +1,4 @@
-"""How the command line words what the user can fix."""
+"""Errors that the user of the command line can fix."""
 
 import difflib
 import re
@@ -37,6 +37,6 @@ def one_line(message: object, limit: int = 600) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` with the entry of `known` most like `word`; empty if none is alike."""
+    """` (did you mean 'x'?)` with the entry of `known` most like `word`; empty if none is similar."""
     nearest = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {nearest[0]!r}?)" if nearest else ""

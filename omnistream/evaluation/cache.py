@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class FeatureBatch(NamedTuple):
-    """Features of some samples, and what their heads should predict."""
+    """Features of some samples, and the targets of the heads."""
 
     features: Float[Tensor, " B *F"]
     target: Shaped[Tensor, " B *G"]

@@ -1,4 +1,4 @@
-"""Which curves of a run share a panel."""
+"""The panels of the curves of a run."""
 
 import re
 from collections import defaultdict
