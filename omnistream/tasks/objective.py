@@ -91,7 +91,7 @@ class Objective(TrainingModule):
         """Add one validation micro-batch, whose loss was computed, to the metrics; a task without metrics has none."""
 
     def compute_metrics(self) -> dict[str, Tensor]:
-        """The task's metrics since the last call, by name, and a fresh start; called at the end of validation."""
+        """The task's metrics since the last call, by name, followed by a reset; called at the end of validation."""
         return {}
 
     def own_backbones(self) -> list[OmniStream]:

@@ -1,4 +1,4 @@
-"""What `omnistream predict` gives: the backbone's features of every clip."""
+"""The result of `omnistream predict`: the backbone's features of every clip."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ class ClipFeatures(NamedTuple):
     """Features of one clip, on the CPU.
 
     Attributes:
-        name: Where the clip came from, as its data set says.
+        name: Name of the clip in its data set.
         cls: One vector per frame.
         last: Patch features of the last layer, normalised.
     """

@@ -44,7 +44,7 @@ def spatial_views(images: UInt8[Tensor, "B F 3 H W"], num_crops: int) -> list[UI
     """Square crops along the longer side: the central one, or `num_crops` evenly spaced from end to end.
 
     Raises:
-        ValueError: If there is to be no crop.
+        ValueError: If `num_crops` is not positive.
 
     Source: facebookresearch/vjepa2 evals/video_classification_frozen (starts 0, s, 2s with s half of the margin).
     """
