@@ -1,4 +1,4 @@
-"""What happens when a loss or a gradient is NaN or infinite."""
+"""Handling of NaN and infinite losses and gradients."""
 
 import logging
 import math
@@ -21,7 +21,7 @@ class NonFiniteConfig:
     action: Literal["stop", "skip"] = "stop"
     """`stop` raises; `skip` drops the whole step: no update of the weights or of any teacher."""
     limit: int = 10
-    """With `skip`: steps that may be dropped in a row before training stops after all."""
+    """With `skip`: maximum number of consecutive steps that are dropped before training stops."""
 
 
 class NonFiniteGuard:
@@ -36,7 +36,7 @@ class NonFiniteGuard:
         self.dropped_in_a_row = 0
 
     def accepts(self, problem: str | None, where: str) -> bool:
-        """Whether the step may be made.
+        """Whether the step may be taken.
 
         Args:
             problem: What is not finite; None if everything is.

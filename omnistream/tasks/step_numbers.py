@@ -1,7 +1,7 @@
-"""The scalars of one training step: gathered on the device, read by the host in one go.
+"""The scalars of one training step: gathered on the device, read by the host at once.
 
 Reading a number from an accelerator waits until everything queued before it is done, and the device then idles until
-the host has queued more. A step reads once, when nothing but the optimiser's update is left to do.
+the host has queued more. A step reads once, when only the optimiser's update is left.
 """
 
 from collections.abc import Mapping
