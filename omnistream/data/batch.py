@@ -34,7 +34,7 @@ class Batch:
 
     def _map(self: BatchT, function: Callable[[Tensor], Tensor]) -> BatchT:
         changed = {f.name: function(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-        return replace(self, **changed)
+        return replace(self, **changed)  # type: ignore[arg-type]  # its fields are not known here
 
     def to(self: BatchT, *args: object, **kwargs: object) -> BatchT:
         """The same batch with its tensors moved as by `Tensor.to`, but for `host_fields`; Lightning calls this.
