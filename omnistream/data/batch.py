@@ -30,7 +30,9 @@ class Batch:
     index: int | list[int] | None = None
 
     def _map(self: BatchT, function: Callable[[Tensor], Tensor]) -> BatchT:
-        changed = {f.name: function(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        changed: dict[str, Any] = {
+            f.name: function(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)
+        }
         return replace(self, **changed)
 
     def to(self: BatchT, *args: object, **kwargs: object) -> BatchT:
