@@ -28,7 +28,7 @@ SceneTransform: TypeAlias = Callable[[list[SceneFrame]], list[SceneFrame]]
 
 @contextmanager
 def seeded(seed: Tensor) -> Iterator[None]:
-    """Inside, torch's global generator of the CPU starts from `seed`; afterwards it is what it was.
+    """A context in which torch's global CPU generator starts from `seed`; its state is restored afterwards.
 
     A transform that draws from it thus depends on (seed, epoch, index) of its sample alone.
     """
@@ -67,11 +67,11 @@ def square_crop(size: int, random: bool = False) -> v2.Compose:
 
 
 class SceneCrop:
-    """Scales frames so that they just cover a size, then cuts them as central on the principal point as possible.
+    """Scales frames so that they just cover a size, then crops them as centred on the principal point as possible.
 
     Image, depth and K move together: a point unprojected from the result is the point of the stored depth pixel whose
-    centre is nearest. Images are resampled bicubically with a filter against aliasing; depth is never mixed, which
-    would invent surfaces between two depths.
+    centre is nearest. Images are resampled bicubically with a filter against aliasing; depth is not interpolated, which
+    would create surfaces between two depths.
 
     Args:
         size: Height and width of the result, or one number for both.
