@@ -75,6 +75,7 @@ class FrozenProbe(LightningModule):
         """Index of the setting that the last validation chose."""
         self._statistics: tuple[Tensor, Tensor] | None = None
         self._results: dict[str, MetricValue] = {}
+        self._skipped = 0
 
     # What a protocol adds.
 
@@ -222,6 +223,7 @@ class FrozenProbe(LightningModule):
         found = []
         for metrics in self.head_metrics:
             found.append({name: _value(metric) for name, metric in metrics.items()})  # type: ignore[operator]
+            self._skipped = max(int(getattr(metric, "skipped_samples", 0)) for metric in metrics.values())  # type: ignore[operator]
             for metric in metrics.values():  # type: ignore[operator]
                 metric.reset()
         starts = range(0, len(found), self.repetitions)
@@ -267,6 +269,7 @@ class FrozenProbe(LightningModule):
         return {
             "protocol": self.protocol,
             "metrics": self._results,
+            "skipped": self._skipped,
             "selection": choice | {"setting": settings[self.selected]} if len(settings) > 1 else None,
             "settings": {"sweep": settings, "repetitions": self.repetitions, **self.options()},
         }

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 from torch import nn
 from torchmetrics import Metric
 
@@ -46,7 +46,7 @@ class EvaluationResult:
     num_samples: int
     """Samples that were evaluated, over all processes, each once; of several tasks, those of the largest."""
     skipped: int = 0
-    """Samples that were left out, such as those without a reference."""
+    """Samples that were left out: broken files, and those for which a metric has no reference."""
     model: dict[str, Any] = field(default_factory=dict)
     """Class, number of parameters and `weights_sha256` of the backbone."""
     checkpoint: dict[str, str] | None = None
@@ -131,7 +131,13 @@ class ResultsWriter(Callback):
             pl_module.test_results() if isinstance(pl_module, ReportsResults) else logged_results(trainer, pl_module)
         )
         name = {"protocol": self.protocol or type(pl_module).__name__}
-        fields = name | {"num_samples": max(samples.values(), default=0)} | known | describe(trainer, pl_module)
+        skipped = int(known.pop("skipped", 0)) + max(distributed.gather_objects(broken_files(trainer.test_dataloaders)))
+        fields = (
+            name
+            | {"skipped": skipped, "num_samples": max(samples.values(), default=0)}
+            | known
+            | describe(trainer, pl_module)
+        )
         self.result = EvaluationResult(**fields, wall_time_seconds=round(time.monotonic() - self._start, 3))
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             path = self.path or folder / "results.json"
@@ -149,6 +155,16 @@ def count_samples(batch: Any) -> int:
         list(batch.values()) if isinstance(batch, Mapping) else list(batch) if isinstance(batch, list | tuple) else []
     )
     return max((count_samples(part) for part in parts), default=0)
+
+
+def broken_files(loaders: Any) -> int:
+    """Broken files that the data sets of some loaders have met, as far as this process knows."""
+    if isinstance(loaders, CombinedLoader):
+        loaders = loaders.flattened
+    if isinstance(loaders, Mapping | list | tuple):
+        return sum(broken_files(part) for part in (loaders.values() if isinstance(loaders, Mapping) else loaders))
+    found = getattr(getattr(loaders, "dataset", None), "broken_files", None)
+    return 0 if found is None else int(found.count)
 
 
 def logged_results(trainer: Trainer, module: nn.Module) -> dict[str, Any]:

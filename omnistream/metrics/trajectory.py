@@ -111,7 +111,9 @@ class _TrajectoryMetric(SampleMean):
     higher_is_better = False
     error: Literal["ate", "rpe_translation", "rpe_rotation"]
     skipped: Tensor
-    """Trajectories without a usable reference."""
+    """Trajectories without a usable reference, of this process."""
+    skipped_samples = 0
+    """The same over all processes, after `compute`."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -127,6 +129,11 @@ class _TrajectoryMetric(SampleMean):
         values = _errors(preds, target, valid, self.error)
         self.add(values)
         self.skipped = self.skipped + len(preds) - len(values)
+
+    def compute(self) -> Float[Tensor, ""]:
+        """The mean so far."""
+        self.skipped_samples = int(self.skipped)
+        return super().compute()
 
 
 class AbsoluteTrajectoryError(_TrajectoryMetric):

@@ -6,10 +6,12 @@ import torch
 import torch.distributed as dist
 from probes import ColourProbe, Colours, backbone, trainer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from omnistream.data import EvaluationDataModule
 from omnistream.data.batch import FrameClip
-from omnistream.evaluation import CachedFeatures, FeatureBatch
+from omnistream.evaluation import CachedFeatures, FeatureBatch, MetricValue
+from omnistream.evaluation.frozen import _best, _mean
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -85,6 +87,19 @@ class TestSweep:
             [0.5 * (1 + math.cos(math.pi * i / 4)) for i in (1, 2, 3, 4, 4)]
         )
 
+    def test_settings_reach_the_optimiser_and_the_rate_ends_at_zero(self, tmp_path):
+        class TwoValues(ColourProbe):
+            def settings(self):
+                return [{"lr": 1e-2, "weight_decay": 0.3}, {"lr": 2e-2, "weight_decay": 0.0}]
+
+        probe, run = TwoValues(backbone(), selection="test", repetitions=2), trainer(tmp_path, max_epochs=2)
+        run.fit(probe, data())
+        groups = run.optimizers[0].param_groups
+        assert [group["initial_lr"] for group in groups] == [1e-2, 1e-2, 2e-2, 2e-2]
+        assert [group["weight_decay"] for group in groups] == [0.3, 0.3, 0.0, 0.0]
+        assert [group["lr"] for group in groups] == [0.0] * 4
+        assert run.global_step == 12
+
     def test_repetitions_differ_and_their_mean_is_reported(self, tmp_path):
         probe = ColourProbe(backbone(), lrs=(1e-7,), repetitions=3)
         run = trainer(tmp_path, max_epochs=1)
@@ -101,7 +116,23 @@ class TestSweep:
         assert found["test/accuracy"] == pytest.approx(float(torch.stack(right).mean()))
 
 
+def values(*numbers, higher=True, stderr=None):
+    return [{"m": MetricValue(value=number, higher_is_better=higher, stderr=stderr)} for number in numbers]
+
+
 class TestSelection:
+    def test_best_is_the_highest_or_lowest_number_and_never_nan(self):
+        assert _best(values(0.1, 0.3, 0.2)) == 1
+        assert _best(values(0.3, 0.1, 0.2, higher=False)) == 1
+        assert _best(values(math.nan, 0.1, math.nan)) == 1
+        assert _best(values(math.nan, 0.1, higher=False)) == 1
+        assert _best(values(0.2, 0.2)) == 0
+
+    def test_mean_over_repetitions(self):
+        mean = _mean(values(0.1, 0.4, stderr=0.2))["m"]
+        assert (mean.value, mean.stderr, mean.higher_is_better) == (0.25, 0.2, True)
+        assert _mean(values(0.1, 0.4))["m"].stderr is None
+
     def test_the_last_validation_decides_and_not_the_test(self, tmp_path):
         class Misleading(Colours):
             """Other labels than in training: whoever learned is wrong."""
@@ -161,7 +192,7 @@ class TestCache:
             nn.init.zeros_(probe.heads[0].bias)
             module = data(eval_batch_size=5)
             if not cache:
-                loader = module._loader(module.train, 8, None)
+                loader = DataLoader(module.train, 8, collate_fn=FrameClip.collate)
                 module.train_dataloader = lambda loader=loader: loader
             trainer(tmp_path, max_epochs=2, limit_val_batches=0).fit(probe, module)
             weights.append(probe.heads[0].weight)

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from omnistream.data import EvaluationDataModule
 from omnistream.data.batch import FrameClip
 from omnistream.evaluation import EvaluationResult, MetricValue, ResultsWriter
 from omnistream.evaluation.environment import weights_sha256
-from omnistream.evaluation.results import count_samples
-from omnistream.metrics import TopKAccuracy
+from omnistream.evaluation.results import broken_files, count_samples
+from omnistream.metrics import AbsoluteTrajectoryError, TopKAccuracy
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -88,6 +89,33 @@ def test_other_modules_report_what_they_log(tmp_path):
     assert {name: (one.value, one.higher_is_better) for name, one in found.metrics.items()} == {
         "a/top1": (0.5, True), "a/loss": (2.0, False), "a/entropy": (1.0, None),
     }  # fmt: skip
+
+
+def test_what_was_left_out_is_counted(tmp_path):
+    class Trajectories(ColourProbe):
+        """Predicts the true camera path; a class of clips has a reference that does not move."""
+
+        def targets(self, batch):
+            steps = torch.arange(4.0) * (batch.label > 0)[:, None]
+            poses = torch.eye(4).repeat(len(steps), 4, 1, 1)
+            poses[..., 0, 3] = steps
+            return poses
+
+        def predict(self, head, features):
+            return torch.eye(4).repeat(len(features), 4, 1, 1)
+
+        def metrics(self):
+            return {"ate_m": AbsoluteTrajectoryError()}
+
+    class SomeBroken(Colours):
+        broken_files = SimpleNamespace(count=2)
+
+    writer = ResultsWriter(tmp_path / "results.json")
+    data = EvaluationDataModule(test=SomeBroken(9), batch_size=4)
+    trainer(tmp_path, writer).test(Trajectories(backbone()), data, verbose=False)
+    assert writer.result.skipped == 3 + 2  # every third clip stands still
+    assert writer.result.metrics["ate_m"].value == pytest.approx(math.sqrt(1.25))  # of 0, 1, 2, 3 about their mean
+    assert broken_files({"a": [DataLoader(SomeBroken(3)), None], "b": DataLoader(SomeBroken(3))}) == 4
 
 
 def test_samples_of_nested_batches():

@@ -81,7 +81,7 @@ def test_what_has_no_reference_is_skipped_and_a_failure_is_not():
     metric.update(preds[None], torch.eye(4, dtype=torch.float64).repeat(1, 8, 1, 1))
     metric.update(preds[None], target[None], torch.arange(8)[None] < 2)
     assert metric.compute() == pytest.approx(0.010668, abs=1e-6)
-    assert metric.skipped == 2
+    assert metric.skipped_samples == 2
     preds[3, 0, 3] = torch.nan
     metric.update(preds[None], target[None])
     assert metric.compute().isnan()

@@ -106,7 +106,7 @@ def color_of(index):
 
 
 class TestDraw:
-    def test_falling_loss_falls_in_the_picture(self):
+    def test_falling_loss_falls_in_the_plot(self):
         steps = tuple(range(100))
         image = draw_curves({"train/ssl/loss": Series(steps, tuple(1 - step / 100 for step in steps))}).astype(int)
         found = np.argwhere(np.abs(image - color_of(0)).max(axis=-1) < 8)

@@ -357,6 +357,6 @@ class TestCaptions:
 
 
 @pytest.mark.usefixtures("no_type_checks")
-def test_other_things_are_no_picture():
+def test_other_things_are_no_plot():
     with pytest.raises(TypeError, match=r"draw: expected a plot of omnistream.tasks.plots, got str"):
         draw("plot")

@@ -205,7 +205,7 @@ def test_fitted_alone(backbone, make_scene_clip, tmp_path):
     for batch in loader:
         module.update_metrics(backbone, batch, module.compute(backbone, batch, 0))
     expected = module.compute_metrics()
-    assert len(expected) == 4
+    assert len(expected) == 6
     assert {name: logged[f"val/geometry/{name}"] for name in expected} == pytest.approx(
         {k: v.item() for k, v in expected.items()}
     )
