@@ -50,11 +50,11 @@ COMMANDS = {
     ),
     "configs": Command("list the packaged configurations", "omnistream.commands.catalogue", "configs"),
     "models": Command("list the backbone variants and public weights", "omnistream.commands.catalogue", "models"),
-    "completion": Command(
-        "print what makes a shell complete commands and options", "omnistream.commands.completion", "run"
-    ),
     "convert": Command(
         "convert weights from Meta, timm, Hugging Face or the release", "omnistream.commands.convert", "run"
+    ),
+    "completion": Command(
+        "print what makes a shell complete commands and options", "omnistream.commands.completion", "run"
     ),
 }
 

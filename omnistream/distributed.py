@@ -98,7 +98,8 @@ class Means:
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Add the numbers of one batch, without waiting for the device."""
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0) + value.detach().double()
+            exact = torch.float32 if value.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+            self._sums[name] = self._sums.get(name, 0) + value.detach().to(exact)
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def compute(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How the command line words what the user can fix."""
+"""Errors that the user of the command line can fix."""
 
 import difflib
 import re
@@ -21,7 +21,7 @@ class Stopped(BaseException):
     """
 
     resume: str | None = None
-    """The command that goes on from the checkpoint."""
+    """The command that continues from the checkpoint."""
 
     def __init__(self, number: int, step: int | None = None, checkpoint: Path | None = None) -> None:
         self.number, self.step, self.checkpoint = number, step, checkpoint
@@ -37,6 +37,6 @@ def one_line(message: object, limit: int = 600) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` with the entry of `known` most like `word`; empty if none is alike."""
+    """` (did you mean 'x'?)` with the entry of `known` most like `word`; empty if none is similar."""
     nearest = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {nearest[0]!r}?)" if nearest else ""

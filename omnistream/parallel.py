@@ -27,7 +27,7 @@ def local_tensor(tensor: Tensor) -> Tensor:
 
 
 RECOMPILE_LIMIT = 128
-"""Variants of one function that may be compiled; where every batch has another size, no more."""
+"""Limit of compiled variants of one function, which is reached if every batch has another size."""
 
 
 def compile_blocks(module: nn.Module, **options: Any) -> None:
@@ -55,7 +55,7 @@ def _with_more_variants(call: Callable[..., Any]) -> Callable[..., Any]:
     settings = {
         "recompile_limit": RECOMPILE_LIMIT,
         "accumulated_recompile_limit": 4 * RECOMPILE_LIMIT,
-        "allow_unspec_int_on_nn_module": True,  # or the number of each block would make a variant
+        "allow_unspec_int_on_nn_module": True,  # otherwise the number of each block would make a variant
     }
 
     @wraps(call)
@@ -68,7 +68,7 @@ def _with_more_variants(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def backbones(module: nn.Module) -> list[OmniStream]:
-    """All backbones inside a module: the student, teachers."""
+    """All backbones inside a module: student and teachers."""
     return [m for m in module.modules() if isinstance(m, OmniStream)]
 
 
@@ -190,7 +190,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         if path.is_file() and hasattr(module, "take_weights"):
             saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
             if len(module.take_weights(saved, strict=True)) < len(saved):
-                module.strict_loading = False  # what is left out was just said, and nothing else is
+                module.strict_loading = False  # what is left out was just reported, and nothing else is missing
         try:
             return super().load_checkpoint(path, weights_only=weights_only)
         finally:

@@ -139,7 +139,7 @@ class GeometryStreamer:
         return clip_geometry(self.session.step(frames.frames).heads["geometry"], frames, self._first)
 
     def reset(self, rows: Iterable[int] | Int[Tensor, " R"] | Bool[Tensor, " B"] | None = None) -> None:
-        """Start streams anew: those in `rows` (numbers, or a mask), or all.
+        """Restart streams: those in `rows` (numbers, or a mask), or all.
 
         Raises:
             ValueError: If there is no such stream.

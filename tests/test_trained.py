@@ -12,6 +12,7 @@ import yaml
 
 import omnistream
 from omnistream.backbone import create_model
+from omnistream.evaluation import FrameGeometry, StreamingGeometry
 from omnistream.tasks.geometry import GeometryModule
 from omnistream.tasks.geometry.inference import FirstCamera
 from omnistream.trained import TrainedModel, load
@@ -240,6 +241,26 @@ def test_the_newest_version_of_a_run_is_meant(run):
     torch.testing.assert_close(newest.backbone.cls_token, older.backbone.cls_token + 1)
     (first.parent / "version_11").mkdir()  # has not saved anything yet
     assert torch.equal(load(first.parent).backbone.cls_token, newest.backbone.cls_token)
+
+
+def test_other_files_in_the_folder_of_a_run_are_not_its_weights(run, model):
+    folder = run()
+    torch.save({"features": torch.ones(3)}, folder / "predictions.pt")
+    assert torch.equal(load(folder).backbone.cls_token, model.backbone.cls_token)
+    model.backbone.save_pretrained(folder)  # model.safetensors is
+    assert load(folder).geometry is None
+
+
+def test_a_stream_is_what_evaluations_ask_for(model):
+    images, stream = clip(2), model.stream()
+    assert isinstance(stream, StreamingGeometry)
+    found = stream.step(images)
+    assert len(found) == 2
+    for i, frame in enumerate(found):
+        assert {name: getattr(frame, name).shape for name in FrameGeometry._fields} == {
+            "depth": (32, 48), "camera_to_world": (4, 4), "intrinsics": (3, 3)
+        }  # fmt: skip
+        assert torch.equal(frame.depth, found.depth[i])
 
 
 def test_weights_alone_give_a_backbone(tmp_path, model):

@@ -1,4 +1,4 @@
-"""The backbone as it is used: the ViT with its streaming sessions, and weights from files or the hub."""
+"""The backbone as users build it: the ViT with streaming sessions and with weights from files or the hub."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,9 +83,9 @@ class OmniStream(HubMixin):
         """A backbone in eval mode with published or saved weights; a log line says what was converted and how.
 
         The layout (this library's, the authors' release, Meta's, timm's or Hugging Face's DINOv3), the variant and
-        mean and standard deviation of the input are found out from the weights and the settings stored beside them.
-        The release gets `rope_layout="official"`; a DINOv3 gets `rotation` unless told otherwise, and `spatial` gives
-        its own features.
+        mean and standard deviation of the input are inferred from the weights and the settings stored beside them.
+        The release gets `rope_layout="official"`; a DINOv3 gets `rotation` by default; `spatial` gives DINOv3's
+        own features.
 
         Args:
             source: Path of a file (.safetensors, .pth, .pt, .bin, .ckpt), of a folder with one, or of the folder of a
@@ -117,6 +117,17 @@ class OmniStream(HubMixin):
         heads: Mapping[str, StreamHead] | None = None,
         **keywords: Unpack[SessionKeywords],
     ) -> StreamSession: ...
+
+    @overload
+    def stream(
+        self,
+        options: SessionOptions | None = None,
+        *,
+        compiled: Literal[True],
+        aspect_ratio: Float[Tensor, " B"] | None = None,
+        heads: Mapping[str, StreamHead] | None = None,
+        **keywords: Unpack[SessionKeywords],
+    ) -> CompiledSession: ...
 
     @overload
     def stream(

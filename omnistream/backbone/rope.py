@@ -169,21 +169,15 @@ def rotate(
     return turned.to(tokens.dtype)
 
 
-def draw_scale(limit: float, generator: torch.Generator | None = None) -> float:
+def draw_scale(limit: float) -> float:
     """A factor, log-uniform in [1/limit, limit]: DINOv3's RoPE-box jittering (its option `rescale`).
 
-    Args:
-        limit: Largest factor.
-        generator: On the CPU; None for torch's own.
+    It comes from torch's generator of the CPU, which advances alike in all processes. The first process, and one alone,
+    takes the number drawn there, every other one a number that derives from it and its rank: with the same seed
+    everywhere the factors differ, and a run that is resumed with that seed repeats them.
     """
-    return math.exp((2 * torch.rand((), generator=generator).item() - 1) * math.log(limit))
-
-
-def process_generator() -> torch.Generator:
-    """A generator whose draws differ from process to process, also where all have the same seed, and from call to call.
-
-    It is seeded from torch's generator of the CPU, which advances alike in all processes: a run that is resumed with
-    the same seed repeats the draws.
-    """
-    seed = int(torch.randint(2**32, ()))
-    return torch.Generator().manual_seed((seed + rank() * 0x9E3779B1) % 2**32)  # an odd factor: no two ranks coincide
+    drawn = torch.rand(()).item()
+    if rank():
+        seed = int(drawn * 2**24) + rank() * 0x9E3779B1  # all bits of the number; an odd factor keeps ranks apart
+        drawn = torch.rand((), generator=torch.Generator().manual_seed(seed)).item()
+    return math.exp((2 * drawn - 1) * math.log(limit))

@@ -1,4 +1,4 @@
-"""Lightning callbacks: progress, parameters, plots at validation, predictions, evaluations and the page at the end."""
+"""Lightning callbacks: progress, parameters, validation plots, predictions, evaluations and the final report."""
 
 from omnistream.callbacks.final_report import FinalReport
 from omnistream.callbacks.held_out import Comparison, HeldOutEvaluation

@@ -1,4 +1,4 @@
-"""The page of a run, written when fitting ends."""
+"""The HTML report of a run, written when fitting ends."""
 
 import time
 from pathlib import Path
@@ -19,7 +19,7 @@ from omnistream.report.run_info import run_info
 
 
 class FinalReport(Callback):
-    """Writes `report.html` and `report.json` into the log folder when fitting ends, and says where they are.
+    """Writes `report.html` and `report.json` into the log folder when fitting ends, and prints their paths.
 
     The page holds the run's facts, the results of every module, task or callback with a `metric_rows` method, the last
     validation metrics, the newest plot of each name in `<log_dir>/plots`, the curves, and the configuration
@@ -40,7 +40,7 @@ class FinalReport(Callback):
         self._start = time.monotonic()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the page on rank zero."""
+        """Write the report on rank zero."""
         folder = Path(trainer.log_dir or trainer.default_root_dir)  # a collective: on every process
         if trainer.is_global_zero:
             flush_logs(trainer)
@@ -73,7 +73,7 @@ class FinalReport(Callback):
 
 
 def flush_logs(trainer: Trainer) -> None:
-    """Make sure that what was logged is in the files."""
+    """Flush the loggers."""
     for target in trainer.loggers:
         if isinstance(target, TensorBoardLogger):
             target.experiment.flush()
@@ -93,7 +93,7 @@ def add_plots(page: ReportPage, folder: Path) -> None:
 
 
 def add_curves(page: ReportPage, folder: Path) -> None:
-    """The curves of the logs in a folder; a line saying so where there is no log or no curve."""
+    """The curves of the logs in a folder; a sentence in their place if there is no log or no curve."""
     try:
         scalars = read_scalars(folder)
     except FileNotFoundError:

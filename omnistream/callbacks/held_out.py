@@ -1,4 +1,4 @@
-"""Evaluates what training has learned when it ends, beside a backbone that was never trained."""
+"""Evaluates the trained model at the end of a run, next to a backbone that was never trained."""
 
 import copy
 import logging
@@ -27,7 +27,7 @@ OBJECTIVES = "objectives"
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One row of the report: a metric beside a baseline, and the bounds it has to meet."""
+    """One row of the report: a metric, its baseline, and the bounds it has to meet."""
 
     title: str
     """First column."""
@@ -70,7 +70,7 @@ class Comparison:
 
 
 class HeldOutEvaluation(Callback):
-    """Runs the evaluations a user could run, when fitting ends: the objectives' test sets, and probes of actions.
+    """Runs the evaluations that a user could run, when fitting ends: the objectives' test sets and probes.
 
     Each is run by a `Trainer` of its own, once for the trained backbone and once for one of the same shape that was
     never trained, and writes `<log_dir>/evaluation/<trained or untrained>/<name>/results.json`. For the latter, the
@@ -79,9 +79,9 @@ class HeldOutEvaluation(Callback):
     Args:
         protocol: Stable name under which the objectives are reported.
         retrained: Tasks whose heads are trained on the untrained backbone too.
-        steps: How long; None for as many steps as the run made.
+        steps: Training steps of those heads; None for as many as the run made.
         data: Training and test set of the probes, read once.
-        probes: By name: what makes a probe of a backbone. Those of equal features share them.
+        probes: By name: what makes a probe of a backbone. Probes with the same features share them.
         probe_epochs: Passes over cached features; probes in closed form need one.
         comparisons: Rows of the report. One whose metric was not evaluated, because the model lacks the task, is left
             out.
@@ -118,7 +118,7 @@ class HeldOutEvaluation(Callback):
         return [row for _, row in rows if row is not None]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse before training what could not be evaluated after it.
+        """Check before training that everything can be evaluated after it.
 
         Raises:
             ValueError: If there is more than one process, or the model or data are not those of several tasks.
@@ -163,7 +163,7 @@ class HeldOutEvaluation(Callback):
                 self._probe(copy.deepcopy(pl_module.backbone), untrained, folder, device)
 
     def _untrained(self, backbone: nn.Module) -> nn.Module:
-        """A backbone of the same shape with fresh weights, which no one trains and whose positions are never random."""
+        """A backbone of the same shape with fresh weights, never trained, without random positions."""
         fresh: Any = copy.deepcopy(backbone)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed + 1)
@@ -183,7 +183,7 @@ class HeldOutEvaluation(Callback):
     ) -> tuple[MultiTaskModule, MultiTaskDataModule]:
         """Fresh heads of these tasks for another backbone, and the run's data for them, in the run's order."""
         torch.manual_seed(self.seed)
-        heads: Any = {name: copy.deepcopy(module.objectives[name]) for name in tasks}  # built anew for the backbone
+        heads: Any = {name: copy.deepcopy(module.objectives[name]) for name in tasks}  # rebuilt for the backbone
         weights = {name: module.weights[name] for name in tasks}
         single = MultiTaskModule(backbone, heads, weights, module.optimizer_config, seed=self.seed)  # type: ignore[arg-type]
         sources: Any = {name: datamodule.sources[name] for name in tasks}

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from safetensors.torch import save_file
 
 from omnistream import distributed
+from omnistream.paths import apply_umask
 from omnistream.tasks.prediction import ClipFeatures
 
 
@@ -59,7 +60,9 @@ class PredictionWriter(BasePredictionWriter):
             self._clips[source] += len(clips)
             for index, clip in enumerate(clips, start):
                 tensors = {"cls": clip.cls.contiguous(), "last": clip.last.contiguous()}
-                save_file(tensors, self.folder / source / f"{index:06d}.safetensors", metadata={"name": clip.name})
+                path = self.folder / source / f"{index:06d}.safetensors"
+                save_file(tensors, path, metadata={"name": clip.name})
+                apply_umask(path)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where the files are.

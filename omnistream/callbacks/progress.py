@@ -37,8 +37,8 @@ def count_frames(batch: Any) -> int:
 class Throughput(Callback):
     """Logs `train/frames_per_second`: source frames of all processes per second, over the last steps.
 
-    Waiting for data counts, validation does not. Processes are taken to have batches of equal size. The first step of
-    a run only starts the clock.
+    Waiting for data counts, validation does not. All processes are assumed to have batches of equal size. The first
+    step of a run only starts the clock.
 
     Args:
         window: Steps averaged over.
@@ -73,6 +73,6 @@ class Throughput(Callback):
         self._pause = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on as if no time had passed."""
+        """Continue as if no time had passed."""
         paused = time.perf_counter() - self._pause
         self._marks = deque(((mark + paused, frames) for mark, frames in self._marks), self._marks.maxlen)

@@ -24,8 +24,8 @@ class TaskProgressBar(TQDMProgressBar):
 
     The bar counts from the first step of the run to its last, also after the run was resumed. Losses are the last ones
     that were logged as `train/<task>/loss`, or `train/loss` of a task fitted alone; every other number logged with
-    `prog_bar=True` follows them. In a terminal they have a line of their own, on which names are shortened and the last
-    numbers left out where it is narrow. Elsewhere they follow the bar.
+    `prog_bar=True` follows them. In a terminal they are on a separate line, where names are shortened and the last
+    numbers omitted if it is narrow. Otherwise they follow the bar.
 
     Args:
         refresh_rate: Steps between updates; 0 shows nothing.
@@ -49,7 +49,7 @@ class TaskProgressBar(TQDMProgressBar):
         return shown | {name: value for name, value in trainer.progress_bar_metrics.items() if name not in ours}
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        """Open the bar where the run stands."""
+        """Open the bar at the current step of the run."""
         bar = self.train_progress_bar = self.init_train_tqdm()
         bar.set_description_str("", refresh=False)
         total = trainer.estimated_stepping_batches
@@ -71,20 +71,20 @@ class TaskProgressBar(TQDMProgressBar):
             self._update(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the numbers of the whole epoch; after the last one, before Lightning says so, leave the bar behind."""
+        """Show the numbers of the whole epoch; after the last one, close the bar before Lightning does."""
         self._update(trainer, pl_module)
         if trainer.global_step == self.train_progress_bar.total:
             self._close()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the bar of the validation, and show its numbers."""
+        """Remove the validation bar and show its results."""
         self.val_progress_bar.close()
         self.reset_dataloader_idx_tracker()
         if self._train_progress_bar is not None and trainer.training:
             self._update(trainer, pl_module)
 
     def on_train_end(self, *_: Any) -> None:
-        """Leave the last state of the bar behind."""
+        """Keep the last state of the bar on the screen."""
         self._close()
 
     def on_exception(self, *_: Any) -> None:

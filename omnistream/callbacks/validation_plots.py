@@ -1,4 +1,4 @@
-"""Plots of what the tasks predict, at every validation."""
+"""Plots of the tasks' predictions, at every validation."""
 
 import logging
 import re
@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 
 
 class ValidationPlots(Callback):
-    """Draws what the tasks have to show for the first batch of every validation loader.
+    """Draws the tasks' plots for the first batch of every validation loader.
 
     Plots go to TensorBoard as `val/<name>` and to `<log_dir>/plots/<name>--step<step>.png`, whose text fields
     hold title and caption. Every process runs the tasks' `plots`, because they may contain collectives; rank zero
-    draws. Random state is put back afterwards, so plots never change a run. The count of validations is saved in
+    draws. The random state is restored afterwards, so plots never change a run. The count of validations is saved in
     the checkpoint.
 
     Args:
@@ -54,7 +54,7 @@ class ValidationPlots(Callback):
         self._validations = state_dict["validations"]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warn once where there is nothing to draw."""
+        """Warn once if there is nothing to draw."""
         if self._validations == 0 and not trainer.sanity_checking and not can_plot(pl_module):
             rank_zero_warn("ValidationPlots has no effect: no task has a `plots` method")
 

@@ -86,7 +86,7 @@ class CommandParser(ArgumentParser):
             kind: The dataclass; docstrings under its fields are the help texts.
             positional: Whether fields without a default are written without their names.
             skip: Fields that are no options and keep their defaults.
-            aliases: Further names of options, and the fields they stand for.
+            aliases: Names of options that are not those of their fields; the latter are understood, too.
             values: Words that may be written for values of a field, and what they stand for in YAML.
         """
         names = self.add_class_arguments(kind, None, as_positional=positional, skip=set(skip))
@@ -99,7 +99,8 @@ class CommandParser(ArgumentParser):
             if action.dest in names:
                 action.metavar = metavar_of(action.dest, hints[action.dest])
                 action.help = self._help(action)
-                action.option_strings = [option.replace("_", "-") for option in action.option_strings[:1]]
+                if action.option_strings:
+                    action.option_strings = [self._option(action.dest)]
             elif action.dest.removesuffix(".help") in names:  # jsonargparse's, for fields that may be of any class
                 action.help = argparse.SUPPRESS
 
@@ -141,7 +142,7 @@ class CommandParser(ArgumentParser):
             if not equals:
                 value = take_value(hint, rest)
             if value is None:
-                self.error(f"--{name.replace('_', '-')} needs a value")
+                self.error(f"{self._option(name)} needs a value")
             self._given[name] = value
             value = self._values.get(name, {}).get(value, value)
             yield f"--{name}={as_json(hint, value)}"
@@ -162,19 +163,24 @@ class CommandParser(ArgumentParser):
             wanted = " or ".join([expected(self._hints[name]), *words])
             return f"{self._shown(name)}: expected {wanted}, got {self._given.get(name)!r}"
         if found := re.search(r"required: (.*)", message):
-            missing = ", ".join(self._shown(name.lstrip("-")) for name in found[1].split(", "))
+            missing = ", ".join(map(self._shown, found[1].split(", ")))
             return f"the following arguments are required: {missing}"
         if found := re.search(r"unrecognized arguments: (--[^\s=]+)", message):
-            known = [f"--{name.replace('_', '-')}" for name in self._hints]
+            known = [self._option(name) for name in self._hints]
             return f"there is no option {found[1]}{did_you_mean(found[1].replace('_', '-'), known)}"
         return one_line(message)
 
     def _shown(self, name: str) -> str:
         """A field as it is written on the command line."""
         for action in self._actions:
-            if action.dest == name.replace("-", "_"):
+            if action.dest == name:
                 return action.option_strings[0] if action.option_strings else str(action.metavar)
         return name
+
+    def _option(self, name: str) -> str:
+        """The option of a field."""
+        shown = next((alias for alias, field in self._aliases.items() if field == name), name)
+        return "--" + shown.replace("_", "-")
 
 
 def _expanded(path: Path | str) -> Path | str:

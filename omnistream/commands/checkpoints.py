@@ -100,7 +100,7 @@ def _names_random_backbone(value: Any) -> bool:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse a file that is no checkpoint of training; its tensors are mapped, not read.
+    """Refuse a file that is not a checkpoint of training; its tensors are mapped, not read.
 
     Raises:
         UsageError: If it is not.

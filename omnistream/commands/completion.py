@@ -6,7 +6,7 @@ The script holds all words, so that a shell need not wait for PyTorch at every t
 import io
 import re
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from typing import Any
 
 from omnistream.commands.arguments import CommandParser
@@ -31,6 +31,8 @@ _omnistream() {{
         words="{configs}"
     elif [[ $before == --ckpt_path ]]; then
         words="last"
+    elif [[ ${{COMP_WORDS[1]}} == completion ]]; then
+        words="{shells}"
     elif [[ $word == -* ]]; then
         case "${{COMP_WORDS[1]}}" in
 {cases}
@@ -61,7 +63,9 @@ def bash(options: dict[str, list[str]]) -> str:
         options: Of each command.
     """
     cases = [_BASH_CASE.format(command=command, options=" ".join(words)) for command, words in options.items()]
-    return _BASH.format(commands=" ".join(options), configs=" ".join(list_configs()), cases="\n".join(cases))
+    return _BASH.format(
+        commands=" ".join(options), configs=" ".join(list_configs()), cases="\n".join(cases), shells=" ".join(_SCRIPTS)
+    )
 
 
 def zsh(options: dict[str, list[str]]) -> str:
@@ -76,6 +80,7 @@ def fish(options: dict[str, list[str]]) -> str:
         f"complete -c omnistream -n __fish_use_subcommand -f -a '{' '.join(options)}'",
         f"complete -c omnistream -s c -l config -r -a '{configs}'",
         "complete -c omnistream -l ckpt_path -r -a last",
+        f"complete -c omnistream -n '__fish_seen_subcommand_from completion' -f -a '{' '.join(_SCRIPTS)}'",
     ]
     for command, words in options.items():
         seen = f"-n '__fish_seen_subcommand_from {command}'"
@@ -104,11 +109,8 @@ def _all_options() -> dict[str, list[str]]:
 def _help(command: str, more: list[str]) -> str:
     from omnistream.cli import COMMANDS
 
-    with redirect_stdout(io.StringIO()) as text:
-        try:
-            COMMANDS[command](command, ["--help", *more])
-        except SystemExit:
-            pass
+    with redirect_stdout(io.StringIO()) as text, suppress(SystemExit):
+        COMMANDS[command](command, ["--help", *more])
     return text.getvalue()
 
 

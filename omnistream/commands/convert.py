@@ -40,6 +40,8 @@ class ConvertOptions:
     rope_layout: Literal["rotation", "official", "spatial"] | None = None
     """Positions to store in config.json instead of the source's own: official for the release, rotation for a DINOv3;
     spatial keeps the features of a DINOv3."""
+    part: str | None = None
+    """Which network of a checkpoint that holds several, such as student; default: the teacher or moving average."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     mean: tuple[float, float, float] | None = None
@@ -70,7 +72,7 @@ def run(arguments: list[str]) -> None:
     from omnistream.backbone.weights.source import read_source
 
     chosen = {name: getattr(options, name) for name in ("variant", "rope_layout") if getattr(options, name)}
-    source = read_source(options.source, revision=options.revision)
+    source = read_source(options.source, part=options.part, revision=options.revision)
     model, report = build(OmniStream, source, mean=options.mean, std=options.std, **chosen)
     model.save_pretrained(folder)
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))

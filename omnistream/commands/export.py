@@ -75,18 +75,6 @@ class ExportOptions:
         return self.format or self.out.suffix.removeprefix(".")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Frames:
-    """The frames that the step takes."""
-
-    size: tuple[int, int]
-    """Height and width in pixels."""
-    batch_size: int = 1
-    """Streams side by side."""
-    aspect_ratio: tuple[float, ...] | None = None
-    """Height over width of each stream's original images, added to the camera token."""
-
-
 def run(arguments: list[str]) -> None:
     """Export, and print what was written."""
     from omnistream.backbone.export.files import check_onnx_installed, export_onnx, export_step
@@ -95,17 +83,12 @@ def run(arguments: list[str]) -> None:
 
     parser = CommandParser("export", _DESCRIPTION, _EXAMPLES)
     parser.add_options(ExportOptions, positional=True, values={"dtype": SHORT_DTYPES})
-    parser.add_options(Frames)
+    parser.add_options(StepInput, skip=("normalize",), aliases={"size": "image_size"})
     parser.add_options(SessionOptions, skip=_NOT_OPTIONS, values={"cache_dtype": SHORT_DTYPES})
     given = parser.parse(arguments)
-    options, frames = given[ExportOptions], given[Frames]
+    options = given[ExportOptions]
     session = _with_window(given[SessionOptions], options, given.given)
-    inputs = StepInput(
-        image_size=frames.size,
-        batch_size=frames.batch_size,
-        aspect_ratio=frames.aspect_ratio,
-        normalize=not options.normalized,
-    )
+    inputs = replace(given[StepInput], normalize=not options.normalized)
     device = usable_device(options.device)
     if options.kind == "onnx":
         try:
@@ -118,8 +101,8 @@ def run(arguments: list[str]) -> None:
         path = export_step(backbone, options.out, session, inputs)
     else:
         path = export_onnx(backbone, options.out, session, inputs, options.cache)
-    taken = f"{frames.size[0]} x {frames.size[1]}, {'normalised' if options.normalized else 'uint8'}"
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): {backbone.variant}, frames {taken}")
+    frames = f"{inputs.image_size[0]} x {inputs.image_size[1]}, {'normalised' if options.normalized else 'uint8'}"
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): {backbone.variant}, frames {frames}")
     print(f"run it with: python examples/run_{options.kind}.py {path}")
 
 

@@ -31,7 +31,7 @@ class StopOnSignal(Callback):
 
     While training, SIGINT (Ctrl-C) and SIGTERM are answered at the end of the step, or of the validation batch: the
     state goes to `last.ckpt` in the folder of the run's ModelCheckpoint, in place of an older file of that name, and
-    training goes on from there exactly. A validation that is broken off is repeated as a whole. A second Ctrl-C ends
+    training continues from there exactly. A validation that is broken off is repeated as a whole. A second Ctrl-C ends
     the process at once; a second SIGTERM changes nothing, because schedulers send several. Outside training there is
     nothing to save, and a signal raises `Stopped` at once.
 

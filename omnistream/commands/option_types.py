@@ -74,7 +74,7 @@ def metavar_of(name: str, hint: Any) -> str:
 
 
 def default_text(default: Any) -> str:
-    """What the help says about a default; nothing where it is no value."""
+    """What the help says about a default; nothing where it is not a value."""
     if default is None or default is False or default == () or default is argparse.SUPPRESS:
         return ""
     return f" (default: {','.join(map(str, default)) if isinstance(default, tuple) else default})"

@@ -133,7 +133,7 @@ def split(arguments: list[str]) -> tuple[list[str], list[Override], list[str]]:
             rest.append(token)
             continue
         key, has_value, value = token.partition("=")
-        # A value may start with one dash (a negative number), but is no option.
+        # A value may start with one dash (a negative number), but is not an option.
         if not has_value and queue and not queue[0].startswith("--") and queue[0] not in ("-c", "-h"):
             value, has_value = queue.pop(0), "="
         if key not in ("-c", "--config"):

@@ -189,10 +189,12 @@ def run(subcommand: str, arguments: list[str]) -> None:
         UsageError: If a key, path or value is wrong, or there are no weights to evaluate.
         Stopped: After Ctrl-C or SIGTERM.
     """
-    if arguments in (["-h"], ["--help"]):
-        print(short_help(subcommand), end="")
-        return
-    if arguments in (["-h", "all"], ["--help", "all"]):
+    if (
+        asked := next((index for index, argument in enumerate(arguments) if argument in ("-h", "--help")), None)
+    ) is not None:
+        if arguments[asked + 1 : asked + 2] != ["all"]:
+            print(short_help(subcommand), end="")
+            return
         arguments = ["--help"]
     quieten()
     random = RANDOM in arguments

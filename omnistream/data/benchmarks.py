@@ -15,7 +15,7 @@ from omnistream.data.sampling import EvaluationSampler
 
 
 class EvaluationDataModule(LightningDataModule):
-    """Map-style data sets for a probe: training is shuffled anew in every epoch, the others are read in order, once.
+    """Map-style data sets for a probe: training is reshuffled in every epoch, the others are read in order, once.
 
     A module that caches features (it has `cache` and `cached_loader`, as `FrozenProbe`) is asked for loaders over these
     in place of images.

@@ -1,4 +1,4 @@
-"""What all evaluations share: frozen probes, models of others, and results files."""
+"""What all evaluations share: frozen probes, adapters for other models, and results files."""
 
 from omnistream.evaluation.cache import CachedFeatures, FeatureBatch
 from omnistream.evaluation.closed_form import ClosedFormHead, ClosedFormProbe

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class FeatureBatch(NamedTuple):
-    """Features of some samples, and what their heads should predict."""
+    """Features of some samples, and the targets of the heads."""
 
     features: Float[Tensor, " B *F"]
     target: Shaped[Tensor, " B *G"]
@@ -46,7 +46,7 @@ class CachedFeatures(Dataset):
         return rows.mean(0), rows.std(0).clamp_min(1e-6)
 
     def loader(self, batch_size: int, *, shuffle: bool = False, seed: int = 0) -> DataLoader:
-        """Batches of features; shuffled anew in every epoch, in an order that depends on the seed alone."""
+        """Batches of features; reshuffled in every epoch, in an order that depends on the seed alone."""
         generator = torch.Generator().manual_seed(seed) if shuffle else None
         return DataLoader(self, batch_size, shuffle=shuffle, generator=generator, collate_fn=_as_it_is)
 

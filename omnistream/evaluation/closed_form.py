@@ -51,4 +51,4 @@ class ClosedFormProbe(FrozenProbe):
             head.fit(seen.features, seen.target)
 
     def configure_optimizers(self) -> None:
-        """There is none."""
+        """No optimizer is needed."""

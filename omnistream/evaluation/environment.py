@@ -37,7 +37,7 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of this library and of those that decide a result."""
+    """Versions of this library and of those that affect a result."""
     return {
         "omnistream": __version__,
         "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""What an evaluation asks of a model, whoever made it: features of frames, or geometry of a stream."""
+"""What an evaluation requires of a model, this library's or another: features of frames, or geometry of a stream."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -45,10 +45,10 @@ class FrameGeometry(NamedTuple):
 
 @runtime_checkable
 class StreamingGeometry(Protocol):
-    """A model that gives the geometry of a video frame by frame, seeing no later frame."""
+    """A model that predicts the geometry of a video frame by frame, without access to later frames."""
 
     def reset(self) -> None:
-        """Begin a new video."""
+        """Start a new video."""
         ...
 
     def step(self, images: UInt8[Tensor, "S 3 H W"]) -> list[FrameGeometry]:

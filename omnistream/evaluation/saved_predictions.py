@@ -1,4 +1,4 @@
-"""Geometry that another program wrote to files, evaluated as if it streamed."""
+"""Geometry that another program has written to files, evaluated like that of a streaming model."""
 
 from pathlib import Path
 
@@ -46,11 +46,11 @@ class SavedPredictions:
         return len(self._maps)
 
     def reset(self) -> None:
-        """Begin again with the first frame."""
+        """Start again from the first frame."""
         self._next = 0
 
     def step(self, images: UInt8[Tensor, "S 3 H W"]) -> list[FrameGeometry]:
-        """The next predictions, as many as there are images; the images are not looked at.
+        """The next predictions, as many as there are images; the images are not used.
 
         Raises:
             ValueError: If there are fewer predictions than frames, or a file is not a depth map.

@@ -19,7 +19,7 @@ class TimmBackbone(nn.Module):
 
     Args:
         name: Name in timm, such as `vit_small_patch16_dinov3`.
-        pretrained: Fetch timm's weights.
+        pretrained: Download timm's weights.
         image_size: Side that learned position embeddings are resampled to, for models that need a fixed size; None for
             images of any size.
 
@@ -52,7 +52,7 @@ class TimmBackbone(nn.Module):
             self.register_buffer(key, torch.tensor(config[key]).view(3, 1, 1), persistent=False)
 
     def normalize(self, images: UInt8[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N 3 H W"]:
-        """Images minus mean over standard deviation, as timm's configuration of the model says."""
+        """Subtract the mean and divide by the standard deviation of timm's configuration of the model."""
         return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
 
     def forward(self, images: Float[Tensor, "B T 3 H W"], *, layers: Sequence[int] = ()) -> BackboneOutput:

@@ -1,4 +1,4 @@
-"""What the tasks that speak share: tokenizers, prompts and chats, the projector and the decoder of visual tokens."""
+"""What language tasks share: tokenizers, prompts and chats, the projector and the decoder of visual tokens."""
 
 from omnistream.language.chat import Chat, ChatBatch, collate_chats, tokenize_chat
 from omnistream.language.cross_entropy import chunked_cross_entropy

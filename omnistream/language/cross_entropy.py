@@ -16,7 +16,7 @@ def chunked_cross_entropy(
     pass: with Qwen3's 151,936 rows the logits would be the largest tensor of the whole step.
 
     Args:
-        hidden: Final hidden states at positions whose next token is asked for.
+        hidden: Final hidden states at positions whose next token is predicted.
         weight: The output embedding.
         target: The next tokens.
         chunk_size: Rows per chunk.

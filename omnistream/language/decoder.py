@@ -96,7 +96,8 @@ class DecoderOutput(NamedTuple):
     """What `LanguageDecoder` returns.
 
     A tuple, not a dataclass, so that FSDP2 finds the tensors in it. `loss` [B]: summed token loss of each sample.
-    `num_tokens` [B]: its answer tokens. `generated`: token ids of each answer, without im_end, if asked to generate.
+    `num_tokens` [B]: its answer tokens. `generated`: token ids of each answer, without im_end, if answers are
+    generated.
     """
 
     loss: Tensor | None
@@ -163,7 +164,7 @@ class LanguageDecoder(nn.Module):
         return self._loss(batch, visual)
 
     def _embed(self, batch: ChatBatch, visual: Tensor) -> Tensor:
-        # Places are found on the host: a mask on the device would make the backward pass wait for it.
+        # Positions are found on the host: a mask on the device would make the backward pass wait for it.
         places = batch.visual.flatten().nonzero()[:, 0].to(visual.device, non_blocking=True)
         text = self.llm.get_input_embeddings()(batch.ids.to(visual.device, non_blocking=True))
         tokens = rearrange(visual.to(text.dtype), "b n e -> (b n) e")

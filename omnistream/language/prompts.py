@@ -60,7 +60,7 @@ class Prompt(NamedTuple):
 
 
 def clean(text: str) -> str:
-    """Text from data without anything a tokenizer could read as a control token, on one line."""
+    """Text from data on one line, without anything that a tokenizer could parse as a control token."""
     stripped = _CONTROL_LITERAL.sub("", text)
     while stripped != text:  # removing one literal can join the halves of another
         text, stripped = stripped, _CONTROL_LITERAL.sub("", stripped)
@@ -95,8 +95,8 @@ def format_regions(regions: Sequence[Region]) -> str:
 def parse_regions(text: str) -> list[Region]:
     """Every box in generated text with the phrase before it ("" if none), corners at bin centres.
 
-    Malformed text is read as far as it goes: missing box tokens do not matter, numbers above 999 count as 999, swapped
-    corners are put in order, incomplete boxes are skipped.
+    Malformed text is parsed as far as possible: missing box tokens do not matter, numbers above 999 count as 999,
+    swapped corners are put in order, incomplete boxes are skipped.
     """
     regions, phrase = [], ""
     for match in _PHRASE_OR_BOX.finditer(text):
@@ -143,7 +143,7 @@ def make_prompt(target: TextTarget, seed: int) -> Prompt:
     """Instruction and answer for a target.
 
     Args:
-        target: What is to be said.
+        target: The text target.
         seed: Chooses among the paraphrased instructions.
 
     Raises:

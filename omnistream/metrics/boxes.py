@@ -1,4 +1,4 @@
-"""How well predicted boxes fit the true ones, without regard to order."""
+"""Overlap of predicted and true boxes, regardless of order."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from omnistream.metrics.mean import SampleMean
 
 
 def matched_iou(preds: Sequence[Box], target: Sequence[Box]) -> float:
-    """Mean IoU of one sample's boxes matched one to one, best pair first; a missing or a superfluous box counts 0.
+    """Mean IoU of one sample's boxes matched one to one, best pair first; a missing or superfluous box counts as 0.
 
     Args:
         preds: Boxes x1, y1, x2, y2.

@@ -11,7 +11,7 @@ from omnistream.metrics.mean import SampleMean
 
 
 def _is_found(preds: Float[Tensor, "B C"], target: Int64[Tensor, " B"], k: int) -> Bool[Tensor, " B"]:
-    """Whether fewer than k classes score at least as much as the true one; a score that is NaN is never found."""
+    """Whether fewer than k other classes score at least as high as the true one; never where that score is NaN."""
     own = preds.gather(1, target[:, None])
     return ((preds >= own).sum(1) - 1 < k) & ~own[:, 0].isnan()
 
@@ -19,12 +19,12 @@ def _is_found(preds: Float[Tensor, "B C"], target: Int64[Tensor, " B"], k: int) 
 def top_k_accuracy(preds: Float[Tensor, "B C"], target: Int64[Tensor, " B"], k: int = 1) -> Float[Tensor, ""]:
     """Share of samples whose true class is among the k highest scores; in [0, 1], higher is better.
 
-    A class that ties with the true one is counted before it, so equal scores for all classes are never right.
+    A class that ties with the true one ranks before it, so equal scores for all classes are never correct.
 
     Args:
         preds: Scores of every class.
         target: The true class.
-        k: How many classes may be named.
+        k: Number of highest-scoring classes.
     """
     return _is_found(preds, target, k).float().mean()
 
@@ -35,7 +35,7 @@ class TopKAccuracy(SampleMean):
     See `top_k_accuracy`.
 
     Args:
-        k: How many classes may be named.
+        k: Number of highest-scoring classes.
         options: For torchmetrics.
 
     Raises:
@@ -56,10 +56,10 @@ class TopKAccuracy(SampleMean):
 
 
 def majority_accuracy(preds: Float[Tensor, "B C"], target: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
-    """Share of the most frequent true class: what naming it for every sample would reach. At least 1 / C.
+    """Share of the most frequent true class: the accuracy of always predicting it. At least 1 / C.
 
     Args:
-        preds: Scores, of which only the number of classes counts.
+        preds: Scores; only the number of classes is used.
         target: The true classes.
     """
     counts = torch.bincount(target, minlength=preds.shape[1])
@@ -67,7 +67,7 @@ def majority_accuracy(preds: Float[Tensor, "B C"], target: Int64[Tensor, " B"]) 
 
 
 class MajorityAccuracy(Metric):
-    """Accuracy of naming the most frequent true class for every sample: a baseline. See `majority_accuracy`.
+    """Accuracy of always predicting the most frequent true class: a baseline. See `majority_accuracy`.
 
     Args:
         num_classes: Classes.
@@ -84,7 +84,7 @@ class MajorityAccuracy(Metric):
         self.add_state("counts", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, preds: Float[Tensor, "B C"], target: Int64[Tensor, " B"]) -> None:
-        """Add scores, which are not looked at, and true classes."""
+        """Add scores, which are not used, and true classes."""
         self.counts = self.counts + torch.bincount(target, minlength=len(self.counts))
 
     def compute(self) -> Float[Tensor, ""]:

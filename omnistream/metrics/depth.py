@@ -14,7 +14,7 @@ Average = Literal["pixel", "clip"]
 def align_depth(
     preds: Float[Tensor, " B *S"], target: Float[Tensor, " B *S"], valid: Bool[Tensor, " B *S"], alignment: Alignment
 ) -> Float[Tensor, " B *S"]:
-    """Predictions brought to the scale of the truth, every row (a frame or a clip) by itself.
+    """Predictions aligned to the truth, each row (a frame or a clip) on its own.
 
     Args:
         preds: Depth.
@@ -57,7 +57,7 @@ def _squared_error(preds: Tensor, target: Tensor) -> Tensor:
 
 
 def _within_ratio(preds: Tensor, target: Tensor, threshold: float) -> Tensor:
-    """1 where max(p / t, t / p) < threshold; a prediction of 0 or below is never within."""
+    """1 where max(p / t, t / p) < threshold; a prediction of 0 or below never counts."""
     within = (preds < threshold * target) & (target < threshold * preds)
     return torch.where(torch.isnan(preds), preds, within.to(preds.dtype))
 
@@ -112,7 +112,7 @@ def delta_accuracy(
 def constant_abs_rel(target: Float[Tensor, " B *S"], valid: Bool[Tensor, " B *S"]) -> Float[Tensor, ""]:
     """Smallest Abs Rel that one constant depth reaches over all valid pixels; NaN if there are none.
 
-    That constant is the median of the true depths weighted by 1 / t. What a depth estimator has to improve upon.
+    That constant is the median of the true depths weighted by 1 / t. A depth estimator has to do better.
 
     Example:
         >>> constant_abs_rel(torch.tensor([[1.0, 2.0, 2.0]]), torch.ones(1, 3, dtype=torch.bool))

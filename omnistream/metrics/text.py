@@ -1,4 +1,4 @@
-"""Token loss, exact match and word accuracy of generated text, and the loss of a reader that sees no image."""
+"""Token loss, exact match and word accuracy of generated text, and the loss of a model that sees no image."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def _overlap(pred: str, target: str) -> float:
 
 
 def exact_match(preds: Sequence[str], target: Sequence[str]) -> Float[Tensor, ""]:
-    """Share of texts whose words all agree, in order, without regard to case and punctuation. In [0, 1]."""
+    """Share of texts whose words all agree, in order, regardless of case and punctuation. In [0, 1]."""
     return _matches(preds, target).mean()
 
 

@@ -32,13 +32,13 @@ class AlignedPaths:
     error: float
     """Root mean square distance of the camera centres after alignment, in the unit of the truth."""
     straight: bool
-    """The true path is nearly a line, about which the alignment may turn freely: viewing directions mean little."""
+    """The true path is nearly a line, about which the alignment may rotate: viewing directions are arbitrary."""
 
 
 def align_paths(plot: CameraPlot) -> AlignedPaths:
     """Best similarity from predicted to true camera centres, applied to centres and viewing directions.
 
-    A prediction that stands still has no similarity onto a path; its centres are all put on the mean true centre then.
+    A prediction that does not move cannot be aligned; all its centres are then placed at the mean true centre.
     """
     truth = plot.truth.detach().double().cpu()
     prediction = plot.prediction.detach().double().cpu()

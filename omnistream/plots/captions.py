@@ -25,13 +25,13 @@ LINE_HEIGHT = 18
 def draw_boxes(
     image: UInt8[np.ndarray, "H W 3"], boxes: Sequence[Box], color: tuple[int, int, int], thickness: int = 2
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Image with the outlines of boxes; what lies outside the image is clipped, swapped corners are put in order.
+    """Image with the outlines of boxes; parts outside the image are clipped, swapped corners are sorted.
 
     Args:
         image: Drawn on a copy.
         boxes: x1, y1, x2, y2 in [0, 1].
-        color: Of the outline.
-        thickness: Of the outline in pixels, inwards.
+        color: Colour of the outline.
+        thickness: Thickness of the outline in pixels, inwards.
     """
     image = image.copy()
     height, width = image.shape[:2]
@@ -59,7 +59,7 @@ def draw_captions(plot: CaptionPlot, *, max_frames: int = 3, tile: int = 192) ->
     Args:
         plot: The samples, drawn one below the other.
         max_frames: Frames shown of a clip, evenly spread.
-        tile: Longer side of an image in the plot, about.
+        tile: Approximate longer side of an image in the plot.
     """
     strips = [_strip(item, max_frames, tile) for item in plot.items]
     texts = [_paragraphs(item) for item in plot.items]

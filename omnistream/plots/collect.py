@@ -1,4 +1,4 @@
-"""Asks the tasks of a module for what there is to plot."""
+"""Collects the plots of the tasks of a module."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,13 +16,13 @@ def tasks_of(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def collect_plots(module: LightningModule, batch: Any, limit: int) -> dict[str, Plot]:
-    """Plots of every task that has some, with the task's name before theirs.
+    """Plots of every task that has any; the task's name is prepended to theirs.
 
-    A module that itself has `plots` is asked as it is; otherwise each of its `tasks` with a part of this name in the
-    batch.
+    If the module itself has `plots`, they are those; otherwise those of each of its `tasks` with a part of that name in
+    the batch.
 
     Args:
-        module: With its backbone as attribute `backbone`.
+        module: Has its backbone as attribute `backbone`.
         batch: The validation batch of the module.
         limit: Samples to show at most, per task.
     """

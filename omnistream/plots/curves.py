@@ -18,14 +18,14 @@ PALETTE = (
 PANEL_WIDTH, PANEL_HEIGHT, TOP = 390, 290, 40
 LEGEND_COLUMNS, LEGEND_LINE = 2, 15
 FEW = 20
-"""Points up to which each is marked and nothing is smoothed."""
+"""Up to this many points, each is marked and nothing is smoothed."""
 
 
 def smooth(values: Float[np.ndarray, " N"], half_width: int) -> Float[np.ndarray, " N"]:
-    """Weighted mean over the neighbours on both sides (Hann window), so that nothing moves along the steps.
+    """Weighted mean over the neighbours on both sides (Hann window), so that peaks stay at their steps.
 
     Args:
-        values: Those that are not finite are left out, and stay so where no neighbour is.
+        values: Values that are not finite are ignored, and stay so if all their neighbours are.
         half_width: Neighbours on each side.
     """
     weights = np.hanning(2 * half_width + 3)[1:-1]
@@ -46,7 +46,7 @@ def draw_curves(scalars: Mapping[str, Series], *, columns: int = 3) -> UInt8[np.
         raise ValueError(f"no curve to draw: none of {len(scalars)} scalars is named train/..., val/... or lr...")
     columns = min(columns, len(groups))
     rows = math.ceil(len(groups) / columns)
-    # Legends lie below their panels: inside they would cover curves.
+    # Legends are below their panels: inside they would cover curves.
     most = max(len(_labels(panel.lines)) for panel in groups)
     height = PANEL_HEIGHT + (LEGEND_LINE * (1 + math.ceil(most / LEGEND_COLUMNS)) if most > 1 else 0)
     sheet = Sheet(columns * PANEL_WIDTH, TOP + rows * height)

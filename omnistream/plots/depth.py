@@ -26,14 +26,14 @@ class DepthColors:
     error: UInt8[np.ndarray, "T H W 3"]
     confidence: UInt8[np.ndarray, "T H W 3"] | None
     depth_scale: Scale
-    """Of truth and prediction alike: 2-98 % of the valid truth of the clip."""
+    """Scale of both truth and prediction: 2-98 % of the valid truth of the clip."""
     confidence_scale: Scale | None
     abs_rel: float
-    """Mean of |prediction - truth| / truth over valid pixels; NaN where there is none."""
+    """Mean of |prediction - truth| / truth over valid pixels; NaN if there are none."""
 
 
 def color_depth(plot: DepthPlot) -> DepthColors:
-    """All maps of a clip in colour; invalid pixels are grey in truth and error, the prediction is shown everywhere."""
+    """Coloured maps of a clip; invalid pixels are grey in truth and error, the prediction is shown everywhere."""
     truth, prediction = plot.truth.detach().float().cpu(), plot.prediction.detach().float().cpu()
     valid = plot.valid.cpu()
     scale = robust_scale(truth, valid, DEPTH_COLORMAP)
@@ -61,7 +61,7 @@ def draw_depth(plot: DepthPlot, *, max_frames: int = 8, tile: int | None = None)
     Args:
         plot: One clip.
         max_frames: Frames shown, evenly spread; scales and Abs Rel are of the whole clip.
-        tile: Longer side of a frame in the plot, about; larger where the clip is short if None.
+        tile: Approximate longer side of a frame in the plot; None chooses, larger for short clips.
     """
     shown = spread(len(plot.images), max_frames)
     tile = tile or (192 if len(shown) <= 4 else 144)

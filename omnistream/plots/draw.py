@@ -1,4 +1,4 @@
-"""From any plot's data to its pixels."""
+"""Draws any kind of plot."""
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,7 +22,7 @@ EXPLANATIONS = {
     FeaturesPlot: "Patch features of one clip: similar colours are similar features, over space and over time.",
     DepthPlot: "Depth: truth and prediction share one colour scale; the error is relative to the true depth.",
     CameraPlot: "Camera path seen from above and from the side, after the best similarity alignment.",
-    CaptionPlot: "What the language decoder wrote about held-out samples, beside the truth.",
+    CaptionPlot: "Text that the language decoder generated for held-out samples, next to the truth.",
 }
 """One sentence for the reader of a report, per kind of plot."""
 
@@ -31,7 +31,7 @@ def draw(plot: Plot) -> UInt8[np.ndarray, "H W 3"]:
     """The plot as an image.
 
     Raises:
-        TypeError: If it is none of the kinds in `tasks.plots`.
+        TypeError: If it is not one of the kinds in `tasks.plots`.
     """
     match plot:
         case ViewsPlot():

@@ -14,7 +14,7 @@ from omnistream.tasks.plots import FeaturesPlot
 
 @dataclass(frozen=True)
 class PcaColors:
-    """Three principal components as colours: a basis and a stretch, fitted once and good for any number of frames."""
+    """Three principal components as colours: a basis and a range, fitted once and used for any number of frames."""
 
     mean: Float[Tensor, " D"]
     basis: Float[Tensor, "D 3"]
@@ -60,7 +60,7 @@ def pca_colors(features: Float[Tensor, "T h w D"]) -> tuple[Float[Tensor, "T h w
 
 
 def _sampled(scores: Tensor, limit: int = 1_000_000) -> Tensor:
-    """Every n-th row, because torch.quantile refuses more than 16 million elements."""
+    """Every n-th row, because torch.quantile does not accept more than 16 million elements."""
     return scores[:: 1 + len(scores) // limit]
 
 
@@ -70,7 +70,7 @@ def draw_features(plot: FeaturesPlot, *, max_frames: int = 8, tile: int | None =
     Args:
         plot: One clip.
         max_frames: Frames shown, evenly spread; the PCA runs over all frames.
-        tile: Longer side of a frame in the plot, about; larger where the clip is short if None.
+        tile: Approximate longer side of a frame in the plot; None chooses, larger for short clips.
     """
     shown = spread(len(plot.images), max_frames)
     tile = tile or (192 if len(shown) <= 4 else 144)

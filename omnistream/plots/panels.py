@@ -1,4 +1,4 @@
-"""Which curves of a run share a panel."""
+"""The panels of the curves of a run."""
 
 import re
 from collections import defaultdict
@@ -47,8 +47,8 @@ def panels(scalars: Mapping[str, Series]) -> list[Panel]:
     """One panel per task (and micro-batch) for what is logged in training, one for what is only validated, then rates.
 
     A name is `{stage}/{task}/{term}` or `{stage}/{task}/{micro-batch}/{term}`; a name without a task (`train/loss`)
-    goes to the panel "All tasks". `epoch` and the like, which are no `train/` or `val/` number, are left out, and so is
-    a panel none of whose lines has two points.
+    goes to the panel "All tasks". `epoch` and other values that are not `train/` or `val/` numbers are left out, and so
+    is a panel none of whose lines has two points.
     """
     groups: dict[str, list[Line]] = defaultdict(list)
     tasks: dict[str, list[Line]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Images as PNG files that say what they show."""
+"""Images as PNG files with a title and a description."""
 
 import io
 
@@ -9,7 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 
 
 def encode_png(image: UInt8[np.ndarray, "H W 3"], title: str = "", caption: str = "") -> bytes:
-    """The image as a PNG file; title and caption travel in its text fields `Title` and `Description`."""
+    """The image as a PNG file; title and caption are stored in its text fields `Title` and `Description`."""
     info = PngInfo()
     info.add_itxt("Title", title)
     info.add_itxt("Description", caption)

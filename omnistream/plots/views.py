@@ -45,7 +45,7 @@ def draw_views(
         plot: One sample.
         max_frames: Frames shown of a clip, evenly spread.
         max_local: Local crops shown.
-        tile: Side of a global crop in the plot, about.
+        tile: Approximate side of a global crop in the plot.
     """
     rows = _image_rows(plot, max_local) if plot.global_crops.shape[1] == 1 else _clip_rows(plot, max_frames)
     global_side = plot.global_crops.shape[-1]

@@ -24,7 +24,7 @@ PHONE_WIDTH = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One part of the page; `page.html` says what each kind looks like."""
+    """One section of the page; `page.html` renders each kind."""
 
     kind: Literal["info", "rows", "plot", "text", "heading", "collapsed"]
     title: str = ""
@@ -62,7 +62,7 @@ class Cells:
 
     @classmethod
     def of(cls, row: MetricRow) -> "Cells":
-        """The cells of a row; empty where it has nothing to say."""
+        """The cells of a row; empty if a value is missing."""
         return cls(
             name=row.name,
             note=row.note,
@@ -78,7 +78,7 @@ class Cells:
 class ReportPage:
     """Collects sections in the order they are added and writes them as one HTML file that needs nothing else.
 
-    All text is escaped; plots are embedded as PNG. Beside the page goes a JSON file with the numbers of its tables.
+    All text is escaped; plots are embedded as PNG. A JSON file next to the page holds the numbers of its tables.
 
     Args:
         title: Heading of the page.
@@ -103,7 +103,7 @@ class ReportPage:
         return self._add(Section(kind="info", title=title, info=values))
 
     def add_rows(self, rows: Iterable[MetricRow], title: str = "Results") -> "ReportPage":
-        """A table of results with baseline, ratio, required bound and verdict; without columns that would be empty."""
+        """A table of results with baseline, ratio, required bound and verdict; empty columns are omitted."""
         rows = list(rows)
         self.rows += rows
         cells = tuple(Cells.of(row) for row in rows)
@@ -122,12 +122,12 @@ class ReportPage:
         """A plot with its caption.
 
         Args:
-            title: Heading above the plot, and its description for readers who cannot see it.
+            title: Heading above the plot, and its alternative text.
             image: Pixels, or the content of a PNG file.
             caption: What it shows.
 
         Raises:
-            ValueError: If bytes are given that are no PNG.
+            ValueError: If bytes are given that are not PNG.
         """
         png = image if isinstance(image, bytes) else encode_png(image)
         if not png.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -161,7 +161,7 @@ class ReportPage:
         return {"title": self.title, "info": self.info, "results": [row.to_json() for row in self.rows]}
 
     def write(self, path: Path | str) -> Path:
-        """Write the page, and its numbers to the same path with the ending `.json`; makes the folder where needed.
+        """Write the page, and its numbers to the same path with the ending `.json`; creates the folder if needed.
 
         Raises:
             ValueError: If the path does not end in `.html`.

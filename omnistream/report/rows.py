@@ -7,7 +7,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 @dataclass(frozen=True, kw_only=True)
 class MetricRow:
-    """One row of a table of results; `value` may be judged itself or by its ratio to a baseline."""
+    """One row of a table of results; the bounds apply to `value` or to its ratio to a baseline."""
 
     name: str
     value: float
@@ -16,21 +16,21 @@ class MetricRow:
     baseline_name: str = ""
     """What the baseline is, for example "best constant depth"."""
     at_most: float | None = None
-    """Passes where the judged number is not above this."""
+    """Passes if the judged number is at most this."""
     at_least: float | None = None
-    """Passes where the judged number is not below this."""
+    """Passes if the judged number is at least this."""
     judged: Literal["value", "ratio"] = "value"
     """Which number the bounds apply to."""
     note: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a ratio bound without a baseline."""
+        """Check that a bound on the ratio has a baseline."""
         if self.judged == "ratio" and self.baseline is None:
             raise ValueError(f"row {self.name!r}: judged by its ratio, so it needs a baseline; got None")
 
     @property
     def ratio(self) -> float | None:
-        """`value / baseline`; None without a baseline, infinite or NaN where the baseline is 0."""
+        """`value / baseline`; None without a baseline, infinite or NaN if the baseline is 0."""
         if self.baseline is None:
             return None
         if self.baseline == 0:
@@ -39,7 +39,7 @@ class MetricRow:
 
     @property
     def passed(self) -> bool | None:
-        """Whether all bounds hold; None where there is no bound. NaN never passes."""
+        """Whether all bounds hold; None if there is no bound. NaN never passes."""
         if self.at_most is None and self.at_least is None:
             return None
         number = self.ratio if self.judged == "ratio" else self.value
@@ -55,7 +55,7 @@ class MetricRow:
 
     @property
     def bound(self) -> str:
-        """The bounds in plain words, for example "ratio at most 0.6"; empty where there is none."""
+        """The bounds in plain words, for example "ratio at most 0.6"; empty if there is none."""
         limits = [("at most", self.at_most), ("at least", self.at_least)]
         parts = [f"{word} {limit:.4g}" for word, limit in limits if limit is not None]
         return f"{self.judged} {' and '.join(parts)}" if parts else ""

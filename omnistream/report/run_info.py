@@ -1,4 +1,4 @@
-"""The facts of a run for its report: model, length, machine, versions, command."""
+"""Facts about a run for its report: model, length, machine, versions, command."""
 
 from lightning import LightningModule, Trainer
 from torch import nn
@@ -11,8 +11,8 @@ def run_info(trainer: Trainer, module: LightningModule, seconds: float) -> dict[
 
     Args:
         trainer: After fitting.
-        module: The fitted module; its `backbone`, where it has one, is counted apart.
-        seconds: How long fitting took.
+        module: The fitted module; its `backbone`, if it has one, is counted separately.
+        seconds: Duration of fitting.
     """
     backbone = getattr(module, "backbone", None)
     info = {}

@@ -1,12 +1,15 @@
 """What a container states about its video: how fast it is, and how much of it there should be."""
 
 from fractions import Fraction
+from itertools import islice
 
 import av
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from omnistream.data.media import VideoInfo, probe_video
+from omnistream.data.media.codecs import unit_reader
 from omnistream.data.media.video_decode import open_video
 from omnistream.streaming.frames import HIGHEST_RATE, USUAL_FPS
 
@@ -16,8 +19,8 @@ _COUNTING = frozenset({"mov"})
 _TIMED = frozenset({"avi", "matroska", "flv", "asf"})
 """Containers whose header states a duration; in others FFmpeg estimates it from what is there."""
 
-_PEEKED = 32
-"""Frames that are decoded to see whether packets are fields; a decoder holds back 16 at most."""
+_PEEKED = 1000
+"""Packets among which a field is looked for."""
 
 
 def stated_rate(stream: VideoStream) -> float:
@@ -27,36 +30,33 @@ def stated_rate(stream: VideoStream) -> float:
     return float(rate) if rate and rate <= HIGHEST_RATE else USUAL_FPS
 
 
-def field_coded_rate(path: str) -> float | None:
-    """Frames per second of a file whose packets are single fields; None for all others.
+def field_coded(path: str) -> VideoInfo | None:
+    """Rate and number of frames of a file in which packets are single fields; None for all others.
 
     Interlaced H.264 may store the two fields of a frame as two packets, which MP4 and AVI count as two frames: the rate
-    that they state is then twice that of the frames.
+    that they state is then up to twice that of the frames. Only for these are all packets read beforehand.
 
     Raises:
         VideoReadError: If the file cannot be opened or has no video stream.
     """
-    times: list[float] = []
-    num_packets = 0
     with open_video(path) as (container, stream):
-        try:
-            for packet in container.demux(stream):
-                num_packets += packet.size > 0
-                for frame in packet.decode():
-                    if not frame.interlaced_frame:  # type: ignore[union-attr]
-                        return None
-                    times.append(float(frame.time or 0.0))  # type: ignore[union-attr]
-                if len(times) >= _PEEKED:
-                    break
-        except av.FFmpegError:  # reported when the file is read
-            pass
-        if len(times) < 2 or num_packets < 1.75 * len(times):
+        if stream.codec_context.codec.canonical_name != "h264" or not _has_second_fields(container, stream):
             return None
-        span = max(times) - min(times)
-        measured = (len(times) - 1) / span if span > 0 else stated_rate(stream) / 2
-        stated = [float(rate) / k for rate in (stream.average_rate, stream.guessed_rate) if rate for k in (1, 2)]
-        nearest = min(stated, key=lambda rate: abs(rate - measured), default=measured)
-        return nearest if abs(nearest - measured) <= 0.02 * measured else measured
+        stated = stated_rate(stream)
+    found = probe_video(path)
+    # A damaged packet looks like a field, too, but does not change the rate much.
+    return found if abs(found.fps - stated) > 0.05 * stated else None
+
+
+def _has_second_fields(container: InputContainer, stream: VideoStream) -> bool:
+    reader = unit_reader("h264", stream.codec_context.extradata or b"")
+    if reader is None:
+        return False
+    try:
+        packets = (packet for packet in container.demux(stream) if packet.size)
+        return any(reader(bytes(packet), packet.is_keyframe).shows == 0 for packet in islice(packets, _PEEKED))
+    except (av.FFmpegError, IndexError, KeyError):  # damage is reported when the file is read
+        return False
 
 
 def end_of(packet: Packet) -> float:

@@ -89,7 +89,7 @@ def run_stream(
     """Send a source through the backbone and give every step to the writers.
 
     SIGINT ends the stream after the current step, with fewer frames in it than a chunk has and also while the source is
-    silent; a second one raises KeyboardInterrupt in the middle of the step. The writers are closed whatever happens, so
+    silent; a second one raises KeyboardInterrupt in the middle of the step. The writers are closed in any case, so
     their files are complete. When several things fail one after the other, as on a full disk, the first is raised.
 
     Args:
@@ -169,7 +169,7 @@ def _encode(frames: list[tuple[Frame, Tensor]], backbone: OmniStream, session: S
 
 @contextmanager
 def _closing(writers: Sequence[Writer]) -> Iterator[None]:
-    """Close all of them whatever happens, Ctrl-C included; of several errors the first is raised."""
+    """Close all of them in any case, Ctrl-C included; of several errors the first is raised."""
     errors: list[BaseException] = []
     try:
         yield

@@ -32,7 +32,7 @@ def open_source(text: str, problems: Problems, options: SourceOptions = DEFAULT_
     scheme = re.match(r"([a-zA-Z][\w+.-]*)://", text)
     path = Path(text)
     is_camera = re.fullmatch(r"\d+", text) is not None
-    # Brackets and the like are allowed in the name of a file, so a pattern is what names none.
+    # Brackets and similar characters are allowed in the name of a file, so a pattern is what names none.
     is_pattern = re.search(r"[*?\[]", path.name) is not None and not path.is_file()
     is_folder = not is_camera and not scheme and (path.is_dir() or is_pattern)
     if options.frame_rate is not None and not is_folder:

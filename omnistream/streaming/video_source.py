@@ -15,7 +15,7 @@ from omnistream.data.media import VideoReadError
 from omnistream.data.media.orientation import upright_image
 from omnistream.data.media.video_decode import video_stream
 from omnistream.data.media.video_probe import MAX_FRAME_PIXELS
-from omnistream.streaming.container import end_of, field_coded_rate, shortfall, stated_rate
+from omnistream.streaming.container import end_of, field_coded, shortfall, stated_rate
 from omnistream.streaming.frames import (
     DEFAULT_SOURCE,
     Frame,
@@ -81,11 +81,10 @@ class VideoSource:
             self.close()
             raise
         self._stream.codec_context.thread_count = 1  # more threads can hang beside torch's
-        stated = stated_rate(self._stream)
-        of_fields = None if live or "://" in address else field_coded_rate(address)
-        self.source_fps = stated if of_fields is None else of_fields
+        of_fields = None if live or "://" in address else field_coded(address)
+        self.source_fps = of_fields.fps if of_fields and of_fields.fps else stated_rate(self._stream)
         self.fps = self.sampler.rate(self.source_fps)
-        announced = 0 if live else self._stream.frames // (1 if of_fields is None else 2)
+        announced = 0 if live else of_fields.num_frames if of_fields else self._stream.frames
         self.total: int | None = round(announced * self.fps / self.source_fps) if announced else None
         self._trusts_stamps = not _STAMPS_IN_FILE_ORDER & set(self._container.format.name.split(","))
         self._start: float | None = None

@@ -1,4 +1,4 @@
-"""Modules whose checkpoints can be loaded without further settings, and by models that leave tasks out."""
+"""Modules whose checkpoints can be loaded without further settings, and by models without some of the tasks."""
 
 import logging
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ class CheckpointedModule(LightningModule):
         self.hparams.update(constructor_arguments(self, given))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out the weights of tasks that this module does not have, and say so.
+        """Leave out the weights of tasks that this module does not have, with a warning.
 
         Raises:
             ValueError: If training is to be continued without a task, or the weights are those of another
@@ -100,7 +100,7 @@ def take_weights(
 
 
 def _differences(own: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
-    """What keeps given weights from being loaded, in a few words each."""
+    """The reasons why weights cannot be loaded, a few words each."""
     common = [key for key in own if key in given]
     shapes = [
         f"{key} {tuple(given[key].shape)} in place of {tuple(own[key].shape)}"

@@ -1,4 +1,4 @@
-"""What the training loop needs of an objective, and what an objective gives back."""
+"""The interface between the training loop and an objective."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,8 +15,8 @@ class ObjectiveLoss:
 
     Attributes:
         total: Scalar with gradient: the weighted sum of the terms.
-        terms: Unweighted scalars by name, without gradient, for logs and for naming what became non-finite. The names
-            are the same on every process, because the values are averaged over processes.
+        terms: Unweighted scalars by name, without gradient, for logs and for error messages about non-finite values.
+            The names are the same on every process, because the values are averaged over processes.
         details: Further scalars for logs that a batch may lack, such as the loss of one kind of sample; of this process
             alone.
         aux: Anything that validation may want to plot (predictions), without gradient.
@@ -30,7 +30,7 @@ class ObjectiveLoss:
 
 @runtime_checkable
 class TrainedTask(Protocol):
-    """What the loop needs of an objective; `Objective` documents each member."""
+    """Interface of an objective for the training loop; `Objective` documents each member."""
 
     total_steps: int | None
 

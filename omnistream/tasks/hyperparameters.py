@@ -7,6 +7,7 @@ this library, or of modules that are already imported, are built from it, so rea
 
 import inspect
 import sys
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -79,11 +80,12 @@ def constructor_arguments(module: nn.Module, given: dict[str, Any]) -> dict[str,
         module: Under construction.
         given: `locals()` of the constructor; arguments of a base class, and variables, are left out.
     """
-    described = {}
-    for name in inspect.signature(type(module).__init__).parameters:
+    arguments: dict[str, Any] = {}
+    for name, parameter in inspect.signature(type(module).__init__).parameters.items():
         if name in given and name != "self":
-            try:
-                described[name] = to_plain(given[name])
-            except TypeError:
-                continue  # a foreign object: load_from_checkpoint has to be given it
+            arguments |= given[name] if parameter.kind is parameter.VAR_KEYWORD else {name: given[name]}
+    described = {}
+    for name, value in arguments.items():
+        with suppress(TypeError):  # a foreign object: load_from_checkpoint has to be given it
+            described[name] = to_plain(value)
     return described

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from omnistream.backbone import OmniStream
+from omnistream.backbone.weights.files import read_checkpoint
 from omnistream.tasks.nonfinite import NonFiniteConfig
 from omnistream.tasks.objective import Objective
 from omnistream.tasks.optimization import OptimizerConfig
@@ -42,8 +42,8 @@ class MultiTaskModule(TrainingModule):
 
     Raises:
         ValueError: If no task is left, a weight belongs to no task or is negative or not finite, or `init_from` is
-            `REQUIRED` or lacks weights of this module.
-        FileNotFoundError: If there is no file `init_from`.
+            `REQUIRED`, cannot be read or lacks weights of this module.
+        FileNotFoundError: If there is no checkpoint at `init_from`.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class MultiTaskModule(TrainingModule):
         self.count_batches()
         self.record_arguments({**locals(), "init_from": None})
         if init_from is not None:
-            self._take_over(Path(init_from))
+            self._take_over(init_from)
 
     @property
     def objectives(self) -> dict[str, Any]:
@@ -95,11 +95,8 @@ class MultiTaskModule(TrainingModule):
         saved = {key.split(".")[1] for key in keys if key.startswith("tasks.")}
         return tuple(f"tasks.{name}." for name in sorted(saved - set(self.tasks)))
 
-    def _take_over(self, path: Path) -> None:
-        if not path.is_file():
-            raise FileNotFoundError(f"no checkpoint file at {path}")
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        state = state.get("state_dict", state)
+    def _take_over(self, path: Path | str) -> None:
+        state = read_checkpoint(path)
         state.pop("batch_count", None)
         own = set(self.state_dict()) - {"batch_count"}
         if missing := sorted(own - set(state)):

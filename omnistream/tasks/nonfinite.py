@@ -1,9 +1,11 @@
-"""What happens when a loss or a gradient is NaN or infinite."""
+"""Handling of NaN and infinite losses and gradients."""
 
 import logging
 import math
 from dataclasses import dataclass
 from typing import Literal
+
+from omnistream.tasks.step_numbers import StepReport
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +21,7 @@ class NonFiniteConfig:
     action: Literal["stop", "skip"] = "stop"
     """`stop` raises; `skip` drops the whole step: no update of the weights or of any teacher."""
     limit: int = 10
-    """With `skip`: steps that may be dropped in a row before training stops after all."""
+    """With `skip`: maximum number of consecutive steps that are dropped before training stops."""
 
 
 class NonFiniteGuard:
@@ -34,7 +36,7 @@ class NonFiniteGuard:
         self.dropped_in_a_row = 0
 
     def accepts(self, problem: str | None, where: str) -> bool:
-        """Whether the step may be made.
+        """Whether the step may be taken.
 
         Args:
             problem: What is not finite; None if everything is.
@@ -57,6 +59,20 @@ class NonFiniteGuard:
         return False
 
 
-def first_nonfinite(values: dict[str, float]) -> str | None:
-    """Name of the first value that is NaN or infinite; None if there is none."""
+def nonfinite_part(report: StepReport) -> str | None:
+    """What is NaN or infinite in a step, a loss before a gradient, as words; None if everything is finite.
+
+    The same answer on every process but for the value: losses are averaged over processes, and so are gradients.
+    """
+    if (name := _first(report.means)) is not None:
+        task, _, term = name.removeprefix("train/").rpartition("/")
+        return f"the {term} of task {task} is not finite ({report.own[name]} on this process)"
+    norms = {name: value for name, value in report.local.items() if name.startswith("grad_norm/")}
+    if (name := _first(norms)) is not None:
+        part = "all together" if name == "grad_norm/total" else name.removeprefix("grad_norm/")
+        return f"the gradient of {part} is not finite ({norms['grad_norm/total']})"
+    return None
+
+
+def _first(values: dict[str, float]) -> str | None:
     return next((name for name, value in values.items() if not math.isfinite(value)), None)

@@ -17,7 +17,7 @@ class Objective(TrainingModule):
     """Base of SSL, geometry and captioning.
 
     An objective owns its heads, not the backbone: `build(backbone)` makes the heads for a backbone, and every call is
-    handed the backbone. Alone (constructed with a backbone) it registers the backbone and trains both; inside
+    given the backbone. Alone (constructed with a backbone) it registers the backbone and trains both; inside
     MultiTaskModule the backbone belongs to that module. The training loop is the same, and so are the names in the log:
     `train/<task_name>/<term>`.
 
@@ -91,7 +91,7 @@ class Objective(TrainingModule):
         """Add one validation micro-batch, whose loss was computed, to the metrics; a task without metrics has none."""
 
     def compute_metrics(self) -> dict[str, Tensor]:
-        """The task's metrics since the last call, by name, and a fresh start; called at the end of validation."""
+        """The task's metrics since the last call, by name, followed by a reset; called at the end of validation."""
         return {}
 
     def own_backbones(self) -> list[OmniStream]:

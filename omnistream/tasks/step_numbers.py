@@ -1,10 +1,11 @@
-"""The scalars of one training step: gathered on the device, read by the host in one go.
+"""The scalars of one training step: gathered on the device, read by the host at once.
 
 Reading a number from an accelerator waits until everything queued before it is done, and the device then idles until
-the host has queued more. A step reads once, when nothing but the optimiser's update is left to do.
+the host has queued more. A step reads once, when only the optimiser's update is left.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,34 +13,52 @@ from torch import Tensor
 from omnistream.distributed import all_reduce, world_size
 
 
-@dataclass
+class StepReport(NamedTuple):
+    """The numbers of a step on the host."""
+
+    means: dict[str, float]
+    """Averaged over processes, the same on all of them."""
+    own: dict[str, float]
+    """The same as they are on this process."""
+    local: dict[str, float]
+    """Numbers of this process alone."""
+    counts: list[float]
+    """What was given to `StepNumbers.read`."""
+
+
 class StepNumbers:
     """Scalars by name, in the order in which they were added; those of the same name are averaged when read."""
 
-    shared: list[tuple[str, Tensor]] = field(default_factory=list)
-    """Averaged over processes, which must add the same names."""
-    local: list[tuple[str, Tensor]] = field(default_factory=list)
-    """Of this process alone."""
+    def __init__(self) -> None:
+        self._shared: list[tuple[str, Tensor]] = []
+        self._local: list[tuple[str, Tensor]] = []
 
-    def read(self, counts: Tensor) -> tuple[dict[str, float], dict[str, float], dict[str, float], list[float]]:
+    def add(self, shared: Mapping[str, Tensor], local: Mapping[str, Tensor]) -> None:
+        """Keep scalars without waiting for them.
+
+        Args:
+            shared: To be averaged over processes, which must add the same names in the same order.
+            local: Of this process alone.
+        """
+        self._shared += [(name, value.detach().float()) for name, value in shared.items()]
+        self._local += [(name, value.detach().float()) for name, value in local.items()]
+
+    def read(self, counts: Tensor) -> StepReport:
         """Everything, in one transfer from the device.
 
         Args:
             counts: Further numbers [N] to read.
-
-        Returns:
-            The shared numbers averaged over processes, the same as they are on this process, the local numbers, and
-            the counts.
         """
-        own = torch.stack([value.detach().float() for _, value in self.shared])
-        parts = [all_reduce(own) / world_size(), own, *[value.detach().float().view(1) for _, value in self.local]]
-        values = torch.cat([*parts, counts.float()]).tolist()  # the one wait for the device in a step
-        num, rest = len(self.shared), 2 * len(self.shared)
-        return (
-            _by_name(self.shared, values[:num]),
-            _by_name(self.shared, values[num:rest]),
-            _by_name(self.local, values[rest : rest + len(self.local)]),
-            values[rest + len(self.local) :],
+        own = torch.stack([value for _, value in self._shared])
+        local = [value.view(1) for _, value in self._local]
+        values = torch.cat([all_reduce(own) / world_size(), own, *local, counts.float()])
+        numbers = values.tolist()  # the one wait for the device in a step
+        shared, end = len(own), 2 * len(own) + len(local)
+        return StepReport(
+            means=_by_name(self._shared, numbers[:shared]),
+            own=_by_name(self._shared, numbers[shared : 2 * shared]),
+            local=_by_name(self._local, numbers[2 * shared : end]),
+            counts=numbers[end:],
         )
 
 

@@ -5,18 +5,15 @@ Written once: `MultiTaskModule` runs it over its tasks, an `Objective` fitted al
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from omnistream.backbone import OmniStream
-from omnistream.data.batch import Batch
-from omnistream.distributed import Means, alone, rank
+from omnistream.distributed import Means, alone
 from omnistream.parallel import (
     average_gradients,
     compile_blocks,
@@ -29,14 +26,10 @@ from omnistream.parallel import (
 )
 from omnistream.tasks.checkpoints import CheckpointedModule
 from omnistream.tasks.contract import TrainedTask
-from omnistream.tasks.nonfinite import NonFiniteConfig, NonFiniteGuard, first_nonfinite
+from omnistream.tasks.nonfinite import NonFiniteConfig, NonFiniteGuard, nonfinite_part
 from omnistream.tasks.optimization import OptimizerConfig, build_optimizer
 from omnistream.tasks.prediction import ClipFeatures, predict_features
 from omnistream.tasks.step_numbers import StepNumbers
-
-HOST_FIELDS = ("seed", "masks")
-"""Fields of a batch that are read on the host within a step, and therefore stay there."""
-_SEED_STRIDE, _RANK_STRIDE = 1_000_003, 2**40
 
 
 class TrainingModule(CheckpointedModule):
@@ -47,7 +40,7 @@ class TrainingModule(CheckpointedModule):
     the trainer's precision by the backbone and in float32 by heads and losses; the backward pass runs outside autocast,
     so the gradients of what was computed in float32 are float32 too.
 
-    Random choices inside a step derive from (seed, batch, process), so a resumed run repeats them. The host waits for
+    Random choices inside a step derive from (seed, batch), so a resumed run repeats them. The host waits for
     the device once in a step; everything logged comes from that one read.
 
     Subclasses set `backbone`, `objectives` and `weights`, and say in `task_batches` which task gets what of a batch.
@@ -116,10 +109,6 @@ class TrainingModule(CheckpointedModule):
         """Adam with linear warm-up and cosine decay over `trainer.max_steps`."""
         return build_optimizer(self, self.optimizer_config, self.trainer.max_steps)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Queue the transfer without waiting for it; what the host reads within a step stays on the host."""
-        return apply_to_collection(batch, (Batch, Tensor), lambda part: _queued(part, device))
-
     def _tasks(self) -> list[TrainedTask]:
         return list(self.objectives.values())
 
@@ -146,8 +135,7 @@ class TrainingModule(CheckpointedModule):
         assert isinstance(optimizer, LightningOptimizer)
         if self._batches_in_step == 0:
             optimizer.zero_grad()
-        # Each process draws its own augmentation; the first one, and one alone, as if there were no others.
-        torch.manual_seed((self.seed * _SEED_STRIDE + self._batches + rank() * _RANK_STRIDE) % 2**63)
+        torch.manual_seed((self.seed * 1_000_003 + self._batches) % 2**63)
         self._batches += 1
         self.batch_count += 1
         self._batches_in_step += 1
@@ -182,9 +170,8 @@ class TrainingModule(CheckpointedModule):
                     with torch.autocast(self.device.type, enabled=False):
                         self.manual_backward(factor * loss.total)
                 path = f"train/{name}/{part}" if part else f"train/{name}"
-                terms = {**loss.terms, "loss": loss.total}
-                self._numbers.shared += [(f"{path}/{term}", value.detach()) for term, value in terms.items()]
-                self._numbers.local += [(f"{path}/{term}", value.detach()) for term, value in loss.details.items()]
+                terms = {f"{path}/{term}": value for term, value in {**loss.terms, "loss": loss.total}.items()}
+                self._numbers.add(terms, {f"{path}/{term}": value for term, value in loss.details.items()})
 
     @contextmanager
     def _local_backward(self) -> Iterator[None]:
@@ -195,25 +182,19 @@ class TrainingModule(CheckpointedModule):
             yield
 
     def _finish_gradients(self) -> str | None:
-        """Average, measure, check, log and clip; returns what is not finite, the same answer on every process."""
+        """Average, measure, check, log and clip; returns what is not finite, if anything."""
         parameters = list(self.parameters())
         averaged, processes = average_gradients(parameters)
         norms = self._gradient_norms()
         total = torch.stack(list(norms.values())).norm()
-        for name, norm in {**norms, "total": total}.items():
-            self._numbers.local.append((f"grad_norm/{name}", norm))
-        means, own, local, counts = self._numbers.read(processes.to(self.device))
-        if (bad := first_nonfinite(means)) is not None:
-            task, _, term = bad.removeprefix("train/").rpartition("/")
-            return f"the {term} of task {task} is not finite ({own[bad]} on this process)"
-        measured = {name: value for name, value in local.items() if name.startswith("grad_norm/")}
-        if (bad := first_nonfinite(measured)) is not None:
-            part = "all together" if bad == "grad_norm/total" else bad.removeprefix("grad_norm/")
-            return f"the gradient of {part} is not finite ({measured['grad_norm/total']})"
-        for parameter, count in zip(averaged, counts, strict=True):
+        self._numbers.add({}, {f"grad_norm/{name}": norm for name, norm in {**norms, "total": total}.items()})
+        report = self._numbers.read(processes.to(self.device))
+        if (problem := nonfinite_part(report)) is not None:
+            return problem
+        for parameter, count in zip(averaged, report.counts, strict=True):
             if not count:
                 parameter.grad = None  # no process used it: the optimiser must not see a gradient of zero
-        self._log_numbers(means | local)
+        self._log_numbers(report.means | report.local)
         if self.optimizer_config.grad_clip is not None:
             scale_gradients(parameters, (self.optimizer_config.grad_clip / (total + 1e-6)).clamp(max=1.0))
         return None
@@ -283,13 +264,6 @@ class TrainingModule(CheckpointedModule):
         """Features of the clips of every source in the batch that has any, by source."""
         assert self.backbone is not None
         return predict_features(self.backbone, batch if isinstance(batch, dict) else {"clips": batch})
-
-
-def _queued(part: Batch | Tensor, device: torch.device) -> Batch | Tensor:
-    moved = part.to(device, non_blocking=device.type != "mps")
-    if isinstance(moved, Batch):
-        moved = replace(moved, **{name: getattr(part, name) for name in HOST_FIELDS if hasattr(part, name)})
-    return moved
 
 
 def has_data(batch: Any) -> bool:

@@ -177,7 +177,7 @@ def test_rescale_is_drawn_once_per_forward_and_only_in_train_mode(build, monkeyp
     model, images = build(), clip()
     draws = []
 
-    def draw(limit, generator):
+    def draw(limit):
         draws.append(limit)
         return 1.25 if len(draws) == 1 else 0.8
 

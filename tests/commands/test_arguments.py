@@ -112,7 +112,7 @@ def test_a_flag_and_a_tuple_of_words_take_no_further_word(parser):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--rope", "y"], "there is no option --rope (did you mean '--rope-layout'?)"),
+        (["--rope-layot", "y"], "there is no option --rope-layot (did you mean '--rope-layout'?)"),
         (["--max_frame_s", "3"], "there is no option --max_frame_s (did you mean '--max-frames'?)"),
         (["--hidden", "3"], "there is no option --hidden"),
         (["more"], "unrecognized arguments: more"),
@@ -124,7 +124,7 @@ def test_a_flag_and_a_tuple_of_words_take_no_further_word(parser):
         (["--heads", "normals"], "--heads: expected some of depth, pose, separated by commas or none, got 'normals'"),
         (["--size", "8"], "--size: expected 2 whole numbers, separated by commas, got '8'"),
         (["--depth", "near"], "--depth: expected first or 2 numbers, separated by commas, got 'near'"),
-        (["--compile=maybe"], "--compiled: expected true or false, got 'maybe'"),
+        (["--compile=maybe"], "--compile: expected true or false, got 'maybe'"),
     ],
 )
 def test_mistakes_are_one_line_that_names_the_help(parser, words, message):
@@ -160,7 +160,7 @@ def test_help_is_the_docstrings(parser):
     assert re.search(r"What is read:\n  PATH +File, folder or hub id\n", text)
     assert re.search(r"--max-frames MAX-FRAMES\n +Stop after this many; `all` for all \(default: 7\)", text)
     assert re.search(r"--rope-layout \{spatial,official\}\n +Positions\n", text)
-    assert re.search(r"--compiled +Compile\n", text)
+    assert re.search(r"--compile +Compile\n", text)
     assert "--size N N" in text
     assert "--layers N [N ...]" in text
     assert "hidden" not in text

@@ -58,6 +58,16 @@ def test_training_checkpoint_with_choices(tmp_path, capsys):
     assert OmniStream.from_pretrained(tmp_path / "out").rope_layout == "spatial"
 
 
+def test_a_part_of_a_checkpoint(tmp_path, capsys):
+    state = OmniStream("vit_nano").state_dict()
+    networks = {name: {key: value + shift for key, value in state.items()} for shift, name in enumerate("ab")}
+    torch.save(networks, tmp_path / "two.pth")
+    assert "several networks (a, b); choose one with part=" in error_of(capsys, tmp_path / "two.pth", tmp_path / "out")
+    rows = converted(capsys, tmp_path / "two.pth", tmp_path / "out", "--part", "b")
+    assert rows["not taken over"].strip() == "a (another network; choose it with part='a')"
+    assert torch.equal(OmniStream.from_pretrained(tmp_path / "out").cls_token, state["cls_token"] + 1)
+
+
 def test_a_folder_in_use_is_kept(release, tmp_path, capsys):
     out = tmp_path / "out"
     converted(capsys, release, out)

@@ -84,6 +84,16 @@ class TestErrors:
                 "model.tasks.geometry: num_layers must be positive, got -1; use 1 to 4",
             ),
             (["--trainer.max_stepz", "4"], "there is no key 'trainer.max_stepz' (did you mean 'trainer.max_steps'?)"),
+            (
+                ["--trainer.precision", "12"],
+                "trainer.precision: expected one of 64, 32, 16 or one of 'transformer-engine', "
+                "'transformer-engine-float16', '16-true', '16-mixed', 'bf16-true', 'bf16-mixed', '32-true', '64-true' "
+                "or one of '64', '32', '16', 'bf16', got '12'",
+            ),
+            (
+                ["--model.tasks.ssl", "word"],
+                "model.tasks.ssl: expected a class path such as package.module.Class, got 'word'",
+            ),
             (["--trainer.max_step", "4"], "there is no key 'trainer.max_step' (did you mean 'trainer.max_steps'?)"),
             (["--data.root", "$NOWHERE/x"], "$NOWHERE/x: the environment variable NOWHERE is not set"),
             (["--data.root", "gone"], "no folder gone; set data.root to the folder with the clips"),

@@ -95,6 +95,7 @@ def test_sources_of_equal_length_are_not_in_step():
 def test_validation_reads_every_set_once_in_order():
     batches = [batch for batch, _, _ in iter(make().val_dataloader())]
     assert [b["ssl"]["video"].label.tolist() for b in batches] == [[0], [1], [2]]
+    assert [b["ssl"]["video"].index for b in batches] == [[0], [1], [2]]
     assert [None if b["geometry"] is None else b["geometry"].label.tolist() for b in batches] == [[0], None, None]
 
 

@@ -29,6 +29,7 @@ TRAININGS = {
 """Every training command of the pages once, and where it stands; LightningCLI takes seconds to parse one."""
 MOST_SKIPPED = 3
 """Blocks that may be skipped; raise it only for what needs a network or a device."""
+SHELLS = ("bash", "zsh", "fish")
 
 
 class Parsed(BaseException):
@@ -62,7 +63,8 @@ def call(block: Block, arguments: list[str]) -> None:
     """Run or parse one call of `omnistream`; a refusal fails with the line of the page."""
     source = next((argument for argument in arguments[1:] if not argument.startswith("-")), None)
     try:
-        if arguments[0] not in TRAINING and (source is None or Path(source).exists()):
+        runs = "--help" in arguments or arguments[0] not in TRAINING
+        if runs and (source is None or Path(source).exists() or source in SHELLS):
             main(arguments)
         else:
             parse_only(arguments)

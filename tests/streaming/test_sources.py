@@ -20,6 +20,8 @@ from omnistream.streaming.frames import SourceOptions, Subsampler, public_name
 from omnistream.streaming.problems import Problems
 from omnistream.streaming.sources import camera_device, open_source
 from omnistream.streaming.video_source import VideoSource
+from tests.data.media.field_video import write_field_video
+from tests.data.media.video_files import NUM_FRAMES, RATE, read_numbers
 
 
 def frames_of(text, problems=None, **options):
@@ -211,6 +213,22 @@ def test_rotated_and_mirrored_videos_are_upright(make_video, suffix, a, b, c, d,
     stored = decoded(path)[1]
     found = frames_of(path)[1].image
     np.testing.assert_array_equal(found.movedim(0, -1).numpy(), upright(stored))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts"])
+@pytest.mark.parametrize("paired", [False, True])
+def test_fields_in_packets_of_their_own_are_one_frame(tmp_path, suffix, paired):
+    path = write_field_video(tmp_path / f"fields.{suffix}", paired=paired)
+    source = open_source(str(path), Problems())
+    frames = list(source)
+    source.close()
+    assert source.fps == RATE
+    assert source.total in (None, NUM_FRAMES)
+    assert read_numbers(torch.stack([frame.image for frame in frames])) == list(range(NUM_FRAMES))
+    assert [frame.index for frame in frames] == list(range(NUM_FRAMES))
+    times = np.array([frame.time for frame in frames])
+    assert times - times[0] == pytest.approx(np.arange(NUM_FRAMES) / RATE, abs=2e-3)  # Matroska counts milliseconds
+    assert source.problems.truncated is None
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import Dataset
 
 from omnistream.backbone import OmniStream, create_model, model
+from omnistream.backbone.rope import draw_scale
 from omnistream.data import MultiTaskDataModule, Source
 from omnistream.data.views import CropConfig, MultiCropDataset
 from omnistream.data.world import WorldCaptions, WorldFrames, WorldScenes
@@ -157,6 +158,8 @@ def fit(
     )
     trainer.fit(module or make_module(), data or make_data(GLOBAL_BATCH // devices), ckpt_path=checkpoint)
     if variant == "rescale":
+        model.draw_scale = draw_scale
+        folder.mkdir(parents=True, exist_ok=True)
         torch.save(draws, folder / f"rescale-{trainer.global_rank}.pt")
     if trainer.global_rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
@@ -166,10 +169,10 @@ def fit(
 
 def record_draws() -> list[float]:
     """The RoPE factors of every later forward pass in train mode."""
-    draws, draw = [], model.draw_scale
+    draws = []
 
     def recorded(limit: float) -> float:
-        draws.append(draw(limit))
+        draws.append(draw_scale(limit))
         return draws[-1]
 
     model.draw_scale = recorded

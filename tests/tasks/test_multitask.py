@@ -5,7 +5,6 @@ import pytest
 import torch
 from lightning import Callback
 from multitask_runs import (
-    GLOBAL_BATCH,
     NonFiniteConfig,
     fit,
     make_alone,
@@ -156,19 +155,32 @@ def test_an_objective_alone_stops_at_what_is_not_finite(tmp_path):
     assert len(fit(tmp_path, steps=3, module=module, data=make_data(only="geometry"))) == 4
 
 
-def test_every_process_draws_its_own_positions(tmp_path):
+def draws_of(folder, rank=0):
+    return torch.load(folder / f"rescale-{rank}.pt", weights_only=True)
+
+
+def test_positions_are_drawn_per_forward_and_process_and_repeated_by_a_resumed_run(tmp_path, monkeypatch):
+    fit(tmp_path / "first", steps=2, strategy="auto-rescale")
+    first = draws_of(tmp_path / "first")
+    assert len(first) == len(set(first)) == 2 * 2 * 6  # steps; time and space; two views of images, of clips, two tasks
+    fit(tmp_path / "resumed", steps=2, strategy="auto-rescale", checkpoint=tmp_path / "first" / "step=1.ckpt")
+    assert draws_of(tmp_path / "resumed") == first[len(first) // 2 :]
+    monkeypatch.setattr("omnistream.backbone.rope.rank", lambda: 1)
+    fit(tmp_path / "other", steps=2, strategy="auto-rescale")
+    assert set(draws_of(tmp_path / "other")).isdisjoint(first)
+
+
+@pytest.mark.slow
+def test_two_processes_draw_their_own_positions(tmp_path):
     """Rank 0 draws what one process draws, rank 1 something else, and a resumed run repeats both."""
-    alone = fit(tmp_path / "one", strategy="auto-rescale")
+    fit(tmp_path / "one", strategy="auto-rescale")
     in_two_processes(tmp_path / "two", "ddp-rescale")
     in_two_processes(tmp_path / "resumed", "ddp-rescale", tmp_path / "two" / "step=2.ckpt")
-    one = torch.load(tmp_path / "one" / "rescale-0.pt", weights_only=True)
-    two = [torch.load(tmp_path / "two" / f"rescale-{rank}.pt", weights_only=True) for rank in range(2)]
-    assert len(alone) == 4
-    assert len(one) == 4 * 2 * 6  # steps, time and space, forwards: two views of images and of clips, and two tasks
+    one, two = draws_of(tmp_path / "one"), [draws_of(tmp_path / "two", rank) for rank in range(2)]
     assert two[0] == one
-    assert len(set(two[0]) | set(two[1])) == 2 * len(one)
+    assert set(two[1]).isdisjoint(one)
     for rank in range(2):
-        assert torch.load(tmp_path / "resumed" / f"rescale-{rank}.pt", weights_only=True) == two[rank][len(one) // 2 :]
+        assert draws_of(tmp_path / "resumed", rank) == two[rank][len(one) // 2 :]
 
 
 @pytest.mark.parametrize("stop", [1, 3])
@@ -296,17 +308,26 @@ class SaveBetween(Callback):
             trainer.save_checkpoint(self.file)
 
 
-def test_accumulated_gradients_are_those_of_the_mean(tmp_path):
-    whole = make_alone("geometry", optimizer=OptimizerConfig(lr=1e-3, warmup_steps=0, grad_clip=None))
-    halves = make_alone(
-        "geometry", optimizer=OptimizerConfig(lr=1e-3, warmup_steps=0, grad_clip=None, accumulate_grad_batches=2)
-    )
-    for module in (whole, halves):
-        module.photometric_config = None
-    one = fit(tmp_path / "one", steps=1, module=whole, data=make_data(only="geometry"))
-    two = fit(tmp_path / "two", steps=1, module=halves, data=make_data(GLOBAL_BATCH // 2, only="geometry"))
-    # Equally many valid pixels in every clip, so the mean over halves is that over the whole; float32.
-    assert two[-1] == pytest.approx(one[-1], rel=1e-4)
+def test_accumulated_gradients_are_the_mean_of_those_of_the_batches(tmp_path):
+    optimizer = OptimizerConfig(lr=1e-3, warmup_steps=0, grad_clip=None, accumulate_grad_batches=2)
+    module, data, gradients = make_alone("geometry", optimizer=optimizer), make_data(only="geometry"), {}
+    reference = copy.deepcopy(module).train()
+
+    def capture(optimizer, args, kwargs):
+        gradients.update({n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None})
+
+    module.configure_optimizers = lambda f=module.configure_optimizers: _hooked(f(), capture)
+    numbers = fit(tmp_path, steps=1, module=module, data=data)[-1]
+    data.batches_seen = 0
+    loader = iter(data._train_loader("geometry", data.sources["geometry"]))
+    losses = [reference.compute(reference.backbone, next(loader), 0).total for _ in range(2)]
+    mean = sum(losses) / 2
+    mean.backward()
+    expected = {n: p.grad for n, p in reference.named_parameters() if p.grad is not None}
+    assert gradients.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name)  # float32
+    assert numbers["train/geometry/loss"] == pytest.approx(mean.item())
 
 
 def test_a_task_set_to_null_is_neither_trained_nor_loaded(tmp_path):
@@ -361,7 +382,7 @@ def test_a_next_stage_takes_over_weights_heads_and_teachers(uninterrupted, tmp_p
     assert int(own.pop("batch_count")) == 0
     assert all(torch.equal(value, state[name]) for name, value in own.items())
     assert not torch.equal(make_module().state_dict()["backbone.norm.weight"], own["backbone.norm.weight"])
-    with pytest.raises(FileNotFoundError, match="no checkpoint file"):
+    with pytest.raises(FileNotFoundError, match="no checkpoint and no run folder"):
         make_module(init_from=tmp_path / "none.ckpt")
     torch.save({"state_dict": {"backbone.norm.weight": own["backbone.norm.weight"]}}, tmp_path / "part.ckpt")
     with pytest.raises(ValueError, match=r"lacks .* weights of this model"):

@@ -23,7 +23,7 @@ def test_every_objective_is_evaluated(one_process):
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_processes_give_the_metrics_of_one(one_process, tmp_path, strategy):
-    """Odd sets; of five, one process gets no batch. No sample is repeated, and no process waits for another in a step."""
+    """Odd sets, some with a single batch. No sample is repeated, and no process waits for another within a step."""
     run_python([str(HERE / "multitask_evaluation_runs.py"), str(tmp_path), strategy, "2"], cwd=HERE, timeout=200)
     two = json.loads((tmp_path / "metrics.json").read_text())
     for stage, metrics in one_process.items():

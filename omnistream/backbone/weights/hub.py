@@ -9,6 +9,7 @@ from typing import Any
 
 from omnistream.backbone.model import StreamingViT
 from omnistream.backbone.weights.source import NOT_STORED
+from omnistream.paths import apply_umask
 from omnistream.version import __version__
 
 _CARD = """\
@@ -31,12 +32,14 @@ class HubMixin(StreamingViT):
     """`save_pretrained` and `push_to_hub` of the backbone."""
 
     def save_pretrained(self, folder: Path | str, *, max_shard_size: int | str = "5GB") -> None:
-        """Write `model.safetensors` (in shards with an index if larger) and `config.json`; the folder is made."""
+        """Write `model.safetensors` (in shards with an index if larger) and `config.json` to a new or old folder."""
         from huggingface_hub import save_torch_state_dict
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_torch_state_dict(self.state_dict(), folder, max_shard_size=max_shard_size)
+        for file in folder.glob("*.safetensors"):
+            apply_umask(file)
         (folder / "config.json").write_text(json.dumps(self._config(), indent=2) + "\n", encoding="utf-8")
 
     def push_to_hub(
@@ -49,10 +52,10 @@ class HubMixin(StreamingViT):
         revision: str | None = None,
         create_pr: bool = False,
     ) -> str:
-        """Upload what `save_pretrained` writes to the Hugging Face hub, with a short card if there is none.
+        """Upload what `save_pretrained` writes to the Hugging Face hub, with a short model card if there is none.
 
         Args:
-            repo_id: `owner/name`; made if it does not exist.
+            repo_id: `owner/name`; created if it does not exist.
             private: Whether a new repository is private; None for the owner's default.
             token: Access token with write permission; default that of `hf auth login`.
             commit_message: Message of the commit.
@@ -80,7 +83,7 @@ class HubMixin(StreamingViT):
         return str(commit)
 
     def _config(self) -> dict[str, Any]:
-        """What `from_pretrained` needs beside the weights."""
+        """The settings that `from_pretrained` needs beside the weights."""
         names = [name for name in inspect.signature(type(self).__init__).parameters if name not in NOT_STORED]
         architecture = asdict(self.arch)
         for name in ("timm_name", "mean", "std", "description", "default_layers"):

@@ -30,8 +30,8 @@ def load_state(model: StreamingViT, state: StateDict) -> LoadReport:
     """Load weights in any known layout.
 
     Raises:
-        ValueError: If keys are left over or missing, a shape differs, a non-zero bias has nowhere to go, or the model
-            is on the meta device; nothing is loaded then.
+        ValueError: If keys are unexpected or missing, a shape differs, the model has no place for a non-zero bias, or
+            it is on the meta device; nothing is loaded then.
     """
     return _load_converted(model, convert(state))
 
@@ -41,7 +41,7 @@ def _load_converted(model: StreamingViT, converted: Converted) -> LoadReport:
         raise ValueError("weights cannot be loaded into a model on the meta device; materialise it with to_empty first")
     own, state, layout = model.state_dict(), converted.state, converted.layout
     if layout in ("timm", "hf") and model.arch.qkv_bias and not any(k.endswith("qkv.bias") for k in state):
-        for i in range(model.num_layers):  # a model without these biases is one with zero biases
+        for i in range(model.num_layers):  # no bias is a bias of zero
             state[f"blocks.{i}.attn.qkv.bias"] = torch.zeros(3 * model.embed_dim)
         converted.filled.append("attn.qkv.bias (zero; the source has none)")
     unexpected = [k for k in state if k not in own]
@@ -90,7 +90,7 @@ def build(
         options: Arguments of `cls`.
 
     Raises:
-        ValueError: If the weights are unknown, do not fit, or were made with settings this version does not have.
+        ValueError: If the weights are unknown, do not fit, or have settings that this version does not know.
     """
     if given := {"checkpoint", "pretrained"} & options.keys():
         raise ValueError(f"{' and '.join(sorted(given))} cannot be given beside the source {source.name}")
@@ -101,16 +101,18 @@ def build(
     options = stored | options
     variant = options.pop("variant", None) or infer_variant(converted.state)
     try:
-        with torch.device("meta"):  # drawing weights that are overwritten takes longer than loading
+        with torch.device("meta"):  # initialising weights that are then overwritten would take longer than loading
             model = cls(variant, **options)
     except TypeError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{source.name}: {cls.__name__} cannot take the settings {options} ({reason})") from error
     model.to_empty(device="cpu")
     model.reset_parameters(only=model.state_dict().keys() - converted.state.keys())
-    _, report = _finish(model, source, converted, mean, std)
+    report = _fill(model, source, converted, mean, std)
     if converted.layout == "ours" and not source.config:
-        report.hints.append("no settings lie beside the weights: rope_layout, window and the like are the defaults")
+        report.hints.append(
+            "the weights have no settings beside them: rope_layout, window and other options are the defaults"
+        )
     return model, report
 
 
@@ -132,18 +134,19 @@ def load_pretrained(
     if checkpoint is None:
         checkpoint = timm_id(model.variant, tag or "lvd1689m")
     source = read_source(checkpoint, part=part)
-    _, report = _finish(model, source, convert(source.state), None, None)
+    report = _fill(model, source, convert(source.state))
     log(report, source)
     return report
 
 
-def _finish(
-    model: ModelT,
+def _fill(
+    model: StreamingViT,
     source: WeightSource,
     converted: Converted,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-) -> tuple[ModelT, LoadReport]:
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> LoadReport:
+    """Load weights and statistics into a model."""
     converted.problems += _contradictions(model.arch, source, converted.layout)
     report = _load_converted(model, converted)
     report.dropped += source.left_out
@@ -153,7 +156,7 @@ def _finish(
     report.statistics = found.origin if mean is None and std is None else "as given"
     set_statistics(model, found.mean if mean is None else mean, found.std if std is None else std)
     report.hints += _hints(model, source, converted.layout)
-    return model, report
+    return report
 
 
 def _hints(model: StreamingViT, source: WeightSource, layout: str) -> list[str]:

@@ -71,7 +71,7 @@ def find_networks(state: StateDict) -> list[Network]:
         for key in state:
             if key == telltale or key.endswith(f".{telltale}"):
                 layouts.setdefault(key.removesuffix(telltale), layout)
-    # The release as a whole holds its inner model, which is a network on its own only where it stands alone.
+    # The release contains its inner model, which counts as a network only if it is alone.
     inner = {f"{prefix}patch_embed." for prefix in layouts}
     networks = [Network(prefix, layout, _role(prefix, layout)) for prefix, layout in layouts.items()]
     return sorted((n for n in networks if n.prefix not in inner), key=lambda n: _PREFERENCE[n.role])
@@ -87,7 +87,7 @@ def _role(prefix: str, layout: str) -> str:
 
 
 def choose_network(networks: list[Network], part: str | None) -> Network:
-    """The network that is meant.
+    """Choose one network.
 
     Args:
         networks: From `find_networks`; at least one.
@@ -132,7 +132,7 @@ def extract(state: StateDict, part: str | None = None) -> tuple[StateDict, list[
     prefix, parent = network.prefix, _parent(network.prefix)
     taken, beside = {}, set()
     for key, value in state.items():
-        if any(len(other.prefix) > len(prefix) and key.startswith(other.prefix) for other in others):
+        if any(key.startswith(other.prefix) and not prefix.startswith(other.prefix) for other in others):
             continue
         if key.startswith(prefix) and (name := key.removeprefix(prefix)) not in COUNTERS:
             taken[name] = value

@@ -23,9 +23,9 @@ class ImageFolder(FileDataset[FrameClip]):
 
         <root>/<class>/**/<name>.JPEG      any format that Pillow reads, by content
 
-    Images that lie in `root` itself have no class (label -1). Classes are numbered by sorted folder name, which is
+    Images in `root` itself have no class (label -1). Classes are numbered by sorted folder name, which is
     ImageNet's index only where all 1000 folders are present; `classes` fixes the numbers for a part of them. Links to
-    folders are followed. EXIF orientation is honoured.
+    folders are followed. EXIF orientation is applied.
 
     Broken files are logged and another sample is drawn instead.
 

@@ -16,8 +16,8 @@ from omnistream.data.media.errors import VideoReadError
 _TRUE_STAMPS = frozenset({"mov", "matroska", "mpegts", "flv"})
 """Containers whose display stamps order frames; the others store one stamp per packet, or guess."""
 
-_PROMISING = frozenset({"mov", "matroska", "avi", "flv", "asf"})
-"""Containers whose header states a length; in the others FFmpeg finds it from what is there."""
+_PROMISING = frozenset({"matroska", "avi", "flv"})
+"""Containers whose header states a duration; in others FFmpeg finds it from what is there. MP4 lists its packets."""
 
 
 @dataclass
@@ -46,7 +46,9 @@ class PacketScan:
     seconds: float = 0.0
     """From the first stamp of this stream to the end of its last packet; 0 without stamps."""
     promised_packets: int | None = None
-    """What the header promises, where there are fewer."""
+    """Packets that the header lists, where there are fewer."""
+    promised_seconds: float | None = None
+    """Duration that the header states, where there is less."""
 
     def display_order(self) -> np.ndarray | None:
         """The packet of every shown frame, in display order; None if only decoding can tell."""
@@ -150,14 +152,14 @@ def _note_length(scan: PacketScan, container: InputContainer, stream: VideoStrea
     stamps = [stamp for stamp in (scan.pts if any(p is not None for p in scan.pts) else scan.dts) if stamp is not None]
     if stamps and stream.time_base is not None:
         scan.seconds = ends[stream.index] - float(min(stamps) * stream.time_base)
-    found, listed = len(scan.checksums), len(stream.index_entries) if "mov" in scan.formats else 0
-    if listed > found:
-        scan.promised_packets = listed
-    elif not listed and ends and _PROMISING & scan.formats and scan.seconds > 0:
+    if "mov" in scan.formats:
+        listed = len(stream.index_entries)
+        scan.promised_packets = listed if listed > len(scan.checksums) else None
+    elif ends and _PROMISING & scan.formats and scan.seconds > 0:
         promised, end = _stated_seconds(container, stream, scan), max(ends.values())
         held = max(end, end - (container.start_time or 0) / av.time_base)  # some count from 0, some from the start
         if promised - held > max(0.25, 0.02 * promised):
-            scan.promised_packets = round(found * (scan.seconds + promised - held) / scan.seconds)
+            scan.promised_seconds = scan.seconds + promised - held
 
 
 def _stated_seconds(container: InputContainer, stream: VideoStream, scan: PacketScan) -> float:

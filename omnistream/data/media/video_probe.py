@@ -27,9 +27,6 @@ logger = logging.getLogger(__name__)
 MAX_FRAME_PIXELS = 64 * 1024 * 1024
 """Videos with larger frames are refused before decoding (8K is 33 million pixels)."""
 
-MAX_RATE_ERROR = 0.02
-"""A rate that a container states is taken unless the stamps of its frames differ more from it."""
-
 _DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4"})
 _DECORD_CONTAINERS = frozenset({"mov", "matroska"})
 
@@ -135,7 +132,7 @@ def _describe(
     doubts = _decord_doubts(stream, num_streams, scan, index, orientation)
     if decord_breaks_width(width):
         doubts.append(f"decord breaks at width {width}")
-    promised = scan.promised_packets
+    fps = _frames_per_second(stream, scan, index)
     return VideoInfo(
         path=path,
         codec=stream.codec_context.codec.canonical_name,
@@ -143,8 +140,8 @@ def _describe(
         height=height,
         orientation=orientation,
         num_frames=num_frames,
-        fps=_frames_per_second(stream, scan, index),
-        promised_frames=None if promised is None else round(promised * num_frames / len(scan.checksums)),
+        fps=fps,
+        promised_frames=_promised_frames(scan, num_frames, fps),
         corrupt=scan.damaged,
         doubts=tuple(doubts),
     )
@@ -164,7 +161,8 @@ def _decord_doubts(
         "stamps out of order": len(known) < len(stamps) or known != sorted(set(known)),
         "key frames that are no start": [n for n, key in enumerate(scan.keys) if key] != index.starts.tolist(),
         "open group of pictures": any(index.rank[index.starts] != index.starts),
-        "damaged packets": scan.damaged or scan.promised_packets is not None,
+        "damaged packets": scan.damaged,
+        "truncated": _is_truncated(scan),
         "several video streams": num_streams > 1,
         "more than 8 bits a channel": _bits_per_channel(stream) > 8,
         "interlaced": stream.codec_context.field_order not in (0, 1),
@@ -194,20 +192,36 @@ def _bits_per_channel(stream: VideoStream) -> int:
     return max((component.bits for component in pixel_format.components), default=8) if pixel_format else 8
 
 
+def _is_truncated(scan: PacketScan) -> bool:
+    return scan.promised_packets is not None or scan.promised_seconds is not None
+
+
+def _promised_frames(scan: PacketScan, num_frames: int, fps: float) -> int | None:
+    """Of a truncated file; a packet of what is missing shows as many frames as one of what is there."""
+    if scan.promised_packets is not None:
+        return round(scan.promised_packets * num_frames / len(scan.checksums))
+    return None if scan.promised_seconds is None else max(num_frames + 1, round(scan.promised_seconds * fps))
+
+
 def _frames_per_second(stream: VideoStream, scan: PacketScan, index: VideoIndex) -> float:
     """The stated rate that is nearest to the one of the frames' stamps, or the latter where none is near.
 
     What containers state counts fields, one frame too many, ticks of the clock, or is a guess.
     """
-    stated = [float(rate) for rate in (stream.guessed_rate, stream.average_rate) if rate]
+    rates = (stream.codec_context.framerate, stream.average_rate, stream.guessed_rate)
+    stated = [float(rate) for rate in rates if rate]
     stamps = _frame_stamps(scan, index)
     if not stamps or stream.time_base is None:
         return stated[0] if stated else 0.0
     span = stamps[-1] - stamps[0]
     measured = (len(stamps) - 1) / float(span * stream.time_base)
-    error = MAX_RATE_ERROR + 1 / span  # stamps are rounded to whole ticks
     nearest = min(stated, key=lambda rate: abs(rate - measured), default=measured)
-    return nearest if abs(nearest - measured) <= error * measured else _round_rate(measured, 1 / span)
+    error = abs(nearest - measured) / measured
+    step_error = abs(1 / float(nearest * stream.time_base) - float(np.median(np.diff(stamps))))
+    # Stamps are rounded to whole ticks, a step may be missing, and many are near the end of a truncated file.
+    if error <= 0.01 + 1 / span or (error <= 0.05 and step_error <= 1) or _is_truncated(scan):
+        return nearest
+    return _round_rate(measured, 1 / span)
 
 
 def _round_rate(rate: float, error: float) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 
 from omnistream.data.folders import IMAGE_SUFFIXES, walk_folders
 from omnistream.data.path_table import StringTable
+from omnistream.paths import apply_umask
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ def save_index(path: Path, signature: str, index: SceneIndex) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as draft:
             np.savez(draft, signature=np.array(signature), **arrays)  # type: ignore[arg-type]
+        apply_umask(Path(draft.name))
         Path(draft.name).replace(path)
     except OSError as error:
         logger.info("the index of this data set is not kept: %s", error)

@@ -19,7 +19,7 @@ from omnistream.data.splits import Split
 class ScanNet(SceneReader):
     """ScanNet v2 (ScanNet Terms of Use, non-commercial): 1513 RGB-D videos of rooms, and 100 for testing.
 
-    Scenes as distributed, or as exported by the authors' reader, or some of each (the export is then taken):
+    Scenes as distributed, or as exported by the authors' reader (preferred where both exist):
 
         <root>/**/scene0000_00.sens                       all frames in one file
         <root>/**/scene0000_00/color/0.jpg                8-bit RGB, 1296x968
@@ -29,9 +29,9 @@ class ScanNet(SceneReader):
         <root>/scannetv2_train.txt, scannetv2_val.txt, scannetv2_test.txt
 
     The lists of scenes are the authors' (`Tasks/Benchmark` of ScanNet/ScanNet: 1201, 312 and 100 scenes); they may also
-    lie in `<root>/Tasks/Benchmark`. Without a split they are not needed.
+    be in `<root>/Tasks/Benchmark`. Without a split they are not needed.
 
-    Colour and depth have a K each, and share centre and axes: the authors say that no extrinsics are to be applied.
+    Colour and depth have a K each, and share centre and axes: according to the authors, no extrinsics are needed.
     Both K are used as stored; whether they count from the corner or the centre of the first pixel is not documented.
     Frames without tracking are left out.
 

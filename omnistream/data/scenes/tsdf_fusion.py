@@ -16,13 +16,13 @@ class TSDFFusion(SceneReader):
 
     Layout of a sequence:
 
-        camera-intrinsics.txt       3x3, for colour and depth, which are taken as registered
+        camera-intrinsics.txt       3x3, for colour and depth, which are assumed to be registered
         frame-000000.color.jpg      8-bit RGB (or .png)
         frame-000000.depth.png      16-bit, millimetres, 0 and 65535 where nothing was measured
         frame-000000.pose.txt       4x4 camera-to-world, metres, OpenCV axes
 
-    The stated principal point (320, 240) is half of 640x480, so it is measured from the corner of the image and used as
-    it is. There is no official split of this layout.
+    The stated principal point (320, 240) is half of 640x480, so it counts from the corner of the image and is used
+    unchanged. There is no official split of this layout.
 
     Source: andyzeng/tsdf-fusion-python: demo.py.
     """

@@ -1,4 +1,4 @@
-"""Validation of captioning: token loss and, by kind of target, how right the generated answers are."""
+"""Validation of captioning: token loss and, by kind of target, the accuracy of generated answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class CaptionSample:
     images: Tensor
     """uint8 [T, 3, H, W], on the CPU."""
     target: TextTarget
-    """What was to be said."""
+    """The text target."""
     instruction: str
     """The prompt."""
     answer: str
@@ -35,13 +35,13 @@ class CaptionSample:
 class CaptionMetrics(nn.Module):
     """Token loss over all samples, with two baselines; exact match, word accuracy and box IoU of the generated ones.
 
-    `token_loss_unigram` is what the token frequencies of the answers alone would give, `token_loss_other_image` what
-    the model gives when every sample is shown its neighbour's image: a model that looks is better than both.
+    `token_loss_unigram` is the loss of the token frequencies of the answers alone, `token_loss_other_image` that of
+    the model when every sample is shown its neighbour's image: a model that uses the image is better than both.
     `exact_match` compares the words without boxes, and so does `word_accuracy`, in any order. `box_iou` counts
     only samples that ask for boxes.
 
     Args:
-        vocab_size: Of the tokenizer.
+        vocab_size: Size of the tokenizer's vocabulary.
     """
 
     def __init__(self, vocab_size: int) -> None:
@@ -65,11 +65,11 @@ class CaptionMetrics(nn.Module):
 
     def compute(self) -> dict[str, Tensor]:
         """All metrics by name; those without any sample on any process are left out."""
-        self.update([])  # torchmetrics warns about metrics that were never updated, but here that is no mistake
+        self.update([])  # torchmetrics warns about metrics that were never updated, but here that is not a mistake
         # Computing first: it sums over processes, so that all of them leave out the same ones.
         return {name: value for name, metric in self.named_children() if (value := metric.compute()).isfinite()}  # type: ignore[operator]
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Reset all metrics."""
         for metric in self.children():
             metric.reset()  # type: ignore[operator]

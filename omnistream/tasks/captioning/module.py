@@ -244,7 +244,10 @@ class CaptioningModule(Objective):
         """Add a validation batch to the metrics, generating answers until there are enough of them."""
         if self._metrics_read:
             self.samples, self._metrics_read = [], False
-        self.evaluate(backbone, batch, self.num_generations - len(self.samples))
+        left = self.num_generations - len(self.samples)
+        if isinstance(batch.index, list):  # the first samples of the set, whichever process has them
+            left = sum(index < self.num_generations for index in batch.index)
+        self.evaluate(backbone, batch, left)
 
     def compute_metrics(self) -> dict[str, Tensor]:
         """The metrics since the last call, and a fresh start; `samples` stay for plots until the next validation."""

@@ -44,7 +44,7 @@ class ClipGeometry:
         return len(self.camera_to_world) if self.camera_to_world.ndim > 2 else 0
 
     def __getitem__(self, index: int | slice) -> "ClipGeometry":
-        """The geometry at this place of the first leading axis: of one frame of a clip, or one clip of several.
+        """The geometry at this index of the first leading axis: of one frame of a clip, or of one clip.
 
         Raises:
             IndexError: If there is none.
@@ -60,14 +60,14 @@ class ClipGeometry:
 
 @dataclass(frozen=True)
 class Images:
-    """Images as the backbone takes them."""
+    """Images as input of the backbone."""
 
     frames: Float[Tensor, "B T 3 h w"]
     """Normalised, on the backbone's device."""
     leading: tuple[int, ...]
     """Axes of the images before the channels."""
     size: tuple[int, int]
-    """Height and width of the images as given."""
+    """Height and width of the given images."""
 
     @property
     def encoded_size(self) -> tuple[int, int]:
@@ -137,7 +137,7 @@ class FirstCamera:
         return poses, moved.view_as(points)
 
     def reset(self, rows: Iterable[int] | Int[Tensor, " R"] | Bool[Tensor, " B"] | None = None) -> None:
-        """Forget the first camera of these streams, or of all."""
+        """Forget the first camera of these streams, or of all streams."""
         if self._inverse is not None:
             self._inverse[chosen_rows(rows, len(self._inverse)).to(self._inverse.device)] = torch.nan
 

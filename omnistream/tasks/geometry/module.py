@@ -31,10 +31,10 @@ class GeometryModule(Objective):
     """Depth, ray maps and cameras from clips with known geometry.
 
     Owns two heads, `dense` (dual DPT) and `camera` (MLP), which the checkpoint holds. Batches are `SceneClip`s. In
-    train mode colours are distorted, alike in all frames of a clip; geometry never is.
+    train mode colours are distorted, identically in all frames of a clip; the geometry is unchanged.
 
     The targets are in the frame of the first camera, divided by the mean distance of the clip's points; the predictions
-    are not rescaled, so the network learns that scale. Validation logs Abs Rel as it is, beside that of the best
+    are not rescaled, so the network learns that scale. Validation logs Abs Rel without alignment, that of the best
     constant depth (`abs_rel_constant`), and Abs Rel and the share within a ratio of 1.25 after every clip is aligned by
     its median (`*_median`) or by least squares (`*_scale`).
 
@@ -102,7 +102,7 @@ class GeometryModule(Objective):
                 "abs_rel_scale": AbsRel(alignment="scale"),
                 "delta1_scale": DeltaAccuracy(alignment="scale"),
             },
-            compute_groups=False,  # they would be merged whenever a first batch happens to give equal states
+            compute_groups=False,  # they would be merged if a first batch happened to give equal states
         )
         self.record_arguments(locals())
         self.attach(backbone)
@@ -147,7 +147,7 @@ class GeometryModule(Objective):
         return self._forward(backbone, images)
 
     def targets(self, batch: SceneClip) -> GeometryTargets:
-        """What the heads should predict for this batch."""
+        """Targets of the heads for this batch."""
         return geometry_targets(
             batch,
             scale_frames=self.scale_frames,

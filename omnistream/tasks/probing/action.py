@@ -60,7 +60,7 @@ class ClipClassification(FrozenProbe):
         num_crops: Spatial views in evaluation (paper: 3), squares of the clip's shorter side.
         token_grid: Average every frame to this many tokens per side; None keeps all patches.
         selection: On which data the setting is chosen; V-JEPA 2 does so on the test set.
-        repetitions: Heads per setting, which differ in their first weights.
+        repetitions: Heads per setting, which differ in their initial weights.
         cache: Compute features once and keep them in memory.
         standardize: Standardise features with the statistics of the training set; needs `cache`.
         seed: Of the order of cached training clips.
@@ -114,7 +114,7 @@ class ClipClassification(FrozenProbe):
         return torch.stack([head(view).float().softmax(-1) for view in features.unbind(1)]).mean(0)
 
     def metrics(self) -> dict[str, Metric]:
-        """Top-1 accuracy, and what naming the most frequent class would reach."""
+        """Top-1 accuracy, and the accuracy of always predicting the most frequent class."""
         return {"accuracy": TopKAccuracy(), "accuracy_majority": MajorityAccuracy(self.num_classes)}
 
     def feature_options(self) -> dict[str, Any]:
@@ -237,7 +237,7 @@ class LinearActionProbe(ClosedFormProbe, ClipClassification):
         self.num_components, self.holdout = num_components, holdout
 
     def make_head(self, setting: Setting) -> nn.Module:
-        """A classifier that is still to be fitted."""
+        """A classifier that is not fitted yet."""
         return RidgeClassifier(self.num_classes, self.num_components, self.holdout, self.seed)
 
     def predict(self, head: nn.Module, features: Float[Tensor, "B V N D"]) -> Float[Tensor, "B C"]:

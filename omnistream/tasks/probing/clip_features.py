@@ -17,7 +17,7 @@ def clip_tokens(
 ) -> Float[Tensor, "B N D"]:
     """Patch tokens of the last layer, after the final norm, of all frames.
 
-    The tokens are in the order segment, frame, row, column. Each segment is its own stream: time starts anew.
+    The tokens are in the order segment, frame, row, column. Each segment is its own stream: time starts from zero.
 
     Args:
         backbone: A `Backbone`.
@@ -44,7 +44,7 @@ def spatial_views(images: UInt8[Tensor, "B F 3 H W"], num_crops: int) -> list[UI
     """Square crops along the longer side: the central one, or `num_crops` evenly spaced from end to end.
 
     Raises:
-        ValueError: If there is to be no crop.
+        ValueError: If `num_crops` is not positive.
 
     Source: facebookresearch/vjepa2 evals/video_classification_frozen (starts 0, s, 2s with s half of the margin).
     """

@@ -1,4 +1,4 @@
-"""A linear classifier over space and time on frozen tokens, in closed form: no step size, no epochs, a second."""
+"""A linear classifier over space and time on frozen tokens, in closed form: no step size and no epochs."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ PENALTIES = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 
 
 class RidgeClassifier(nn.Module):
-    """Ridge regression onto one-hot classes from all tokens of a clip side by side.
+    """Ridge regression onto one-hot classes from the concatenated tokens of a clip.
 
     Every token is reduced to its first principal components, shared by all tokens, so that the L tokens of a clip give
-    L * num_components numbers, each standardised. A weight per place, time and component then reads motion wherever the
-    components tell where things are. All statistics come from the training clips; the penalty is chosen on a held-out
+    L * num_components numbers, each standardised. With a weight per position, time and component it can detect motion
+    if the components encode positions. All statistics come from the training clips; the penalty is chosen on a held-out
     share of them, and the weights are then computed from all.
 
     Args:

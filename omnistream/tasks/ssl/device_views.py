@@ -1,4 +1,4 @@
-"""From uint8 crops to what the networks see: colours distorted per view, batched on the device."""
+"""From uint8 crops to the inputs of the networks: colours distorted per view, batched on the device."""
 
 from dataclasses import dataclass, field
 
@@ -27,13 +27,13 @@ class DistortionConfig:
 
 @dataclass
 class DeviceViews:
-    """What the networks see, crop-major: rows are [crop 0 of all samples, crop 1 of all samples, ...].
+    """Inputs of the networks, crop-major: rows are [crop 0 of all samples, crop 1 of all samples, ...].
 
     Attributes:
         globals: float [G*B, T, 3, S, S] in [0, 1], distorted.
         locals: float [L*B, T, 3, s, s] in [0, 1], distorted.
         masks: bool [G*B, T, h, w].
-        masked_places: int64 [M], places of the masked patches in flat order.
+        masked_places: int64 [M], flat indices of the masked patches.
         masked_weights: float32 [M], see `ibot.mask_weights`.
         undistorted: uint8 [G*B, T, 3, S', S'] for the gram teacher, perhaps larger than `globals`.
         num_samples: B.
@@ -64,7 +64,7 @@ class DeviceViews:
 def device_views(batch: ViewBatch, patch_size: int, config: DistortionConfig) -> DeviceViews:
     """Views of a batch, each with its own random colours; they depend on the seeds of the samples alone.
 
-    The masks tell the size at which student and teacher see the global crops. They are read on the host, like the
+    The masks determine the size at which student and teacher see the global crops. They are read on the host, like the
     seeds: keep both on the CPU, or this waits for the device.
 
     Raises:
@@ -100,7 +100,7 @@ def device_views(batch: ViewBatch, patch_size: int, config: DistortionConfig) ->
 
 
 def _reduce(images: UInt8[Tensor, "B T 3 H W"], side: int) -> UInt8[Tensor, "B T 3 S S"]:
-    """Crops cut for a larger gram view, brought to the student's size before their colours are distorted."""
+    """Crops for a larger gram view, resized to the student's size before their colours are distorted."""
     if images.shape[-1] == side:
         return images
     frames = rearrange(images, "b t c h w -> (b t) c h w").float()

@@ -54,10 +54,10 @@ class ProjectionHead(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, tokens: Float[Tensor, "*N D"], function: Callable[[Tensor, Tensor], Any] | None = None) -> Any:
-        """Logits [*N, K], or what `function(bottleneck [*N, d], prototypes [K, d])` makes of the two factors.
+        """Logits [*N, K], or the result of `function(bottleneck [*N, d], prototypes [K, d])`.
 
-        The function runs inside this call because only there a sharded head has its whole prototypes; it lets a caller
-        go through 65,536 logits per token in chunks.
+        The function runs inside this call because only there a sharded head has its complete prototypes. It lets a
+        caller process 65,536 logits per token in chunks.
         """
         with torch.autocast(tokens.device.type, enabled=False):
             features = F.normalize(self.mlp(tokens.to(self.last_layer.weight.dtype)), dim=-1)

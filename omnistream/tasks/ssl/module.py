@@ -164,7 +164,7 @@ class SSLModule(Objective):
         num_crops = len(cls)
         if len(views.locals):
             pooled = torch.cat([cls, pool_frames(backbone(self._normalize(views.locals)).cls)])
-        # Only what a randomly initialised head sends back is held back while the heads warm up.
+        # While the heads warm up, only gradients through randomly initialised heads are held back.
         logits = rearrange(self.dino_head(_ScaleGradient.apply(pooled, scale)), "(v b) k -> v b k", b=num_samples)
         num_global = num_crops // num_samples
         temperature = options.student_temperature
@@ -207,7 +207,7 @@ class SSLModule(Objective):
         )
 
     def _entropies(self, targets: Float[Tensor, "G B K"]) -> dict[str, Tensor]:
-        """Where the DINO loss can move: entropy of the targets, that of a uniform student, the least there can be."""
+        """The range of the DINO loss: entropy of the targets, loss of a uniform student, and the minimum."""
         num_crops, num_samples, num_prototypes = targets.shape
         rows = num_crops * num_samples * world_size()
         return {

@@ -1,4 +1,4 @@
-"""What validation shows of self-supervision."""
+"""Validation plots of self-supervision."""
 
 from typing import cast
 

@@ -30,10 +30,10 @@ def remuxed(source, path, *, shift=0, first=0, missing=()):
 
 
 def assert_exact(path):
-    """Every position alone, and a clip, equal sequential decoding; gives the numbers shown."""
+    """Single positions and a clip equal sequential decoding; gives the numbers shown."""
     expected = sequential(path)
     assert probe_video(path).num_frames == len(expected)
-    for position in range(len(expected)):
+    for position in {0, *range(2, len(expected), 5), len(expected) - 1}:
         assert torch.equal(read_frames(path, [position])[0], expected[position]), position
     some = list(range(1, len(expected), 3))
     assert torch.equal(read_frames(path, some), expected[some])
@@ -44,8 +44,7 @@ def assert_exact(path):
 
 
 @pytest.mark.parametrize("structure", ["libx264-b2", "libx264-open", "libx265-open", "mpeg4-b2"])
-@pytest.mark.parametrize("suffix", ["mp4", "mov"])
-@pytest.mark.parametrize("hidden", [3, 13])
+@pytest.mark.parametrize(("suffix", "hidden"), [("mp4", 3), ("mp4", 13), ("mov", 13)])
 def test_frames_before_an_edit_list_are_not_counted(made, tmp_path, structure, suffix, hidden):
     path = remuxed(made(recipes()[f"{structure}-mp4"]), tmp_path / f"a.{suffix}", shift=Fraction(-hidden, RATE))
     assert assert_exact(path) == ALL[hidden:]
@@ -98,8 +97,7 @@ def test_variable_rate(made, codec, options, suffix):
     )
 
 
-@pytest.mark.parametrize("suffix", ["ts", "mkv", "mp4"])
-@pytest.mark.parametrize("first", [1, 12, 14])
+@pytest.mark.parametrize(("suffix", "first"), [("ts", 1), ("mkv", 12), ("mp4", 14), ("ts", 14)])
 @pytest.mark.parametrize(
     "structure", ["libx264-open", "libx265-open", "mpeg2video-b2", "libx264-refresh", "libx264-mbaff"]
 )
@@ -147,7 +145,7 @@ def test_what_the_first_packet_says_of_the_encoder_is_heeded_after_a_jump(made, 
     """Streams of XviD need its own inverse transform; only the first packet of many AVI files names the encoder."""
     data = made(Recipe("avi", "mpeg4", {"g": "8", "qscale": "6"}, width=128)).read_bytes()
     name = b"Lavc" + data.split(b"Lavc", 1)[1].split(b"\0", 1)[0]
-    head, first, rest = data.partition(name)
+    head, _, rest = data.partition(name)
     path = tmp_path / "xvid.avi"
     path.write_bytes(head + b"XviD0046".ljust(len(name), b"\0") + rest.replace(name, b"\0" * len(name)))
     plain = tmp_path / "plain.avi"
