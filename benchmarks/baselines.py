@@ -39,8 +39,8 @@ class ConcatenatingContext:
     The release's method (Go2Heart/OmniStream: model/modeling_omnistream.py, dinov3/layers/attention.py), by reading:
     rotated keys and values of all earlier frames are kept per layer; in each layer of each step `torch.cat` makes new
     tensors of the past and the new frame; all of the old cache stays alive until the step ends, because the caller
-    holds it; a float32 mask [new tokens, all tokens] is filled anew each step and cast to bool, although all of it is
-    true when the step has one frame; attention gets that mask. Left out, in the baseline's favour: the release keeps
+    holds it; a float32 mask [new tokens, all tokens] is filled again in each step and cast to bool, although all of it
+    is true when the step has one frame; attention gets that mask. Left out, in the baseline's favour: the release keeps
     the outputs of all blocks, and computes its rotary tables twice in every layer.
 
     Args:

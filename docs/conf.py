@@ -23,6 +23,7 @@ extensions = [
     "reference",
 ]
 templates_path = ["_templates"]
+highlight_language = "text"
 default_role = "code-or-link"
 maximum_signature_line_length = 100
 nitpicky = True
@@ -48,10 +49,12 @@ myst_heading_anchors = 3
 autosummary_ignore_module_all = False  # the page of a module lists its `__all__`
 autosummary_imported_members = True
 autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_class_signature = "mixed"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 napoleon_use_rtype = False

@@ -31,7 +31,7 @@ def main() -> None:
         if not about["images"].startswith("uint8"):
             mean, std = (torch.tensor(about[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
             images = ((images / 255 - mean) / std).to(getattr(torch, about["images_dtype"]))
-        # True starts a stream anew; the step remembers everything else itself.
+        # True restarts a stream; the step remembers everything else itself.
         reset = torch.full((batch,), index == 0, device=device)
         start = time.perf_counter()
         features = step(images, reset)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Box(NamedTuple):
-    """A rectangle with x to the right and y down; in pixels, or in [0, 1] relative to the image, as its user says."""
+    """A rectangle with x to the right and y down; in pixels, or relative to the image in [0, 1]."""
 
     x1: float
     """Left edge."""

@@ -7,15 +7,13 @@ can fix.
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from omnistream.errors import UsageError, did_you_mean, one_line
+from omnistream.errors import Stopped, UsageError, did_you_mean, one_line
 from omnistream.version import __version__
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,9 @@ COMMANDS = {
     "convert": Command(
         "convert weights from Meta, timm, Hugging Face or the release", "omnistream.commands.convert", "run"
     ),
+    "completion": Command(
+        "print what makes a shell complete commands and options", "omnistream.commands.completion", "run"
+    ),
 }
 
 _HELP = """\
@@ -62,13 +63,10 @@ usage: omnistream COMMAND [-c CONFIG] [--key value ...]
 
 {commands}
 
-  -c, --config CONFIG  name of a packaged configuration or path of a YAML file; may be given several times
-  --key value          override any key, e.g. --trainer.max_steps 100, --model.tasks.geometry null
-  --debug              show the traceback of an error
-  --version            print the version
+  --debug    show the traceback of an error
+  --version  print the version
 
-`omnistream fit --help` lists the keys of the trainer, `omnistream fit --model.help CLASS_PATH` those of a model.
-Start with: omnistream fit -c quickstart
+`omnistream COMMAND --help` lists the options of a command. Start with: omnistream fit -c quickstart
 """
 
 
@@ -79,8 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Without the program's name; default those of the process.
 
     Raises:
-        SystemExit: With code 2 after a user's mistake or a failure of the system such as a full disk, and with code 130
-            after Ctrl-C; either is printed to stderr as one line. With `--debug` the exception itself is raised.
+        SystemExit: With code 2 after a user's mistake or a failure of the system such as a full disk, and as shells
+            have it with 130 after Ctrl-C and 143 after SIGTERM; a line on stderr says why. With `--debug` the exception
+            itself is raised.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
@@ -95,11 +94,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print(f"omnistream: error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from error
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped) as stop:
         if debug:
             raise
-        print("omnistream: interrupted", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
+        stopped = stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT)
+        print(f"omnistream: {stopped}", file=sys.stderr)
+        if stopped.resume:
+            print(f"continue with: {stopped.resume}", file=sys.stderr)
+        raise SystemExit(128 + stopped.number) from None
 
 
 def _is_for_the_user(error: Exception) -> bool:

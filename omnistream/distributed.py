@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 _alone = False
 
@@ -58,6 +60,15 @@ def average_count(count: Tensor) -> Tensor:
     return (all_reduce(count.float()) / world_size()).clamp_min(1.0)
 
 
+def gather_objects(value: T) -> list[T]:
+    """A small picklable value of every process, in the order of their ranks."""
+    if not is_distributed():
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
 class _AllGather(torch.autograd.Function):
     """Concatenation over processes; the gradient of this process's rows is summed over all that used them."""
 
@@ -87,7 +98,8 @@ class Means:
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Add the numbers of one batch, without waiting for the device."""
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0) + value.detach().double()
+            exact = torch.float32 if value.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+            self._sums[name] = self._sums.get(name, 0) + value.detach().to(exact)
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def compute(self) -> dict[str, float]:

@@ -1,12 +1,33 @@
-"""How the command line words what the user can fix."""
+"""Errors that the user of the command line can fix."""
 
 import difflib
 import re
+import signal
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UsageError(Exception):
     """A command, key, path or value given on the command line or in YAML is wrong."""
+
+
+class Stopped(BaseException):
+    """A signal ended the command, as Ctrl-C does; no `except Exception` holds it up.
+
+    Args:
+        number: Of the signal.
+        step: Steps of training that were done; None outside training.
+        checkpoint: Where they were saved; None if they were not.
+    """
+
+    resume: str | None = None
+    """The command that continues from the checkpoint."""
+
+    def __init__(self, number: int, step: int | None = None, checkpoint: Path | None = None) -> None:
+        self.number, self.step, self.checkpoint = number, step, checkpoint
+        word = "interrupted" if number == signal.SIGINT else "terminated"
+        saved = f"; saved {checkpoint}" if checkpoint else "; nothing saved, because the trainer keeps no checkpoints"
+        super().__init__(word if step is None else f"{word} after step {step}{saved}")
 
 
 def one_line(message: object, limit: int = 600) -> str:
@@ -16,6 +37,6 @@ def one_line(message: object, limit: int = 600) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` with the entry of `known` most like `word`; empty if none is alike."""
+    """` (did you mean 'x'?)` with the entry of `known` most like `word`; empty if none is similar."""
     nearest = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {nearest[0]!r}?)" if nearest else ""

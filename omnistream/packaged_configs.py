@@ -1,12 +1,13 @@
-"""The YAML files that come with the package, found by name.
+"""The YAML files of the package, found by name.
 
 A packaged configuration is any `*.yaml` under `omnistream/configs`; its name is its path below that folder without the
-suffix (`quickstart`, `ablations/without_geometry`). The last part alone is enough where it is unique.
+suffix (`quickstart`, `ablations/without_geometry`). The last part is enough if it is unique.
 """
 
 from pathlib import Path
 
 from omnistream.errors import UsageError, did_you_mean
+from omnistream.paths import expand_path
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 
@@ -17,17 +18,18 @@ def list_configs(folder: Path = CONFIG_FOLDER) -> dict[str, Path]:
 
 
 def find_config(name: str, folder: Path = CONFIG_FOLDER) -> Path:
-    """The file meant by `name`: an existing path wins, then a packaged configuration.
+    """The file that `name` refers to: an existing path first, else a packaged configuration.
 
     Args:
         name: Path, or name of a packaged configuration with or without its folder and `.yaml`.
-        folder: Where packaged configurations lie.
+        folder: Folder of the packaged configurations.
 
     Raises:
-        UsageError: If nothing or more than one file has that name; the message lists what there is.
+        UsageError: If nothing or more than one file has that name; the message lists the available names.
     """
-    if Path(name).is_file():
-        return Path(name)
+    path = expand_path(name)
+    if path.is_file():
+        return path
     configs = list_configs(folder)
     wanted = name.removesuffix(".yaml")
     found = [wanted] if wanted in configs else [known for known in configs if known.rsplit("/", 1)[-1] == wanted]

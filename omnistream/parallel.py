@@ -6,6 +6,7 @@ facebookresearch/dinov3.
 
 from collections.abc import Callable, Iterable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def local_tensor(tensor: Tensor) -> Tensor:
 
 
 RECOMPILE_LIMIT = 128
-"""Variants of one function that may be compiled; where every batch has another size, no more."""
+"""Limit of compiled variants of one function, which is reached if every batch has another size."""
 
 
 def compile_blocks(module: nn.Module, **options: Any) -> None:
@@ -54,7 +55,7 @@ def _with_more_variants(call: Callable[..., Any]) -> Callable[..., Any]:
     settings = {
         "recompile_limit": RECOMPILE_LIMIT,
         "accumulated_recompile_limit": 4 * RECOMPILE_LIMIT,
-        "allow_unspec_int_on_nn_module": True,  # or the number of each block would make a variant
+        "allow_unspec_int_on_nn_module": True,  # otherwise the number of each block would make a variant
     }
 
     @wraps(call)
@@ -67,7 +68,7 @@ def _with_more_variants(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def backbones(module: nn.Module) -> list[OmniStream]:
-    """All backbones inside a module: the student, teachers."""
+    """All backbones inside a module: student and teachers."""
     return [m for m in module.modules() if isinstance(m, OmniStream)]
 
 
@@ -87,35 +88,56 @@ def shard_units(units: Iterable[nn.Module], mesh: DeviceMesh) -> None:
             fully_shard(unit, mesh=mesh, reshard_after_forward=True)
 
 
+def gather_parameters(module: nn.Module) -> None:
+    """FSDP2: hold all parameters whole until `release_parameters`, so that no forward waits for another process.
+
+    For evaluation, where processes have different numbers of batches. Every process must call it.
+    """
+    for unit in module.modules():  # an outer unit comes before its inner ones, as FSDP2 wants it
+        if isinstance(unit, FSDPModule):
+            unit.set_reshard_after_forward(False, recurse=False)
+            unit.unshard()
+
+
+def release_parameters(module: nn.Module) -> None:
+    """Undo `gather_parameters`."""
+    for unit in module.modules():
+        if isinstance(unit, FSDPModule):
+            unit.set_reshard_after_forward(True, recurse=False)
+            unit.reshard()
+
+
 @torch.no_grad()
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+def average_gradients(parameters: Iterable[nn.Parameter]) -> tuple[list[nn.Parameter], Tensor]:
     """Average over processes the gradients that no wrapper has averaged: those of parameters which are not sharded.
 
-    One flat buffer per dtype and device; a parameter without a gradient on this process counts as zero, as it may have
-    one elsewhere.
+    One flat buffer per dtype. A parameter without a gradient on this process counts as zero, as it may have one
+    elsewhere; one that no process used gets a gradient of zero, which the caller may take away once it has read the
+    numbers: reading them here would wait for the device.
+
+    Returns:
+        The parameters, and on how many processes each has a gradient [N], on their device; nothing in one process.
     """
-    if not is_distributed():
-        return
-    groups: dict[tuple[torch.dtype, torch.device], list[nn.Parameter]] = {}
-    for parameter in parameters:
-        if parameter.requires_grad and not isinstance(parameter, DTensor):
-            groups.setdefault((parameter.dtype, parameter.device), []).append(parameter)
-    for group in groups.values():
-        used = torch.tensor([float(p.grad is not None) for p in group], device=group[0].device)
-        dist.all_reduce(used)
-        group = [p for p, count in zip(group, used.tolist(), strict=True) if count]
-        if not group:
-            continue
+    averaged = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)] if is_distributed() else []
+    if not averaged:
+        return [], torch.zeros(0)
+    used = torch.tensor([float(p.grad is not None) for p in averaged])
+    used = used.to(averaged[0].device, non_blocking=True)
+    dist.all_reduce(used)
+    for dtype in sorted({p.dtype for p in averaged}, key=str):
+        group = [p for p in averaged if p.dtype == dtype]
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in group])
         dist.all_reduce(flat)
         flat /= world_size()
         for parameter, gradient in zip(group, flat.split([p.numel() for p in group]), strict=True):
             parameter.grad = gradient.view_as(parameter).clone()
+    return averaged, used
 
 
 @torch.no_grad()
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """Euclidean norm of all gradients, of sharded and of whole parameters together; a scalar on their device."""
+    parameters = list(parameters)
     whole: list[Tensor] = []
     sharded: list[Tensor] = []
     for parameter in parameters:
@@ -125,7 +147,7 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     def squares(tensors: list[Tensor]) -> Tensor:
         return torch.stack(torch._foreach_norm(tensors)).square().sum()
 
-    total = squares(whole) if whole else torch.zeros(())
+    total = squares(whole) if whole else torch.zeros((), device=parameters[0].device if parameters else None)
     if sharded:
         part = squares(sharded)
         dist.all_reduce(part)
@@ -155,6 +177,24 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def __init__(self, save_distributed_checkpoint: bool = False, **options: Any) -> None:
         super().__init__(save_distributed_checkpoint=save_distributed_checkpoint, **options)
+
+    def load_checkpoint(self, checkpoint_path: Path | str, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load a checkpoint, without the weights of tasks that the model does not have.
+
+        Raises:
+            ValueError: If the weights of a single file do not fit the model.
+        """
+        module: Any = self.lightning_module
+        path = Path(self.broadcast(checkpoint_path))
+        strict = module.strict_loading
+        if path.is_file() and hasattr(module, "take_weights"):
+            saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+            if len(module.take_weights(saved, strict=True)) < len(saved):
+                module.strict_loading = False  # what is left out was just reported, and nothing else is missing
+        try:
+            return super().load_checkpoint(path, weights_only=weights_only)
+        finally:
+            module.strict_loading = strict
 
     def setup_environment(self) -> None:
         """Build a mesh whose data-parallel axis holds every process."""

@@ -1,4 +1,4 @@
-"""Paths as users write them, and where caches lie on disk."""
+"""Paths as users write them, where caches lie on disk, and modes of files."""
 
 import os
 import re
@@ -37,3 +37,11 @@ def cache_folder(name: str) -> Path:
         return expand_path(own) / name
     shared = os.environ.get("XDG_CACHE_HOME")
     return (expand_path(shared) if shared else Path.home() / ".cache") / "omnistream" / name
+
+
+def apply_umask(path: Path) -> None:
+    """Give a file the mode of a newly opened one: `tempfile` and safetensors make files that nobody else may read."""
+    new = path.with_name(f".{path.name}.mode")
+    new.touch()
+    path.chmod(new.stat().st_mode)
+    new.unlink()

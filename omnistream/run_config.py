@@ -1,6 +1,6 @@
 """The folder that a training run leaves: its checkpoints and its `config.yaml`.
 
-The configuration is read as plain data: a class named in it is a name to compare, nothing is imported.
+The configuration is read as plain data: classes are only compared by name, and nothing is imported.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ LAST_CHECKPOINT = "last.ckpt"
 
 @dataclass(frozen=True)
 class Described:
-    """A class and its arguments, as `class_path` and `init_args` say them."""
+    """A class and its arguments, from `class_path` and `init_args`."""
 
     class_path: str
     """Name of the class."""
@@ -28,7 +28,7 @@ class Described:
 
     @classmethod
     def read(cls, value: Any) -> "Described | None":
-        """What a value of the file describes; None if it is no class with arguments."""
+        """What a value of the file describes; None if it is not a class with arguments."""
         settings = (value.get("init_args") or {}) if isinstance(value, dict) else None
         if not isinstance(settings, dict) or not isinstance(value.get("class_path"), str):
             return None
@@ -36,7 +36,7 @@ class Described:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint meant by a path, so that a run folder can be given wherever a checkpoint is expected.
+    """The checkpoint that a path refers to, so that a run folder can be given wherever a checkpoint is expected.
 
     Args:
         path: A checkpoint file, a distributed checkpoint (a folder), the folder of a run, its folder `checkpoints`, or

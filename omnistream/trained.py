@@ -12,7 +12,8 @@ from typing_extensions import Unpack
 from omnistream.backbone import OmniStream, SessionOptions
 from omnistream.backbone.sessions.options import SessionKeywords
 from omnistream.backbone.sessions.session import Session
-from omnistream.backbone.weights.load import build, log
+from omnistream.backbone.weights.load import build
+from omnistream.backbone.weights.report import log
 from omnistream.backbone.weights.source import WeightSource, read_source
 from omnistream.run_config import read_run_config
 from omnistream.tasks.captioning import CaptioningModule
@@ -138,7 +139,7 @@ class GeometryStreamer:
         return clip_geometry(self.session.step(frames.frames).heads["geometry"], frames, self._first)
 
     def reset(self, rows: Iterable[int] | Int[Tensor, " R"] | Bool[Tensor, " B"] | None = None) -> None:
-        """Start streams anew: those in `rows` (numbers, or a mask), or all.
+        """Restart streams: those in `rows` (numbers, or a mask), or all.
 
         Raises:
             ValueError: If there is no such stream.

@@ -14,7 +14,13 @@ import tomllib
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-MODULES = {"huggingface-hub": "huggingface_hub", "pillow": "PIL", "pyyaml": "yaml", "scikit-image": "skimage"}
+MODULES = {
+    "huggingface-hub": "huggingface_hub",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "scikit-image": "skimage",
+    "typing-extensions": "typing_extensions",
+}
 """Modules that are not called like their distribution."""
 TOOLS = {"ruff", "mypy", "pre-commit", "sphinx", "myst-parser", "pydata-sphinx-theme", "beartype"}
 """Run by the Makefile, or named in docs/conf.py or in pyproject.toml."""

@@ -102,6 +102,37 @@ def test_validation_and_test_measure_their_own_sets(trained, command, tmp_path):
     assert again["val/geometry/loss"] != validated["val/geometry/loss"]
 
 
+def test_a_task_may_be_left_out(trained, command, tmp_path, caplog):
+    command("validate")
+    everything = logged(tmp_path)
+    command("validate", "--model.tasks.geometry=null", "--data.sources.geometry=null")
+    assert [message for message in caplog.messages if "not loaded" in message and "tasks.geometry" in message]
+    alone = logged(tmp_path)
+    ours = {name: value for name, value in everything.items() if name.startswith("val/ssl")}
+    assert ours
+    assert {name: value for name, value in alone.items() if name.startswith("val/")} == ours
+
+
+def test_the_weights_of_another_model_are_one_line(trained, command, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command("validate", "--model.backbone.variant=vit_tiny")
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"omnistream: error: --ckpt_path {trained[1]}: the checkpoint is of another configuration: ")
+    assert line.endswith(f"; its own configuration is {trained[0] / 'run' / 'only' / 'config.yaml'}")
+
+
+def test_a_run_goes_on_with_all_its_tasks_only(trained, capsys, monkeypatch, tmp_path):
+    folder, checkpoint = trained
+    monkeypatch.chdir(tmp_path)
+    left_out = ["--model.tasks.geometry=null", "--data.sources.geometry=null"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "-c", str(folder / "run.yaml"), "--ckpt_path", str(checkpoint), *left_out])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "tasks.geometry" in line
+    assert "--model.init_from" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_test_needs_a_test_set(command, capsys):
     with pytest.raises(SystemExit, match="2"):
         command("test", "--data.sources.geometry.test=null")
@@ -138,6 +169,6 @@ def test_an_objective_alone_is_tested_and_predicts(tmp_path):
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[writer], enable_model_summary=False
     )
-    assert trainer.test(module, loader, verbose=False)[0]["test/loss"] > 0
+    assert trainer.test(module, loader, verbose=False)[0]["test/geometry/loss"] > 0
     assert trainer.predict(module, loader) is None
     assert len(list((tmp_path / "features" / "clips").iterdir())) == 3

@@ -55,6 +55,28 @@ def test_the_sink_is_the_checkpoints_own(tmp_path):
         assert json.loads(archive.read(name))["sink"] == 2
 
 
+def test_an_existing_file_is_kept(checkpoint, tmp_path, capsys):
+    out = tmp_path / "step.pt2"
+    out.write_text("mine")
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", checkpoint, str(out), *SMALL, "--window", "2"])
+    assert f"{out} exists; choose another name or add --overwrite" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+    main(["export", checkpoint, str(out), *SMALL, "--window", "2", "--overwrite"])
+    assert zipfile.is_zipfile(out)
+
+
+def test_a_run_folder_and_paths_with_variables(checkpoint, tmp_path, monkeypatch):
+    folder = tmp_path / "runs" / "version_0" / "checkpoints"
+    folder.mkdir(parents=True)
+    state = {f"backbone.{name}": value for name, value in torch.load(checkpoint, weights_only=True).items()}
+    torch.save({"state_dict": state}, folder / "last.ckpt")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RESULTS", str(tmp_path / "results"))
+    main(["export", "~/runs/version_0", "$RESULTS/step.pt2", *SMALL, "--window", "2"])
+    assert zipfile.is_zipfile(tmp_path / "results" / "step.pt2")
+
+
 @pytest.mark.parametrize(("option", "images"), [([], "uint8 RGB, 0 to 255"), (["--normalized"], "normalised RGB")])
 def test_the_example_runs_a_pt2_in_bfloat16(checkpoint, tmp_path, option, images):
     out = tmp_path / "step.pt2"
@@ -77,7 +99,7 @@ def test_onnx(checkpoint, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["step.pt2", "--size", "8", "8"], "set --window: the number of frames the step remembers"),
+        (["step.pt2", "--size", "8", "8"], "set --window: the number of frames that the step remembers"),
         (["step.tar", "--size", "8", "8"], "cannot tell the format from 'step.tar'; add --format pt2 or --format onnx"),
         (["step.pt2"], "the following arguments are required: --size; see `omnistream export --help`"),
         (["step.pt2", "--size", "8", "8", "--cache", "growing"], "--cache growing is for --format onnx"),

@@ -1,10 +1,15 @@
 """Every packaged configuration parses, and builds its model and data."""
 
+import re
+
 import pytest
 import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.demos.boring_classes import BoringModel
 
-from omnistream.callbacks import TaskProgressBar
-from omnistream.commands.overrides import prepare
+from omnistream.callbacks import HeldOutEvaluation, TaskProgressBar
+from omnistream.commands.overrides import load_config, prepare
 from omnistream.commands.train import OmniStreamCLI
 from omnistream.errors import UsageError
 from omnistream.packaged_configs import find_config, list_configs, summary
@@ -66,6 +71,36 @@ def test_stages_are_the_papers(stage, size, steps, request):
     assert cli.datamodule.sources["geometry"].train.config.size == (size, size)
 
 
+@pytest.mark.parametrize("name", ["stage1", "stage2"])
+def test_stages_keep_the_last_checkpoint_and_few_others(name, tmp_path):
+    """A checkpoint of the full model has 14.5 GB: the files that a small model leaves are counted."""
+    trainer = load_config(find_config(name))["trainer"]
+    callbacks = [
+        ModelCheckpoint(dirpath=tmp_path, **one["init_args"])
+        for one in trainer["callbacks"]
+        if "init_args" in one and one["class_path"].endswith("ModelCheckpoint")
+    ]
+    scale = 500  # one step stands for so many
+    for callback in callbacks:
+        assert callback._every_n_train_steps % scale == 0
+        callback._every_n_train_steps //= scale
+    Trainer(
+        max_steps=trainer["max_steps"] // scale,
+        callbacks=callbacks,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    ).fit(BoringModel())
+    names = {path.name for path in tmp_path.iterdir()}
+    steps = {int(re.fullmatch(r"step=(\d+).ckpt", name)[1]) * scale for name in names - {"last.ckpt"}}
+    assert "last.ckpt" in names
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] * scale == trainer["max_steps"]
+    assert max(steps) == trainer["max_steps"]
+    assert 2 <= len(steps) <= 4
+
+
 @pytest.mark.parametrize(("name", "left"), zip(ABLATIONS, ["captioning", "geometry", "video"], strict=True))
 def test_ablations_leave_one_out(name, left):
     overrides = [o for o in OFFLINE if not (left == "captioning" and "captioning" in o)]
@@ -85,6 +120,31 @@ def test_quickstart_builds():
     shown = [type(callback) for callback in cli.trainer.callbacks]
     assert TaskProgressBar in shown
     assert [type(callback) for callback in without_bar.trainer.callbacks] == [t for t in shown if t != TaskProgressBar]
+
+
+def test_quickstart_compares_only_what_is_evaluated():
+    cli = build(["quickstart"], [])
+    (callback,) = [one for one in cli.trainer.callbacks if isinstance(one, HeldOutEvaluation)]
+    assert set(callback.retrained) <= set(cli.model.objectives)
+    assert {one.evaluation for one in callback.comparisons} == {"objectives", *callback.probes}
+    for name, make in callback.probes.items():
+        probe = make(cli.model.backbone)
+        probe.configure_model()
+        known = {*probe.metrics(), "untrained"}
+        assert {one.baseline for one in callback.comparisons if one.evaluation == name} <= known
+    for one in callback.comparisons:
+        task = cli.model.objectives.get(one.metric.split("/")[0])
+        metrics = dict(task.metrics.named_children()) if task else {}
+        assert one.evaluation != "objectives" or one.metric.split("/")[1] in metrics
+        assert one.evaluation != "objectives" or one.baseline.split("/")[-1] in {*metrics, "untrained"}
+
+
+def test_world_actions_builds():
+    cli = build(["probes/world_actions"], ["--trainer.logger=false"])
+    cli.model.configure_model()
+    assert len(cli.model.heads) == 2
+    assert cli.model.probe.num_positions == cli.datamodule.train.dataset.config.num_frames * cli.model.token_grid**2
+    assert len(cli.datamodule.val) == 400
 
 
 def test_real_samples_builds_on_real_files(sample_data):

@@ -47,5 +47,5 @@ def test_all_objectives_train_on_recorded_data_and_broken_videos_are_named(run, 
     for name in BROKEN:
         assert f"{sample_data}/videos/corrupted/{name}: " in log
     assert log.count("skipped broken file number") == len(BROKEN)
-    assert list((folder / "pictures").glob("geometry-depth*.png"))
+    assert list((folder / "plots").glob("geometry-depth*.png"))
     assert (folder / "report.html").is_file()

@@ -58,7 +58,7 @@ def test_nothing_there(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(FileNotFoundError, match=f"no checkpoint and no run folder at {tmp_path / 'gone'}"):
         find_checkpoint(tmp_path / "gone")
-    with pytest.raises(FileNotFoundError, match=rf"no checkpoint \(\*.ckpt\) in {tmp_path}"):
+    with pytest.raises(FileNotFoundError, match=rf"no checkpoint \(checkpoints/last.ckpt or .*\) in {tmp_path}"):
         find_checkpoint(tmp_path)
 
 

@@ -81,7 +81,7 @@ def check_losses(folder: Path) -> None:
 
 def test_first_stage_trains_validates_and_is_saved(first_stage):
     check_losses(first_stage)
-    assert list((first_stage / "pictures").glob("geometry-depth*.png"))
+    assert list((first_stage / "plots").glob("geometry-depth*.png"))
     state = torch.load(first_stage / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 2
     weights = [value for value in state["state_dict"].values() if value.is_floating_point()]

@@ -12,6 +12,7 @@ import yaml
 
 import omnistream
 from omnistream.backbone import create_model
+from omnistream.evaluation import FrameGeometry, StreamingGeometry
 from omnistream.tasks.geometry import GeometryModule
 from omnistream.tasks.geometry.inference import FirstCamera
 from omnistream.trained import TrainedModel, load
@@ -42,10 +43,6 @@ def same(found, expected, **kept):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), **(kept or CLOSE), equal_nan=True)
 
 
-def frames(geometry, start, stop):
-    return type(geometry)(**{name: getattr(geometry, name)[start:stop] for name in FIELDS})
-
-
 # The fit of a camera to rays at random magnifies rounding errors, and for some frames there is none.
 @pytest.mark.parametrize(("cameras", "close"), [("head", CLOSE), ("rays", {"atol": 2e-3, "rtol": 2e-3})])
 def test_a_stream_gives_what_the_clip_gives(model, cameras, close):
@@ -56,7 +53,7 @@ def test_a_stream_gives_what_the_clip_gives(model, cameras, close):
     assert expected.intrinsics.shape == (6, 3, 3)
     assert expected.points.shape == (6, 32, 48, 3)
     for start, stop in ((0, 1), (1, 3), (3, 6)):
-        same(stream.step(images[start:stop]), frames(expected, start, stop), **close)
+        same(stream.step(images[start:stop]), expected[start:stop], **close)
     assert expected.camera_to_world.isfinite().all(-1).all(-1).sum() >= 3
     if cameras == "rays":
         return
@@ -91,7 +88,7 @@ def test_streams_start_anew_one_by_one(model):
     stream.step(images[:, :2])
     stream.reset([1])
     found = stream.step(images[:, 2:])
-    same(frames(found, 1, 2), frames(model.infer(images[:, 2:]), 1, 2))
+    same(found[1:2], model.infer(images[:, 2:])[1:2])
     expected = model.infer(images[:1])
     for name in FIELDS:
         torch.testing.assert_close(getattr(found, name)[:1], getattr(expected, name)[:, 2:], **CLOSE)
@@ -117,8 +114,12 @@ def test_images_may_be_floats_single_or_batched(model):
     expected = model.infer(images)
     same(model.infer(images.float() / 255), expected)
     for i in range(2):
-        same(model.infer(images[i]), type(expected)(**{name: getattr(expected, name)[i] for name in FIELDS}))
+        same(model.infer(images[i]), expected[i])
+    assert [len(part) for part in expected] == [3, 3]
+    assert expected[0][2].depth.shape == (32, 48)
     single = model.infer(images[0, 0])
+    with pytest.raises(IndexError, match="a single frame"):
+        single[0]
     torch.testing.assert_close(single.depth, expected.depth[0, 0], **CLOSE)
     assert single.intrinsics.shape == (3, 3)
 
@@ -165,7 +166,7 @@ def test_options_of_a_stream_go_through(model):
     stream = model.stream(window=2, sink=0, layers=(1,))
     assert (stream.session.options.window, stream.session.options.layers) == (2, (1,))
     images = clip(6)
-    expected = [frames(model.infer(images[:6]), 0, 2), stream.step(images[:2])]
+    expected = [model.infer(images[:6])[0:2], stream.step(images[:2])]
     same(*expected)
     model.backbone.window, before = 2, model.backbone.window
     model.backbone.sink = 0
@@ -173,7 +174,7 @@ def test_options_of_a_stream_go_through(model):
         windowed = model.infer(images)
     finally:
         model.backbone.window, model.backbone.sink = before, 1
-    same(stream.step(images[2:]), frames(windowed, 2, 6))
+    same(stream.step(images[2:]), windowed[2:6])
 
 
 def test_without_heads_the_message_says_what_is_missing():
@@ -240,6 +241,26 @@ def test_the_newest_version_of_a_run_is_meant(run):
     torch.testing.assert_close(newest.backbone.cls_token, older.backbone.cls_token + 1)
     (first.parent / "version_11").mkdir()  # has not saved anything yet
     assert torch.equal(load(first.parent).backbone.cls_token, newest.backbone.cls_token)
+
+
+def test_other_files_in_the_folder_of_a_run_are_not_its_weights(run, model):
+    folder = run()
+    torch.save({"features": torch.ones(3)}, folder / "predictions.pt")
+    assert torch.equal(load(folder).backbone.cls_token, model.backbone.cls_token)
+    model.backbone.save_pretrained(folder)  # model.safetensors is
+    assert load(folder).geometry is None
+
+
+def test_a_stream_is_what_evaluations_ask_for(model):
+    images, stream = clip(2), model.stream()
+    assert isinstance(stream, StreamingGeometry)
+    found = stream.step(images)
+    assert len(found) == 2
+    for i, frame in enumerate(found):
+        assert {name: getattr(frame, name).shape for name in FrameGeometry._fields} == {
+            "depth": (32, 48), "camera_to_world": (4, 4), "intrinsics": (3, 3)
+        }  # fmt: skip
+        assert torch.equal(frame.depth, found.depth[i])
 
 
 def test_weights_alone_give_a_backbone(tmp_path, model):

@@ -1,8 +1,9 @@
 """Frame-causal attention without a mask.
 
 Token u of frame t sees every token of frames <= t (paper Eq. 3-4). A dense mask would need (T P)^2 entries and rule out
-the fast kernels. Clips go frame by frame against the prefix they may see, or by FlexAttention (`clip_attention`);
-streams against a cache that holds what is visible (`kv_cache`). Both give the same result.
+the fast kernels. Each frame of a clip attends to the prefix that it may see, or FlexAttention is used
+(`clip_attention`); frames of a stream attend to a cache that holds what is visible (`kv_cache`). Both give the same
+result.
 """
 
 from typing import Protocol, runtime_checkable
@@ -15,7 +16,7 @@ from omnistream.backbone.clip_attention import AttentionChoice, clip_attention
 
 @runtime_checkable
 class Context(Protocol):
-    """What a block's attention asks for: the attended values of new tokens, given what came before."""
+    """Computes the attention of new tokens, given what came before; blocks call it."""
 
     def attend(
         self,
@@ -24,12 +25,12 @@ class Context(Protocol):
         key: Float[Tensor, "B heads N d"],
         value: Float[Tensor, "B heads N d"],
     ) -> Float[Tensor, "B heads N d"]:
-        """Attention output for the new tokens, whose rotated queries and keys are given."""
+        """Attention output for the new tokens from their rotated queries and keys."""
         ...
 
 
 def check_window(window: int | None, sink: int) -> None:
-    """Refuse a window that cannot hold its sink.
+    """Check that a window can hold its sink.
 
     Raises:
         ValueError: If `window` < 1, `sink` < 0 or `sink` > `window`.

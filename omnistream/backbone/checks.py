@@ -1,4 +1,4 @@
-"""What forwards and sessions require of frames and aspect ratios."""
+"""Checks of frames and aspect ratios."""
 
 import math
 from collections.abc import Sequence
@@ -35,12 +35,12 @@ def check_camera_token(camera_token: bool) -> None:
 def check_aspect_ratio(
     ratio: Float[Tensor, "..."] | Sequence[float], num_streams: int | None = None, *, wait: bool = True
 ) -> None:
-    """Check that there is one aspect ratio per stream. While a graph is captured only their number is checked.
+    """Check that there is one aspect ratio per stream. During graph capture only their number is checked.
 
     Args:
         ratio: Height over width.
         num_streams: B; None while it is not known.
-        wait: Read the values also where they lie on an accelerator, which waits for it.
+        wait: Also read values on an accelerator, which synchronises with it.
 
     Raises:
         ValueError: If there is not one value per stream, or one is not finite or not above 0.

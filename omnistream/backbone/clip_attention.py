@@ -1,13 +1,13 @@
-"""Which kernel a whole clip is attended with: prefixes (SDPA per frame) or FlexAttention, the faster one if left open.
+"""The kernel for the attention of whole clips: prefixes (SDPA per frame), FlexAttention, or the faster of the two.
 
 Both give the same result. The choice is made once per kind of clip and kept for the process:
 
 - On CUDA both are timed, forward and, where gradients are needed, backward.
-- Elsewhere prefixes are taken untimed. Measured on a CPU (one thread, torch 2.14.1, float32): ViT-S at 224 px, T=16:
-  130 ms by prefixes against 186 ms compiled by FlexAttention; ViT-tiny at 64 px, T=8, batch 4: 7 against 20 ms.
-  Compiling took 9 to 87 s, and there is no backward pass on a CPU.
+- On other devices prefixes are used without timing. Measured on a CPU (one thread, torch 2.14.1, float32): ViT-S at 224
+  px, T=16: 130 ms by prefixes against 186 ms compiled by FlexAttention; ViT-tiny at 64 px, T=8, batch 4: 7 against 20
+  ms. Compiling took 9 to 87 s, and there is no backward pass on a CPU.
 
-A model that is compiled chooses too: the attention of clips stays outside its graphs. An exported one goes by prefixes.
+Compiled models choose as well: the attention of clips stays outside their graphs. Exported models use prefixes.
 """
 
 import logging
@@ -31,10 +31,10 @@ REPEATS = 3
 
 
 def check_attention(choice: str) -> None:
-    """Refuse an unknown kernel.
+    """Check the name of a kernel.
 
     Raises:
-        ValueError: See above.
+        ValueError: If the kernel is unknown.
     """
     if choice not in get_args(AttentionChoice):
         raise ValueError(f"attention must be one of {get_args(AttentionChoice)}, got {choice!r}")
@@ -42,12 +42,12 @@ def check_attention(choice: str) -> None:
 
 @dataclass(frozen=True)
 class ClipKind:
-    """All that the speed of a clip's attention depends on."""
+    """Everything that the speed of a clip's attention depends on."""
 
     device: torch.device
-    """Where it runs."""
+    """Device on which it runs."""
     dtype: torch.dtype
-    """Of queries, keys and values."""
+    """Dtype of queries, keys and values."""
     batch_size: int
     """Clips B."""
     num_heads: int
@@ -74,7 +74,7 @@ def prefix_attention(
     window: int | None,
     sink: int,
 ) -> Float[Tensor, "B heads N d"]:
-    """Each frame's queries against the keys they may see, unmasked."""
+    """Attention of each frame's queries over the prefix of keys they may see, without a mask."""
     per_frame = query.shape[2] // num_frames
 
     def seen(tokens: Tensor, frame: int) -> Tensor:
@@ -102,9 +102,9 @@ def clip_attention(
     sink: int,
     choice: AttentionChoice,
 ) -> Float[Tensor, "B heads N d"]:
-    """Frame-causal attention of a clip by the kernel chosen, or by the faster one for `auto`."""
+    """Frame-causal attention of a clip with the given kernel, or with the faster one for `auto`."""
     tensors = (query, key, value)
-    # A single frame sees only itself; what is exported runs where nobody can time.
+    # A single frame sees only itself; an exported graph runs where timing is impossible.
     if choice == "prefix" or num_frames == 1 or (choice == "auto" and torch.compiler.is_exporting()):
         return prefix_attention(*tensors, num_frames, window, sink)
     return choose_and_run(tensors, num_frames, window, sink, choice)
@@ -125,7 +125,7 @@ def choose_and_run(
 
 
 def run(choice: AttentionChoice, tensors: tuple[Tensor, Tensor, Tensor], kind: ClipKind) -> Tensor:
-    """Attention of a clip of this kind by one kernel; FlexAttention gives way when too many sizes were compiled."""
+    """Attention of a clip of this kind with one kernel; past the limit of compiled sizes, prefixes replace flex."""
     how = (kind.num_frames, kind.window, kind.sink)
     if choice == "prefix":
         return prefix_attention(*tensors, *how)
@@ -141,12 +141,12 @@ def run(choice: AttentionChoice, tensors: tuple[Tensor, Tensor, Tensor], kind: C
 
 @lru_cache(maxsize=1)
 def _report_too_many() -> None:
-    logger.warning("FlexAttention is compiled for %d sizes of clips; further sizes go by prefixes", MAX_COMPILED)
+    logger.warning("FlexAttention is compiled for %d clip sizes; further sizes use prefixes", MAX_COMPILED)
 
 
 @lru_cache(maxsize=1024)
 def choose(kind: ClipKind) -> Literal["prefix", "flex"]:
-    """The faster kernel for this kind of clip, or the only one that can hold it; see the module.
+    """The faster kernel for this kind of clip, or the only one that fits in memory; see the module.
 
     Raises:
         torch.OutOfMemoryError: If prefixes do not fit in memory, and FlexAttention cannot be used either.
@@ -163,14 +163,14 @@ def choose(kind: ClipKind) -> Literal["prefix", "flex"]:
     except Exception as error:  # whatever the compiler or its kernel objects to
         if too_large is not None:
             raise too_large from error
-        logger.warning("FlexAttention cannot be used for %s, going by prefixes: %s", kind, error)
+        logger.warning("FlexAttention cannot be used for %s, using prefixes: %s", kind, error)
     best = min(seconds, key=lambda name: seconds[name])
     logger.info("attention of %s: %s (%s)", kind, best, seconds)
     return "flex" if best == "flex" else "prefix"
 
 
 def measure(attend: Callable[[tuple[Tensor, Tensor, Tensor]], Tensor], kind: ClipKind) -> float:
-    """Seconds of the fastest of some passes over ones, which draw no random numbers, after one to warm up."""
+    """Seconds of the fastest of several passes after a warm-up. The inputs are ones, so no random numbers are drawn."""
     size = (kind.batch_size, kind.num_heads, kind.num_frames * kind.per_frame, kind.head_dim)
     best = float("inf")
     # Innermost hooks win: activation checkpointing around us must not count what is saved here.

@@ -1,8 +1,9 @@
-"""Frame-causal attention of whole clips by FlexAttention: one kernel that skips the blocks nobody may see.
+"""Frame-causal attention of whole clips by FlexAttention: one kernel that skips the blocks that no query may see.
 
 The block mask is computed from frame ranges, never from a (T P)^2 table, and kept per (T, P, window, sink, device).
-On CUDA the kernel is compiled once per size, for at most `MAX_COMPILED` sizes in one process: varied clips must not
-compile for ever. Elsewhere it runs uncompiled, which holds all scores in memory: fit for comparing at small sizes only.
+On CUDA the kernel is compiled once per size, for at most `MAX_COMPILED` sizes in a process, so that clips of varied
+sizes do not compile forever. On other devices it runs uncompiled and holds all scores in memory, which only suits
+comparisons at small sizes.
 """
 
 from collections.abc import Callable
@@ -17,13 +18,13 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 BLOCK = 128
 """Tokens per block of queries and of keys."""
 MAX_COMPILED = 8
-"""Sizes that are compiled; torch gives up on a function after 8 variants."""
+"""Limit of compiled sizes; torch stops compiling a function after 8 variants."""
 
 _compiled_sizes: set[tuple[Any, ...]] = set()
 
 
 def _sees(now: Tensor, then: Tensor, window: int | None, sink: int) -> Tensor:
-    """Whether frame `now` sees frame `then`, for numbers that broadcast.
+    """Whether frame `now` sees frame `then`; the arguments broadcast.
 
     Without a window a frame sees all frames up to itself; with a window W, the first `sink` frames, the latest
     W - sink, and itself: W counts remembered frames, as in the release's streaming.
@@ -49,21 +50,21 @@ def _count(table: Int[Tensor, "T T"], first: Int[Tensor, " n"], last: Int[Tensor
 
 @lru_cache(maxsize=64)
 def frame_block_mask(num_frames: int, per_frame: int, window: int | None, sink: int, device: torch.device) -> BlockMask:
-    """The blocks of a clip that are seen in part and those that are seen entirely.
+    """The blocks of a clip that are partly visible and those that are fully visible.
 
     Args:
         num_frames: T.
         per_frame: P tokens per frame.
         window: Remembered frames; None for all.
         sink: First frames never forgotten.
-        device: Where the mask is used.
+        device: Device of the mask.
     """
     length = num_frames * per_frame
     starts = torch.arange(0, length, BLOCK)
     first, last = starts // per_frame, (starts + BLOCK - 1).clamp(max=length - 1) // per_frame
     seen = _count(visible_matrix(num_frames, window, sink).long(), first, last)
     frames = last - first + 1
-    whole = starts + BLOCK <= length  # a block that reaches beyond the clip is never seen entirely
+    whole = starts + BLOCK <= length  # a block that reaches beyond the clip is never fully visible
     full = (seen == frames[:, None] * frames) & whole[:, None] & whole
     partial = (seen > 0) & ~full
 

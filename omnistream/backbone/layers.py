@@ -25,7 +25,7 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.empty(dim))
 
     def reset_parameters(self) -> None:
-        """Set every factor to its initial value."""
+        """Reset every factor to its initial value."""
         nn.init.constant_(self.gamma, self.init)
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
@@ -34,7 +34,7 @@ class LayerScale(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention whose context (a clip, or a stream's cache) decides what the tokens see."""
+    """Multi-head self-attention whose context (a clip, or a stream's cache) decides what the tokens attend to."""
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool, layer: int) -> None:
         super().__init__()

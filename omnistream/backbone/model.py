@@ -23,16 +23,7 @@ class StreamingViT(nn.Module):
 
     In train mode the RoPE coordinates are rescaled by random factors, one draw per forward for time and one for space.
 
-    Args:
-        variant: Size; see `list_models()`.
-        rope_layout: `rotation` (default), `official` (the released weights) or `spatial` (DINOv3 itself, no time).
-        rope_rescale: Largest factor of the training-time rescale of coordinates; None for none. 2 is DINOv3's recipe.
-        layer_scale_init: Initial layer scale; the release's 0.01.
-        window: Frames remembered in whole-clip forwards and, by default, in streams; None for all.
-        sink: First frames never forgotten when there is a window.
-        time_mode: `absolute`, or `official` to compare with what the release does with time; see `time_mode`.
-        attention: Kernel of whole-clip forwards: `prefix`, `flex`, or the faster one, `auto`; see `clip_attention`.
-        activation_checkpointing: Recompute every block in the backward pass to save memory.
+    The arguments are documented in `OmniStream`, which users build.
 
     Raises:
         ValueError: For an unknown variant, layout, time mode or kernel, or a window that cannot
@@ -71,7 +62,7 @@ class StreamingViT(nn.Module):
         check_attention(attention)
         self.time_mode, self.attention = time_mode, attention
         self.activation_checkpointing = activation_checkpointing
-        ClipContext(1, window, sink)  # refuses a bad window now rather than at the first forward
+        ClipContext(1, window, sink)  # checks the window now rather than in the first forward
 
         dim = arch.embed_dim
         self.patch_embed = nn.Conv2d(3, dim, arch.patch_size, stride=arch.patch_size)
@@ -89,13 +80,13 @@ class StreamingViT(nn.Module):
             self.reset_parameters()
 
     def reset_parameters(self, only: Collection[str] | None = None) -> None:
-        """Draw all parameters afresh and set the buffers; needed after construction on the meta device.
+        """Initialise all parameters and set the buffers; needed after construction on the meta device.
 
         Linear weights get DINOv3's standard deviation of 0.02 at ViT-L's width of 1024 and as much signal at every
-        other: at width 128 a fixed 0.02 leaves blocks that do next to nothing, and hundreds of steps until they start.
+        other: at width 128 a fixed 0.02 leaves blocks that do almost nothing for hundreds of steps.
 
         Args:
-            only: Names of the parameters to draw, with others of the same layer; None for all.
+            only: Names of the parameters to initialise, with others of the same layer; None for all.
         """
         std = 0.02 * (1024 / self.embed_dim) ** 0.5
         for prefix, module in self.named_modules():
@@ -119,7 +110,7 @@ class StreamingViT(nn.Module):
             nn.init.zeros_(self.mask_token)
 
     def set_rope_layout(self, layout: RopeLayout) -> None:
-        """Change the RoPE layout in place; a gram teacher uses this to stay a true DINOv3.
+        """Change the RoPE layout in place; a Gram teacher uses this to remain a plain DINOv3.
 
         Raises:
             ValueError: If the layout is unknown.
@@ -145,10 +136,10 @@ class StreamingViT(nn.Module):
         return height // p, width // p
 
     def check_layers(self, layers: Sequence[int]) -> None:
-        """Refuse blocks that are not there.
+        """Check that the model has these blocks.
 
         Raises:
-            ValueError: See above.
+            ValueError: If it does not.
         """
         if bad := [layer for layer in layers if not 0 <= layer < self.num_layers]:
             raise ValueError(f"layers {bad} do not exist; {self.variant} has blocks 0 to {self.num_layers - 1}")
@@ -169,12 +160,12 @@ class StreamingViT(nn.Module):
             masks: True where the mask token replaces a patch (iBOT).
             layers: Blocks (0-based) whose patch outputs are returned, un-normalised.
             camera_token: Add the camera token to every frame.
-            aspect_ratio: Height over width of the original images; told to the camera token. Needs `camera_token`.
-                Values on an accelerator are not checked, which would wait for it in every forward.
+            aspect_ratio: Height over width of the original images, added to the camera token; needs `camera_token`.
+                Values on an accelerator are not checked, since that would synchronise with it in every forward.
 
         Raises:
-            ValueError: If the images are no floats of this shape with T >= 1, a side is no multiple of the patch size,
-                the masks do not fit, a layer does not exist, or an aspect ratio is not finite or not above 0.
+            ValueError: If the images are not floats of this shape with T >= 1, a side is not a multiple of the patch
+                size, the masks do not fit, a layer does not exist, or an aspect ratio is not finite and positive.
         """
         check_frames(images)
         if aspect_ratio is not None:
@@ -182,8 +173,9 @@ class StreamingViT(nn.Module):
         frames = torch.arange(images.shape[1], device=images.device)
         context = ClipContext(images.shape[1], self.window, self.sink, self.attention)
         times = clip_times(images.shape[1], self.window, self.time_mode, images.device)
-        return self.encode(
-            images, frames, context, masks, layers, camera_token, aspect_ratio, self._draw_scales(), times
+        # Not `self.encode`, which a wrapper may have replaced that expects not to be within another (FSDP2's).
+        return StreamingViT.encode(
+            self, images, frames, context, masks, layers, camera_token, aspect_ratio, self._draw_scales(), times
         )
 
     def encode(
@@ -204,14 +196,14 @@ class StreamingViT(nn.Module):
         Args:
             images: Normalised frames.
             frame_indices: Absolute index of each frame: [T] for all rows, or [B, T].
-            context: Gives the attention what came before.
+            context: Provides the attention with past frames.
             masks: As for `forward`.
             layers: As for `forward`.
             camera_token: As for `forward`.
             aspect_ratio: As for `forward`, or one per frame [B, T].
             rope_scales: Training-time factors on the time and space coordinates.
             times: Time of each frame, in frames; the index if not given.
-            grid_tables: Rotary tables of this patch grid, if at hand; made for one call otherwise.
+            grid_tables: Rotary tables of this patch grid; computed for this call if None.
         """
         self.check_layers(layers)
         _, T, _, H, W = images.shape
@@ -225,7 +217,7 @@ class StreamingViT(nn.Module):
             cos, sin = grid_tables.at(times)
         cos, sin = (rearrange(table, "... t p d -> ... (t p) d") for table in (cos, sin))
         if times.ndim == 2:
-            cos, sin = cos[:, None], sin[:, None]  # one for all heads
+            cos, sin = cos[:, None], sin[:, None]  # the same for all heads
 
         def grid(x: Tensor) -> Tensor:
             per_frame = rearrange(x, "b (t p) d -> b t p d", t=T)
@@ -281,7 +273,7 @@ class StreamingViT(nn.Module):
         return torch.cat([token.to(patches.dtype) for token in special] + [patches], dim=2)
 
     def _draw_scales(self) -> tuple[float, float]:
-        """Training-time factors on (time, space); 1 in eval mode."""
+        """Training-time factors on (time, space), drawn by every process for itself; 1 in eval mode."""
         if not self.training or self.rope_rescale is None:
             return 1.0, 1.0
         return draw_scale(self.rope_rescale), draw_scale(self.rope_rescale)

@@ -18,7 +18,7 @@ class BackboneOutput:
         last: Patch tokens after the final norm, [B, T, h, w, D].
         cls: One summary per frame after the final norm, [B, T, D].
         registers: The four register tokens after the final norm, [B, T, 4, D].
-        camera: The camera token after the final norm, [B, T, D]; None if it was not asked for.
+        camera: The camera token after the final norm, [B, T, D]; None if it was not requested.
         heads: Results of the heads attached to a stream, by name; empty otherwise.
     """
 

@@ -1,12 +1,12 @@
 """3D rotary positions over (frame, row, column), in the layouts the field uses.
 
 DINOv3 rotates pair e of a head, elements e and e + d/2, by one angle: the first d/4 pairs by the row, the rest by the
-column. OmniStream gives every element with index 3 modulo 4 to time (paper Sec. 3.2). Three layouts:
+column. OmniStream assigns every element with index 3 modulo 4 to time (paper Sec. 3.2). Three layouts:
 
-- `rotation` (default): DINOv3's pairs, with pairs 3, 7, 11, ... turned by time. A rotation, so scores depend on
+- `rotation` (default): DINOv3's pairs, with pairs 3, 7, 11, ... rotated by time. A rotation, so scores depend on
   relative position only.
 - `official`: what the released code does. Elements of the first half use the row, of the second half the column, so a
-  pair is turned by two different angles; needed to reproduce the released weights.
+  pair is rotated by two different angles; needed to reproduce the released weights.
 - `spatial`: DINOv3 itself, no time.
 
 Angles are computed in float64 and reduced to one turn before the cast, which keeps them exact for frame indices in the
@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from omnistream.distributed import rank
+
 RopeLayout = Literal["rotation", "official", "spatial"]
 ROPE_BASE = 100.0
 FRAMES_PER_UNIT = 16
@@ -27,10 +29,10 @@ FRAMES_PER_UNIT = 16
 
 
 def check_layout(layout: str, head_dim: int) -> None:
-    """Refuse an unknown layout, or a head width that its frequencies do not divide.
+    """Check a layout and a head width.
 
     Raises:
-        ValueError: See above.
+        ValueError: If the layout is unknown, or the head width is not a multiple of 8.
     """
     if layout not in get_args(RopeLayout):
         raise ValueError(f"rope_layout must be one of {get_args(RopeLayout)}, got {layout!r}")
@@ -44,7 +46,7 @@ def patch_coordinates(size: int) -> Float[Tensor, " size"]:
 
 
 def time_turns(t: Float[Tensor, "*N"], head_dim: int) -> Float[Tensor, "*N quarter"]:
-    """Turns of the elements that belong to time (index 3 modulo 4), in the dtype of `t`."""
+    """Rotations, in turns, of the elements that belong to time (index 3 modulo 4), in the dtype of `t`."""
     frequencies = ROPE_BASE ** (-torch.arange(head_dim // 8, dtype=t.dtype, device=t.device) / (head_dim // 4))
     turns = t[..., None] * frequencies
     return torch.cat([turns, turns], dim=-1)
@@ -53,7 +55,7 @@ def time_turns(t: Float[Tensor, "*N"], head_dim: int) -> Float[Tensor, "*N quart
 def element_angles(
     t: Float[Tensor, "*N"], y: Float[Tensor, "*N"], x: Float[Tensor, "*N"], head_dim: int, layout: RopeLayout
 ) -> Float[Tensor, "*N d"]:
-    """Angle in radians by which each element of a head is turned, in float64, within one turn of zero.
+    """Angle in radians by which each element of a head is rotated, in float64, within one turn of zero.
 
     Args:
         t: Time coordinate (frame index / 16).
@@ -81,7 +83,7 @@ def element_angles(
 
 @runtime_checkable
 class PositionTables(Protocol):
-    """Gives cosines and sines of all tokens of frames."""
+    """Provides cosines and sines for all tokens of frames."""
 
     def at(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Tables [*rows, T, P, d] of frames [*rows, T]; see `GridTables.at`."""
@@ -89,15 +91,15 @@ class PositionTables(Protocol):
 
 
 class GridTables:
-    """Cosines and sines of one patch grid; the space part is computed once, a frame adds its time.
+    """Cosines and sines of one patch grid; the spatial part is computed once, and each frame adds its time.
 
     Args:
         height: Rows h of patches.
         width: Columns w of patches.
-        num_prefix: Tokens before the patches in each frame (CLS, camera, registers); they are not turned.
+        num_prefix: Tokens before the patches in each frame (CLS, camera, registers); they are not rotated.
         head_dim: Width d of a head.
         layout: See the module.
-        device: Where the tables are.
+        device: Device of the tables.
         space_scale: Training-time factor on y and x.
     """
 
@@ -112,7 +114,7 @@ class GridTables:
         space_scale: float = 1.0,
     ) -> None:
         self.num_prefix, self.head_dim, self.layout = num_prefix, head_dim, layout
-        y, x = (patch_coordinates(size).to(device) * space_scale for size in (height, width))
+        y, x = (patch_coordinates(size).to(device, non_blocking=True) * space_scale for size in (height, width))
         y_grid, x_grid = torch.meshgrid(y, x, indexing="ij")
         angles = element_angles(torch.zeros_like(y_grid), y_grid, x_grid, head_dim, layout).flatten(0, 1)
         angles = torch.nn.functional.pad(angles, (0, 0, num_prefix, 0))  # [P, d]
@@ -160,7 +162,7 @@ def rope_tables(
 def rotate(
     tokens: Float[Tensor, "*batch N d"], cos: Float[Tensor, "*rows N d"], sin: Float[Tensor, "*rows N d"]
 ) -> Float[Tensor, "*batch N d"]:
-    """Turn queries or keys by their positions, in float32, and return them in their own dtype."""
+    """Rotate queries or keys by their positions in float32; the result has their own dtype."""
     value = tokens.float()
     first, second = value.chunk(2, dim=-1)
     turned = torch.addcmul(value * cos, torch.cat([-second, first], dim=-1), sin)
@@ -170,6 +172,12 @@ def rotate(
 def draw_scale(limit: float) -> float:
     """A factor, log-uniform in [1/limit, limit]: DINOv3's RoPE-box jittering (its option `rescale`).
 
-    Drawn on the CPU from torch's generator so that every device and rank sees the same value for the same seed.
+    It comes from torch's generator of the CPU, which advances alike in all processes. The first process, and one alone,
+    takes the number drawn there, every other one a number that derives from it and its rank: with the same seed
+    everywhere the factors differ, and a run that is resumed with that seed repeats them.
     """
-    return math.exp((2 * torch.rand(()).item() - 1) * math.log(limit))
+    drawn = torch.rand(()).item()
+    if rank():
+        seed = int(drawn * 2**24) + rank() * 0x9E3779B1  # all bits of the number; an odd factor keeps ranks apart
+        drawn = torch.rand((), generator=torch.Generator().manual_seed(seed)).item()
+    return math.exp((2 * drawn - 1) * math.log(limit))

@@ -1,9 +1,10 @@
-"""The time coordinate of a frame, in frames: ours, and the release's for comparison.
+"""The time coordinate of a frame, in frames: this library's, and the release's for comparison.
 
 - `absolute` (default): the frame's index in its stream, so that streaming equals the full forward for every length.
-- `official`: what the released code does. A whole clip of more than 16 frames is squeezed into the time of 16; a stream
-  does not squeeze, so beyond 16 frames it differs from its own full forward. With a window W every frame from W on
-  stands at time W, in streams and (so that the two agree) in clips: the order of the remembered frames is lost.
+- `official`: what the released code does. The times of a whole clip of more than 16 frames are scaled down to those
+  of 16; those of a stream are not, so beyond 16 frames a stream differs from its own full forward. With a window W,
+  every frame from W on has time W, in streams and (so that the two agree) in clips: the order of the remembered frames
+  is lost.
 
 Source: Go2Heart/OmniStream: model/layers/rope3d.py and the wrapper around it.
 """
@@ -20,17 +21,17 @@ TimeMode = Literal["absolute", "official"]
 
 
 def check_time_mode(mode: str) -> None:
-    """Refuse an unknown mode.
+    """Check a time mode.
 
     Raises:
-        ValueError: See above.
+        ValueError: If the mode is unknown.
     """
     if mode not in get_args(TimeMode):
         raise ValueError(f"time_mode must be one of {get_args(TimeMode)}, got {mode!r}")
 
 
 def stream_times(frame_indices: Int[Tensor, "*rows T"], window: int | None, mode: TimeMode) -> Float[Tensor, "*rows T"]:
-    """Time of frames that come one after the other, in frames, float64."""
+    """Times of consecutive frames of a stream, in frames, float64."""
     times = frame_indices.double()
     return times if mode == "absolute" or window is None else times.clamp(max=window)
 

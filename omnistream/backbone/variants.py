@@ -88,10 +88,10 @@ def list_models() -> list[str]:
 
 
 def get_variant(name: str) -> Variant:
-    """The architecture called `name`.
+    """The architecture with this name.
 
     Raises:
-        ValueError: If there is no such variant; lists those there are.
+        ValueError: If there is no such variant; the message lists all variants.
     """
     if name not in VARIANTS:
         raise ValueError(f"unknown backbone variant {name!r}; choose one of {', '.join(VARIANTS)}")

@@ -1,7 +1,22 @@
-"""Lightning callbacks: progress, throughput, plots at validation, predictions, and the page at the end."""
+"""Lightning callbacks: progress, parameters, validation plots, predictions, evaluations and the final report."""
 
+from omnistream.callbacks.final_report import FinalReport
+from omnistream.callbacks.held_out import Comparison, HeldOutEvaluation
 from omnistream.callbacks.predictions import PredictionWriter
-from omnistream.callbacks.progress import TaskProgressBar, Throughput
-from omnistream.callbacks.run_plots import FinalReport, ValidationPlots
+from omnistream.callbacks.progress import Throughput
+from omnistream.callbacks.progress_bar import TaskProgressBar
+from omnistream.callbacks.summary import ParameterSummary
+from omnistream.callbacks.validation_plots import ValidationPlots
+from omnistream.evaluation.results import ResultsWriter
 
-__all__ = ["FinalReport", "PredictionWriter", "TaskProgressBar", "Throughput", "ValidationPlots"]
+__all__ = [
+    "Comparison",
+    "FinalReport",
+    "HeldOutEvaluation",
+    "ParameterSummary",
+    "PredictionWriter",
+    "ResultsWriter",
+    "TaskProgressBar",
+    "Throughput",
+    "ValidationPlots",
+]

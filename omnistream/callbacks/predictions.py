@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from safetensors.torch import save_file
 
 from omnistream import distributed
+from omnistream.paths import apply_umask
 from omnistream.tasks.prediction import ClipFeatures
 
 
@@ -50,14 +51,18 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """Write the clips of one batch."""
         assert self.folder is not None
+        loaders: Any = trainer.predict_dataloaders
+        loader = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
+        # As `EvaluationSampler` deals batches out: this is number batch_idx of this process.
+        start = (batch_idx * distributed.world_size() + distributed.rank()) * loader.batch_sampler.batch_size
         for source, clips in prediction.items():
             (self.folder / source).mkdir(parents=True, exist_ok=True)
-            for clip in clips:
-                # As `ShardSampler` shares samples out; a repeated one at the end has an index past the data set's.
-                index = self._clips[source] * distributed.world_size() + distributed.rank()
-                self._clips[source] += 1
+            self._clips[source] += len(clips)
+            for index, clip in enumerate(clips, start):
                 tensors = {"cls": clip.cls.contiguous(), "last": clip.last.contiguous()}
-                save_file(tensors, self.folder / source / f"{index:06d}.safetensors", metadata={"name": clip.name})
+                path = self.folder / source / f"{index:06d}.safetensors"
+                save_file(tensors, path, metadata={"name": clip.name})
+                apply_umask(path)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where the files are.

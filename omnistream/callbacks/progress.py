@@ -1,18 +1,15 @@
-"""Throughput of training, and a progress bar that shows the loss of every task with it."""
+"""Throughput of training."""
 
-import re
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
 
 from omnistream.data.batch import ViewBatch
 
 FRAMES_PER_SECOND = "train/frames_per_second"
-_LOSS = re.compile(r"train/(?:(?P<task>.+)/)?loss(?:_step)?")
 
 
 def count_frames(batch: Any) -> int:
@@ -40,8 +37,8 @@ def count_frames(batch: Any) -> int:
 class Throughput(Callback):
     """Logs `train/frames_per_second`: source frames of all processes per second, over the last steps.
 
-    Waiting for data counts, validation does not. Processes are taken to have batches of equal size. The first step of
-    a run only starts the clock.
+    Waiting for data counts, validation does not. All processes are assumed to have batches of equal size. The first
+    step of a run only starts the clock.
 
     Args:
         window: Steps averaged over.
@@ -76,30 +73,6 @@ class Throughput(Callback):
         self._pause = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on as if no time had passed."""
+        """Continue as if no time had passed."""
         paused = time.perf_counter() - self._pause
         self._marks = deque(((mark + paused, frames) for mark, frames in self._marks), self._marks.maxlen)
-
-
-class TaskProgressBar(TQDMProgressBar):
-    """Lightning's bar with the last loss of every task, the learning rate and, with `Throughput`, frames/s.
-
-    Losses are those logged as `train/<task>/loss`, or `train/loss` of a task fitted alone; every other number logged
-    with `prog_bar=True` follows. Arguments are those of `TQDMProgressBar`.
-    """
-
-    def get_metrics(
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        """What stands behind the bar, in order."""
-        shown: dict[str, int | str | float | dict[str, float]] = {}
-        metrics = trainer.callback_metrics
-        for name, value in metrics.items():
-            if match := _LOSS.fullmatch(name):
-                shown[match["task"] or "loss"] = f"{float(value):.3g}"
-        if trainer.optimizers:
-            shown["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.1e}"
-        if FRAMES_PER_SECOND in metrics:
-            shown["frames/s"] = f"{float(metrics[FRAMES_PER_SECOND]):.3g}"
-        ours = {FRAMES_PER_SECOND} | {name for name in metrics if _LOSS.fullmatch(name)}
-        return shown | {name: value for name, value in trainer.progress_bar_metrics.items() if name not in ours}

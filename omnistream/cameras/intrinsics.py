@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from omnistream.cameras.rotations import invert_pose, make_pose
+from omnistream.cameras.rotations import constant, invert_pose, make_pose
 
 _MIN_TANGENT = 1e-6
 """Smallest tan(fov / 2) when decoding: a predicted field of view of 0 then gives a long, finite focal length (as
@@ -29,14 +29,14 @@ def make_intrinsics(
 
 def fov_from_intrinsics(intrinsics: Float[Tensor, "*B 3 3"], size: tuple[int, int]) -> Float[Tensor, "*B 2"]:
     """Vertical and horizontal field of view in radians, 2 atan(side / 2f); the principal point is ignored."""
-    half = intrinsics.new_tensor(size) / 2
+    half = constant(size, like=intrinsics) / 2
     focal = torch.stack([intrinsics[..., 1, 1], intrinsics[..., 0, 0]], -1)
     return 2 * torch.atan(half / focal)
 
 
 def intrinsics_from_fov(fov: Float[Tensor, "*B 2"], size: tuple[int, int]) -> Float[Tensor, "*B 3 3"]:
     """K with the principal point at the image centre, from (vertical, horizontal) fields of view in radians."""
-    half = fov.new_tensor(size) / 2
+    half = constant(size, like=fov) / 2
     focal_y, focal_x = (half / torch.tan(fov / 2).clamp_min(_MIN_TANGENT)).unbind(-1)
     centre_y, centre_x = half.unbind()
     return make_intrinsics(focal_x, focal_y, centre_x.expand_as(focal_x), centre_y.expand_as(focal_y))
@@ -47,7 +47,7 @@ def resize_intrinsics(
 ) -> Float[Tensor, "*B 3 3"]:
     """K after the image is resized; the scale of each axis is the ratio of its sizes."""
     scale = [new_size[1] / old_size[1], new_size[0] / old_size[0], 1.0]
-    return intrinsics * intrinsics.new_tensor(scale)[:, None]
+    return intrinsics * constant(scale, like=intrinsics)[:, None]
 
 
 def _move_centre(intrinsics: Tensor, x: float, y: float) -> Tensor:
@@ -92,5 +92,5 @@ def rotate_camera_clockwise(
         centre_x=size[0] - intrinsics[..., 1, 2],
         centre_y=intrinsics[..., 0, 2],
     )
-    quarter = intrinsics.new_tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    quarter = constant([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], like=intrinsics)
     return turned, camera_to_world @ invert_pose(make_pose(quarter, torch.zeros_like(quarter[0])))

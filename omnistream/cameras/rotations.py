@@ -5,6 +5,7 @@ with OpenCV axes (x right, y down, z forward); its name states the direction, `c
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -62,10 +63,15 @@ def rotation_angle(
     return angle * (180 / math.pi) if degrees else angle
 
 
+def constant(values: Sequence[float] | Sequence[Sequence[float]], like: Tensor) -> Tensor:
+    """Numbers in the dtype and on the device of a tensor; `like.new_tensor` would wait for the device."""
+    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
+
+
 def make_pose(rotation: Float[Tensor, "*B 3 3"], translation: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 4 4"]:
     """4x4 rigid transform with this rotation and translation."""
     top = torch.cat([rotation, translation[..., None]], -1)
-    bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*top.shape[:-2], 1, 4)
+    bottom = constant([0.0, 0.0, 0.0, 1.0], like=top).expand(*top.shape[:-2], 1, 4)
     return torch.cat([top, bottom], -2)
 
 

@@ -30,8 +30,8 @@ def models(arguments: list[str]) -> None:
         rows.append((name, f"{count / 1e6:,.1f} M", *map(str, sizes), variant.description))
     _print_table(rows)
     print()
-    weights = [(found.hub_id, found.variant, found.description) for found in list_public_weights()]
-    _print_table([("public weights", "variant", ""), *weights])
+    weights = [(found.hub_id, found.name or "", found.variant, found.description) for found in list_public_weights()]
+    _print_table([("public weights", "short name", "variant", ""), *weights])
     print(
         '\nLoad with OmniStream.from_pretrained("...") or `omnistream convert ... FOLDER`; files and folders work too.'
     )

@@ -1,11 +1,11 @@
 """`omnistream convert`: weights in any known layout become a folder of this library."""
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from omnistream.commands.arguments import CommandParser
-from omnistream.errors import UsageError
+from omnistream.commands.arguments import CommandParser, refuse_occupied
 
 _DESCRIPTION = """\
 Write weights from elsewhere as a folder that OmniStream.from_pretrained and every --checkpoint option read:
@@ -25,6 +25,33 @@ examples:
 
 `omnistream models` lists hub ids.
 """
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Weights to convert."""
+
+    source: str | Path
+    """File, folder or hub id."""
+    out: Path
+    """Folder to write."""
+    variant: str | None = None
+    """Size, if the weights do not say (see `omnistream models`)."""
+    rope_layout: Literal["rotation", "official", "spatial"] | None = None
+    """Positions to store in config.json instead of the source's own: official for the release, rotation for a DINOv3;
+    spatial keeps the features of a DINOv3."""
+    part: str | None = None
+    """Which network of a checkpoint that holds several, such as student; default: the teacher or moving average."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    mean: tuple[float, float, float] | None = None
+    """Channel means of the input instead of the source's: R G B."""
+    std: tuple[float, float, float] | None = None
+    """Channel standard deviations of the input instead of the source's: R G B."""
+    overwrite: bool = False
+    """Write into a folder that is not empty."""
+
+
 _PARITY = {
     "dinov3": "with rope_layout='spatial' a single frame gives the source's features to 1e-5 (float32)",
     "official": "with rope_layout='official' clips of up to 16 frames give the authors' features to 1e-5 (float32)",
@@ -34,18 +61,18 @@ _PARITY = {
 
 def run(arguments: list[str]) -> None:
     """Convert, and print what was found, filled in and left out."""
-    options = _parser().parse_args(arguments)
-    folder = Path(options.out)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; OUT is a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not options.overwrite:
-        raise UsageError(f"{folder} is not empty; choose another folder or add --overwrite")
+    parser = CommandParser("convert", _DESCRIPTION, _EXAMPLES)
+    parser.add_options(ConvertOptions, positional=True)
+    options = parser.parse(arguments)[ConvertOptions]
+    folder = options.out
+    refuse_occupied(folder, options.overwrite, "OUT")
     from omnistream.backbone import OmniStream
-    from omnistream.backbone.weights.load import LAYOUT_NAMES, build
+    from omnistream.backbone.weights.load import build
+    from omnistream.backbone.weights.report import LAYOUT_NAMES
     from omnistream.backbone.weights.source import read_source
 
     chosen = {name: getattr(options, name) for name in ("variant", "rope_layout") if getattr(options, name)}
-    source = read_source(options.source, revision=options.revision)
+    source = read_source(options.source, part=options.part, revision=options.revision)
     model, report = build(OmniStream, source, mean=options.mean, std=options.std, **chosen)
     model.save_pretrained(folder)
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
@@ -72,27 +99,3 @@ def _listed(items: Sequence[str]) -> str:
 
 def _numbers(values: object) -> str:
     return ", ".join(f"{value:.3f}" for value in values.flatten().tolist())  # type: ignore[attr-defined]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = CommandParser("convert", _DESCRIPTION, _EXAMPLES)
-    parser.add_argument("source", metavar="SOURCE", help="file, folder or hub id")
-    parser.add_argument("out", metavar="OUT", help="folder to write")
-    parser.add_argument("--variant", help="size, if it cannot be told from the weights (see `omnistream models`)")
-    parser.add_argument(
-        "--rope-layout",
-        choices=("rotation", "official", "spatial"),
-        help="positions to store in config.json; default: the source's, official for the release, rotation for a "
-        "DINOv3 (spatial keeps a DINOv3's own features)",
-    )
-    parser.add_argument("--revision", help="branch, tag or commit on the hub")
-    for name, text in (("mean", "channel means"), ("std", "channel standard deviations")):
-        parser.add_argument(
-            f"--{name}",
-            nargs=3,
-            type=float,
-            metavar=("R", "G", "B"),
-            help=f"{text} of the input instead of the source's",
-        )
-    parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
-    return parser

@@ -7,7 +7,8 @@ values, though, the inner one before those around it: the entry is where the inn
 import ast
 from collections.abc import Iterator, Sequence
 
-_GIVEN = "Given value: "
+GIVEN = "Given value: "
+"""Before the value that a complaint is about."""
 _CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 
 
@@ -22,7 +23,7 @@ def entry_path(message: str, known: Sequence[str], tail: Sequence[str]) -> list[
     Returns:
         The keys; `known` where the values do not tell more.
     """
-    values = [_parse(line.partition(_GIVEN)[2]) for line in message.splitlines() if _GIVEN in line]
+    values = [_parse(line.partition(GIVEN)[2]) for line in message.splitlines() if GIVEN in line]
     if not values or values[0] is None or values[-1] is None:
         return list(known)
     inner, outer = values[0], values[-1]
@@ -35,7 +36,7 @@ def entry_path(message: str, known: Sequence[str], tail: Sequence[str]) -> list[
 
 def key_of_value(message: str, value: str) -> list[str]:
     """The key of a plain value, as it is printed, in the innermost dictionary of a report; empty if it is in none."""
-    given = [line.partition(_GIVEN)[2] for line in message.splitlines() if _GIVEN in line]
+    given = [line.partition(GIVEN)[2] for line in message.splitlines() if GIVEN in line]
     inner = _parse(given[0]) if given else None
     if not isinstance(inner, ast.Dict):
         return []

@@ -1,10 +1,15 @@
 """`omnistream export`: the streaming step as a .pt2 or ONNX file."""
 
-import argparse
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from omnistream.commands.arguments import DTYPE_NAMES, FLOAT_NAMES, CommandParser, place, usable_device
+from omnistream.commands.arguments import SHORT_DTYPES, CommandParser, FloatName, place, usable_device
 from omnistream.errors import UsageError
+
+if TYPE_CHECKING:
+    from omnistream.backbone import OmniStream
+    from omnistream.backbone.sessions.options import SessionOptions
 
 _DESCRIPTION = """\
 Write the streaming step, one frame in and features out, as a file that runs without this library.
@@ -21,81 +26,105 @@ examples:
   omnistream export weights.safetensors step.onnx --format onnx --window 8 --size 256 256
 """
 
+_NOT_OPTIONS = ("max_frames", "offload", "compiled", "backend", "mode")
+"""Fields of `SessionOptions` that an exported step does not have."""
 
-def _parser() -> argparse.ArgumentParser:
-    parser = CommandParser("export", _DESCRIPTION, _EXAMPLES)
-    add = parser.add_argument
-    add("checkpoint", metavar="CHECKPOINT")
-    add("out", metavar="OUT", type=Path)
-    add("--format", choices=["pt2", "onnx"], help="default: from the ending of OUT")
-    add("--variant", help="size of the backbone, see `omnistream models`; default: found out from the weights")
-    add("--rope-layout", choices=["rotation", "official", "spatial"], help="default: as from_pretrained chooses")
-    add("--time-mode", choices=["absolute", "official"], help="default: as from_pretrained chooses")
-    add("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), required=True, help="of the frames in pixels")
-    add("--window", type=int, help="remembered frames; needed unless --cache growing")
-    add("--sink", type=int, help="first frames never forgotten; default: the checkpoint's own")
-    add("--batch-size", type=int, default=1, help="streams side by side; default 1")
-    add("--layers", type=int, nargs="*", default=[], help="blocks whose patch features are returned as well")
-    add("--camera-token", action="store_true", help="add the camera token")
-    add("--aspect-ratio", type=float, nargs="+", help="height over width of each stream, told to the camera token")
-    add("--dtype", choices=FLOAT_NAMES, default="fp32", help="of the weights")
-    add("--cache-dtype", choices=FLOAT_NAMES, help="of cache and attention; default --dtype")
-    add("--device", default="cpu", help="where a .pt2 is to run, e.g. cuda; default cpu")
-    add("--normalized", action="store_true", help="take frames that are normalised; default: uint8 as from a camera")
-    add("--cache", choices=["ring", "growing"], default="ring", help="kind of ONNX cache; default ring")
-    return parser
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is exported.
+
+    Raises:
+        UsageError: If the format is neither given nor clear from the name of the file, or does not go with the cache.
+    """
+
+    checkpoint: str | Path
+    """Run folder, checkpoint, file or folder of weights, or hub id."""
+    out: Path
+    """File to write."""
+    format: Literal["pt2", "onnx"] | None = None
+    """Kind of file. Default: by the suffix of OUT."""
+    overwrite: bool = False
+    """Replace the file if it exists."""
+    variant: str | None = None
+    """Size of the backbone, if the weights do not say (see `omnistream models`)."""
+    rope_layout: Literal["rotation", "official", "spatial"] | None = None
+    """Positions. Default: the checkpoint's own."""
+    dtype: FloatName = "float32"
+    """Of the weights."""
+    device: str = "cpu"
+    """Where a .pt2 is to run, e.g. cuda."""
+    normalized: bool = False
+    """Take frames that are normalised already instead of uint8 RGB."""
+    cache: Literal["ring", "growing"] = "ring"
+    """Kind of ONNX cache: of fixed shape (ring), or as many frames as are passed in (growing)."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("pt2", "onnx"):
+            raise UsageError(f"cannot tell the format from {str(self.out)!r}; add --format pt2 or --format onnx")
+        if self.kind == "pt2" and self.cache == "growing":
+            raise UsageError("--cache growing is for --format onnx; a .pt2 keeps its state in a ring, set --window")
+        if self.out.is_dir():
+            raise UsageError(f"{self.out} is a folder; OUT is a file")
+        if self.out.exists() and not self.overwrite:
+            raise UsageError(f"{self.out} exists; choose another name or add --overwrite")
+
+    @property
+    def kind(self) -> str:
+        """The format."""
+        return self.format or self.out.suffix.removeprefix(".")
 
 
 def run(arguments: list[str]) -> None:
     """Export, and print what was written."""
-    options = _parser().parse_args(arguments)
-    kind = options.format or options.out.suffix.removeprefix(".")
-    if kind not in ("pt2", "onnx"):
-        raise UsageError(f"cannot tell the format from {str(options.out)!r}; add --format pt2 or --format onnx")
-    if kind == "pt2" and options.cache == "growing":
-        raise UsageError("--cache growing is for --format onnx; a .pt2 keeps its state in a ring, set --window")
-    if options.cache == "growing" and (options.window, options.sink) != (None, None):
-        raise UsageError(
-            "a growing cache forgets nothing by itself; leave --window and --sink out, or take --cache ring"
-        )
-    if options.cache == "ring" and options.window is None:
-        raise UsageError("set --window: the number of frames the step remembers")
-    if options.out.is_dir():
-        raise UsageError(f"{options.out} is a folder; OUT is a file")
-    import torch
-
-    from omnistream.backbone import OmniStream
     from omnistream.backbone.export.files import check_onnx_installed, export_onnx, export_step
     from omnistream.backbone.sessions.frame_step import StepInput
     from omnistream.backbone.sessions.options import SessionOptions
 
+    parser = CommandParser("export", _DESCRIPTION, _EXAMPLES)
+    parser.add_options(ExportOptions, positional=True, values={"dtype": SHORT_DTYPES})
+    parser.add_options(StepInput, skip=("normalize",), aliases={"size": "image_size"})
+    parser.add_options(SessionOptions, skip=_NOT_OPTIONS, values={"cache_dtype": SHORT_DTYPES})
+    given = parser.parse(arguments)
+    options = given[ExportOptions]
+    session = _with_window(given[SessionOptions], options, given.given)
+    inputs = replace(given[StepInput], normalize=not options.normalized)
     device = usable_device(options.device)
-    if kind == "onnx":
+    if options.kind == "onnx":
         try:
             check_onnx_installed()
         except ImportError as error:
             raise UsageError(str(error)) from error
-    named = ("variant", "rope_layout", "time_mode")
-    chosen = {name: getattr(options, name) for name in named if getattr(options, name) is not None}
-    backbone = OmniStream.from_pretrained(options.checkpoint, **chosen)
-    step = SessionOptions(
-        window=options.window,
-        sink=backbone.sink if options.sink is None else options.sink,
-        layers=tuple(options.layers),
-        camera_token=options.camera_token,
-        cache_dtype=None if options.cache_dtype is None else getattr(torch, DTYPE_NAMES[options.cache_dtype]),
-    )
-    frames = StepInput(
-        image_size=tuple(options.size),
-        batch_size=options.batch_size,
-        aspect_ratio=None if options.aspect_ratio is None else tuple(options.aspect_ratio),
-        normalize=not options.normalized,
-    )
+    backbone = _load(options)
     place(backbone, device, options.dtype)
-    if kind == "pt2":
-        path = export_step(backbone, options.out, step, frames)
+    if options.kind == "pt2":
+        path = export_step(backbone, options.out, session, inputs)
     else:
-        path = export_onnx(backbone, options.out, step, frames, options.cache)
-    shape = f"{options.size[0]} x {options.size[1]}, {'normalised' if options.normalized else 'uint8'}"
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): {backbone.variant}, frames {shape}")
-    print(f"run it with: python examples/run_{kind}.py {path}")
+        path = export_onnx(backbone, options.out, session, inputs, options.cache)
+    frames = f"{inputs.image_size[0]} x {inputs.image_size[1]}, {'normalised' if options.normalized else 'uint8'}"
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): {backbone.variant}, frames {frames}")
+    print(f"run it with: python examples/run_{options.kind}.py {path}")
+
+
+def _with_window(session: "SessionOptions", options: ExportOptions, given: frozenset[str]) -> "SessionOptions":
+    """The session with a window that fits the kind of cache.
+
+    Raises:
+        UsageError: If a window is missing, or given without effect.
+    """
+    if options.cache == "growing":
+        if {"window", "sink"} & given:
+            raise UsageError(
+                "a growing cache forgets nothing by itself; leave --window and --sink out, or use --cache ring"
+            )
+        return replace(session, window=None)
+    if "window" not in given:
+        raise UsageError("set --window: the number of frames that the step remembers")
+    return session
+
+
+def _load(options: ExportOptions) -> "OmniStream":
+    from omnistream.backbone import OmniStream
+
+    chosen = {name: value for name in ("variant", "rope_layout") if (value := getattr(options, name)) is not None}
+    return OmniStream.from_pretrained(options.checkpoint, **chosen)

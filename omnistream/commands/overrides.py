@@ -10,6 +10,7 @@ earlier `init_args` go; a mapping without `class_path` laid over a class means i
 wins over every file, wherever it stands; of two overrides the later one wins.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,11 @@ from jsonargparse import get_loader
 
 from omnistream.errors import UsageError, did_you_mean, one_line
 from omnistream.packaged_configs import find_config
+from omnistream.paths import expand_path
 
 _CLASS_KEYS = frozenset({"class_path", "init_args", "dict_kwargs"})
+_TO_EXPAND = re.compile(r"^~[\w.-]*(/|$)|(^|/)\$(\w|\{\w)")
+"""Starts with `~` or `~user`, or has a part that starts with a variable."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,9 @@ def prepare(arguments: list[str]) -> list[str]:
     config: dict[str, Any] = {}
     for name in names:
         config = merge(config, load_config(find_config(name)))
+    _refuse_overlay_alone(config, names, overrides)
+    config = expand_paths(config)
+    overrides = [Override(one.key, _expand_override(one.value)) for one in overrides]
     kept: list[Override] = []
     for override in overrides:
         parent = _parent_of(config, override, kept)
@@ -65,6 +72,53 @@ def prepare(arguments: list[str]) -> list[str]:
             kept.append(override)
     given = [f"--config={yaml.safe_dump(config, sort_keys=False)}"] if config else []
     return given + [override.token() for override in kept] + rest
+
+
+def expand_paths(value: Any) -> Any:
+    """The value with `~` and `$VAR` replaced in every string that is written as a path with one, at any depth.
+
+    Raises:
+        UsageError: If an environment variable is not set.
+    """
+    if isinstance(value, dict):
+        return {key: expand_paths(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [expand_paths(entry) for entry in value]
+    if isinstance(value, str) and "://" not in value and _TO_EXPAND.search(value):
+        try:
+            return str(expand_path(value))
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    return value
+
+
+def _expand_override(value: str | None) -> str | None:
+    """The same for a value of the command line, which may be a list or mapping in YAML."""
+    if value is None or not value.startswith(("[", "{")):
+        return expand_paths(value)
+    try:
+        content = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value  # the parser says what is wrong with it
+    expanded = expand_paths(content)
+    return value if expanded == content else yaml.safe_dump(expanded, default_flow_style=True, width=2**30).strip()
+
+
+def _refuse_overlay_alone(config: dict[str, Any], names: list[str], overrides: list[Override]) -> None:
+    """Refuse files that change settings of a model or of data that nothing names.
+
+    Raises:
+        UsageError: If they do; it says what to lay them over.
+    """
+    given = {override.key for override in overrides}
+    for key in ("model", "data"):
+        settings = config.get(key)
+        named = not names or {key, f"{key}.class_path"} & given or "class_path" in (settings or {})
+        if named or (not settings and did_you_mean(key, config)):  # the parser names a misspelled key
+            continue
+        problem = f"changes settings of {key}, but names none" if settings else f"names no {key}"
+        example = f"-c quickstart -c {names[-1]}"
+        raise UsageError(f"{', '.join(names)} {problem}: lay it over a complete configuration, as in {example}")
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[Override], list[str]]:
@@ -79,7 +133,7 @@ def split(arguments: list[str]) -> tuple[list[str], list[Override], list[str]]:
             rest.append(token)
             continue
         key, has_value, value = token.partition("=")
-        # A value may start with one dash (a negative number), but is no option.
+        # A value may start with one dash (a negative number), but is not an option.
         if not has_value and queue and not queue[0].startswith("--") and queue[0] not in ("-c", "-h"):
             value, has_value = queue.pop(0), "="
         if key not in ("-c", "--config"):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from jsonargparse import ArgumentParser
 
-from omnistream.commands.entry_paths import entry_path, key_of_value
+from omnistream.commands.entry_paths import GIVEN, entry_path, key_of_value
 from omnistream.errors import did_you_mean, one_line
 
 _UNION = "Does not validate against any of the Union"
@@ -38,13 +38,16 @@ def shorten(message: str, known_keys: Iterable[str] = ()) -> str:
     path: list[str] = []
     unions: list[int] = []  # how long the path was at each value with alternatives
     class_path: str | None = None
+    expected: list[str] = []  # types of the alternatives that complain without a value
     for line in message.splitlines():
         text = line.strip().removeprefix("- ").strip()
         if text.startswith(_UNION):
             unions.append(len(path))
             continue
-        # A complaint without the value is about an alternative of another kind.
-        if not text or text.startswith(_NOISE) or re.fullmatch(r"Expected a <class '[^']+'>", text):
+        if found := re.fullmatch(r"Expected a ((?!dot import)(?!.*Got value).+)", text):
+            expected.append(_type_name(found[1]))
+            continue
+        if not text or text.startswith(_NOISE):
             continue
         if found := re.fullmatch(r'Parser key "([^"]+)":', text):
             path += found[1].split(".")
@@ -53,7 +56,11 @@ def shorten(message: str, known_keys: Iterable[str] = ()) -> str:
         else:
             where = ".".join(_where(message, path, unions, text))
             return one_line((where + ": " if where else "") + _reason(text, class_path, known_keys))
-    return one_line(message)
+    value = next((line.partition(GIVEN)[2] for line in message.splitlines() if GIVEN in line), None)
+    if value is None or not expected:
+        return one_line(message)
+    kinds = " or ".join(dict.fromkeys(kind for kind in expected if kind != "NoneType"))
+    return one_line(f"{'.'.join(_where(message, path, unions, ''))}: expected {kinds}, got {value!r}")
 
 
 def _where(message: str, path: list[str], unions: list[int], complaint: str) -> list[str]:

@@ -1,6 +1,7 @@
 """`omnistream fit|validate|test|predict`: LightningCLI with packaged configurations and one-line errors."""
 
 import logging
+import shlex
 import warnings
 from argparse import ArgumentError
 from pathlib import Path
@@ -8,16 +9,34 @@ from typing import Any
 
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import BasePredictionWriter, ProgressBar
+from lightning.pytorch.callbacks import BasePredictionWriter, ModelSummary, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_only
 
 # Classes that are imported can be named without their module in YAML; this also registers the strategy `fsdp2`.
 import omnistream.data
 import omnistream.tasks  # noqa: F401
-from omnistream.callbacks import PredictionWriter, TaskProgressBar
+from omnistream.callbacks import ParameterSummary, PredictionWriter, TaskProgressBar
+from omnistream.commands.checkpoints import (
+    RANDOM,
+    allow_random_weights,
+    find_ckpt_path,
+    has_random_weights,
+    refused_weights,
+    shown,
+)
+from omnistream.commands.interrupt import StopOnSignal
 from omnistream.commands.overrides import prepare
 from omnistream.commands.parse_errors import shorten
-from omnistream.errors import UsageError
+from omnistream.commands.run_folders import evaluation_logger, no_leftovers
+from omnistream.commands.short_help import short_help
+from omnistream.errors import Stopped, UsageError
+from omnistream.run_config import is_distributed_checkpoint
+
+EVALUATIONS = ("validate", "test", "predict")
+"""Subcommands that need weights."""
+WEIGHTS_COMPLAINTS = ("the checkpoint ", "Error(s) in loading state_dict")
+"""How our modules, and PyTorch, begin to say that the weights of a checkpoint are those of another model."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -49,11 +68,23 @@ class SaveConfig(SaveConfigCallback):
 
 
 class OmniStreamCLI(LightningCLI):
-    """LightningCLI whose parsers raise `UsageError` with one line instead of printing their usage."""
+    """LightningCLI whose parsers raise `UsageError` with one line instead of printing their usage.
+
+    Args:
+        *args: Those of `LightningCLI`.
+        stop: Ends the command on a signal; added to the callbacks.
+        random: Whether `validate`, `test` and `predict` may run on random weights.
+        **kwargs: Those of `LightningCLI`.
+    """
+
+    def __init__(self, *args: Any, stop: StopOnSignal | None = None, random: bool = False, **kwargs: Any) -> None:
+        self.stop = stop or StopOnSignal()
+        self.random = random
+        super().__init__(*args, **kwargs)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """A parser that raises instead of leaving the process."""
-        return super().init_parser(**kwargs, prog="omnistream", exit_on_error=False)
+        """A parser that raises instead of leaving the process, and takes no abbreviated options."""
+        return super().init_parser(**kwargs, prog="omnistream", exit_on_error=False, allow_abbrev=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and word what is wrong."""
@@ -63,6 +94,22 @@ class OmniStreamCLI(LightningCLI):
             assert isinstance(args, list)
             raise UsageError(shorten(str(error), self._known_keys(args[0]))) from error
 
+    def _parse_ckpt_path(self) -> None:
+        """Find the checkpoint.
+
+        Lightning would read all of it here, for hyper-parameters that then replace those given on the command line.
+        """
+        subcommand = self.config.get("subcommand")
+        if subcommand and (value := self.config[subcommand].ckpt_path):
+            self.config[subcommand].ckpt_path = find_ckpt_path(str(value), self.config[subcommand].trainer)
+
+    def before_instantiate_classes(self) -> None:
+        """Let an evaluation write beside its checkpoint, not to the folder of a new run."""
+        if self.subcommand in EVALUATIONS:
+            config = self.config[self.subcommand]
+            path = Path(config.ckpt_path) if config.ckpt_path else None
+            config.trainer.logger = evaluation_logger(config.trainer, self.subcommand, path)
+
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; a complaint of a constructor comes out in its own words."""
         try:
@@ -71,20 +118,42 @@ class OmniStreamCLI(LightningCLI):
             raise UsageError(shorten(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """A trainer with the bar that is named among its callbacks, with ours if none is, or with none if so told.
+        """A trainer with our progress bar, model summary and, for predictions, writer where none is named.
 
         Lightning itself refuses `enable_progress_bar: false` beside a bar, and its own counts steps of a run without
-        epochs as "Epoch 0/-2". Predictions get a writer if none is named.
+        epochs as "Epoch 0/-2".
         """
         given = self._get(self.config_init, "trainer")
         callbacks = given.callbacks if isinstance(given.callbacks, list) else [given.callbacks] * bool(given.callbacks)
+
+        def has(kind: type) -> bool:
+            return any(isinstance(callback, kind) for callback in callbacks)
+
         if given.enable_progress_bar is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
-        elif not any(isinstance(callback, ProgressBar) for callback in callbacks):
+        elif not has(ProgressBar):
             callbacks = [*callbacks, TaskProgressBar()]
-        if self.subcommand == "predict" and not any(isinstance(one, BasePredictionWriter) for one in callbacks):
+        if given.enable_model_summary is not False and not has(ModelSummary):
+            callbacks = [*callbacks, ParameterSummary()]
+            kwargs["enable_model_summary"] = False  # Lightning would say that it adds none of its own
+        if self.subcommand == "predict" and not has(BasePredictionWriter):
             callbacks = [*callbacks, PredictionWriter()]
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        trainer.callbacks.append(self.stop)  # type: ignore[attr-defined]  # after ModelCheckpoint, which Lightning puts last
+        return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run, if there are weights."""
+        path = self.config[subcommand].ckpt_path
+        if not path and subcommand in EVALUATIONS and has_random_weights(self.model, self.config[subcommand].model):
+            allow_random_weights(self.random, subcommand)
+        with no_leftovers(self.trainer, lambda: self.stop.trained):
+            try:
+                super()._run_subcommand(subcommand)
+            except (ValueError, RuntimeError) as error:
+                if path and str(error).startswith(WEIGHTS_COMPLAINTS):
+                    raise refused_weights(path, str(error)) from error
+                raise
 
     def _known_keys(self, subcommand: str) -> list[str]:
         return list(self._subcommand_parsers[subcommand].get_defaults().keys())
@@ -97,6 +166,7 @@ def quieten() -> None:
         r"Found \d+ module\(s\) in eval mode",  # teachers are in eval mode on purpose
         r"Using ModelCheckpoint with manual optimization",  # the state after the step is what we resume from
         r".*does not have many workers which may be a bottleneck",  # samples may be rendered in the main process
+        r"The dirpath has changed from",  # a resumed run writes to a folder of its own
         r"FSDP2-wrapped module \(.*\) returned a view tensor",  # of in-place changes; tests show none matter
     ):
         warnings.filterwarnings("ignore", message)
@@ -116,9 +186,37 @@ def run(subcommand: str, arguments: list[str]) -> None:
         arguments: What follows it on the command line.
 
     Raises:
-        UsageError: If a key, path or value is wrong.
+        UsageError: If a key, path or value is wrong, or there are no weights to evaluate.
+        Stopped: After Ctrl-C or SIGTERM.
     """
+    if (
+        asked := next((index for index, argument in enumerate(arguments) if argument in ("-h", "--help")), None)
+    ) is not None:
+        if arguments[asked + 1 : asked + 2] != ["all"]:
+            print(short_help(subcommand), end="")
+            return
+        arguments = ["--help"]
     quieten()
+    random = RANDOM in arguments
+    if random and subcommand == "fit":
+        raise UsageError(f"{RANDOM} is for {', '.join(EVALUATIONS)}; training starts from what the configuration says")
+    prepared = prepare([argument for argument in arguments if argument != RANDOM])
+    stop = StopOnSignal()
+    try:
+        with stop.installed():
+            _start(subcommand, prepared, stop=stop, random=random)
+    except Stopped as stopped:
+        if getattr(rank_zero_only, "rank", 0) != 0:
+            raise SystemExit(0) from None  # with another code Lightning would kill the first process
+        if stopped.checkpoint:
+            stopped.resume = resume_command(subcommand, arguments, stopped.checkpoint)
+        elif stopped.step is None:
+            stop.end_children()
+        raise
+
+
+def _start(subcommand: str, arguments: list[str], **options: Any) -> None:
+    """Parse, build and run; Lightning's exceptions become ours."""
     try:
         OmniStreamCLI(
             LightningModule,
@@ -128,14 +226,32 @@ def run(subcommand: str, arguments: list[str]) -> None:
             seed_everything_default=0,
             save_config_callback=SaveConfig,
             trainer_defaults={"use_distributed_sampler": False},  # our data modules share the samples out themselves
-            args=[subcommand, *prepare(arguments)],
+            args=[subcommand, *arguments],
+            **options,
         )
     except MisconfigurationException as error:
         raise UsageError(str(error)) from error
     except IsADirectoryError as error:
-        if not (Path(error.filename) / ".metadata").is_file():
+        if not is_distributed_checkpoint(Path(error.filename)):
             raise
         raise UsageError(
             f"{error.filename} is a distributed checkpoint, which only sharded training reads; add --trainer.strategy "
             "fsdp2, with any number of devices"
         ) from error
+
+
+def resume_command(subcommand: str, arguments: list[str], checkpoint: Path) -> str:
+    """The command line that goes on from a checkpoint.
+
+    Args:
+        subcommand: That was stopped.
+        arguments: What followed it.
+        checkpoint: Where it was saved; written relative to the working directory where it lies below it.
+    """
+    kept = list(arguments)
+    for index in reversed(range(len(kept))):
+        if kept[index] == "--ckpt_path":
+            del kept[index : index + 2]
+        elif kept[index].startswith("--ckpt_path="):
+            del kept[index]
+    return shlex.join(["omnistream", subcommand, *kept, "--ckpt_path", str(shown(checkpoint))])

@@ -2,6 +2,7 @@
 
 from omnistream.boxes import Box
 from omnistream.data.batch import Batch, CaptionClip, FrameClip, Region, SceneClip, SceneFrame, TextTarget, ViewBatch
+from omnistream.data.benchmarks import EvaluationDataModule
 from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.multitask import MultiTaskDataModule, Source
 from omnistream.data.splits import Split
@@ -11,6 +12,7 @@ __all__ = [
     "Box",
     "CaptionClip",
     "DatasetNotFoundError",
+    "EvaluationDataModule",
     "FrameClip",
     "MultiTaskDataModule",
     "Region",

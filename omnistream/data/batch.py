@@ -8,7 +8,7 @@ Letters: B batch, T frames, H W pixels, G global and L local views, h w patches.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,15 +21,31 @@ BatchT = TypeVar("BatchT", bound="Batch")
 
 @dataclass(kw_only=True)
 class Batch:
-    """Base of all samples and batches: moves and pins its tensors, leaves everything else alone."""
+    """Base of all samples and batches: moves and pins its tensors, leaves everything else alone.
+
+    Attributes:
+        index: Position in the data set, where it is read in order for evaluation; a list in a batch.
+    """
+
+    index: int | list[int] | None = None
+
+    host_fields: ClassVar[frozenset[str]] = frozenset({"seed"})
+    """Tensors that the host reads within a training step: they stay there, as reading them back would wait."""
 
     def _map(self: BatchT, function: Callable[[Tensor], Tensor]) -> BatchT:
         changed = {f.name: function(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-        return replace(self, **changed)
+        return replace(self, **changed)  # type: ignore[arg-type]  # its fields are not known here
 
     def to(self: BatchT, *args: object, **kwargs: object) -> BatchT:
-        """The same batch with every tensor moved as by `Tensor.to`; the name is what Lightning looks for."""
-        return self._map(lambda value: value.to(*args, **kwargs))  # type: ignore[call-overload]
+        """The same batch with its tensors moved as by `Tensor.to`, but for `host_fields`; Lightning calls this.
+
+        Copies to an accelerator are queued, not waited for; whatever uses them there comes after them.
+        """
+        device = args[0] if args else kwargs.get("device")
+        if isinstance(device, torch.device) and device.type not in ("cpu", "mps"):
+            kwargs = {"non_blocking": True, **kwargs}
+        moved = self._map(lambda value: value.to(*args, **kwargs))  # type: ignore[call-overload]
+        return replace(moved, **{name: getattr(self, name) for name in self.host_fields if hasattr(self, name)})
 
     def pin_memory(self: BatchT) -> BatchT:
         """The same batch in page-locked memory; called by the data loader."""
@@ -54,7 +70,7 @@ class Batch:
             raise TypeError(
                 f"{cls.__name__}.collate: samples must be of one class derived from {cls.__name__}, got {names}"
             )
-        values: dict[str, object] = {}
+        values: dict[str, Any] = {}
         for field in fields(kind):
             column = [getattr(sample, field.name) for sample in samples]
             if isinstance(column[0], Tensor):
@@ -158,6 +174,8 @@ class ViewBatch(Batch):
         seed: int64 [B].
         name: Where the samples came from.
     """
+
+    host_fields = frozenset({"seed", "masks"})
 
     global_crops: Tensor
     local_crops: Tensor

@@ -2,7 +2,7 @@
 
 
 class DatasetNotFoundError(FileNotFoundError):
-    """There is no data where it was looked for.
+    """No data was found where it was expected.
 
     Args:
         problem: What is wrong with which folder. Alone it is the whole message; data loaders rebuild a worker's

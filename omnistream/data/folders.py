@@ -24,8 +24,8 @@ def dataset_root(root: str | os.PathLike[str], expected: str, argument: str = "r
     """The root of a data set, with `~` and `$VAR` expanded.
 
     Args:
-        root: As the user gave it.
-        expected: The tree that belongs there, in words.
+        root: Path given by the user.
+        expected: The expected tree, in words.
         argument: Name of the argument, for the message.
 
     Raises:
@@ -42,8 +42,8 @@ def walk_folders(root: Path) -> Iterator[tuple[str, list[str]]]:
     """Every folder at any depth, as its path relative to `root` (`""` for the root) and the sorted names of its files.
 
     Links to folders are followed, and each folder is visited once: under its real path if that lies below the root,
-    else under the first link to it. Hidden files and folders are left out; folders that may not be listed are, with a
-    warning.
+    else under the first link to it. Hidden files and folders are left out. So are folders without permission to list
+    them, with a warning.
     """
     visited = {_identity(root)}
     folders, links = deque([""]), list[str]()
@@ -75,7 +75,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _visited(folder: Path, visited: set[tuple[int, int]]) -> bool:
-    """Whether the folder was visited before; from now on it was."""
+    """Whether the folder was visited before; marks it as visited."""
     identity = _identity(folder)
     if identity in visited:
         return True

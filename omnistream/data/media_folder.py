@@ -15,6 +15,7 @@ from omnistream.data.images import ImageFolder
 from omnistream.data.multitask import MultiTaskDataModule, Source
 from omnistream.data.path_table import PathTable
 from omnistream.data.scenes import ClipSampling, SceneClips, SceneCrop, SceneFolder, SceneSequence
+from omnistream.data.scenes.folder import LAYOUTS
 from omnistream.data.splits import Split
 from omnistream.data.transforms import square_crop
 from omnistream.data.videos import VideoFolder
@@ -22,7 +23,7 @@ from omnistream.data.views import CropConfig, MultiCropDataset
 
 logger = logging.getLogger(__name__)
 
-EXPECTED = f"{SceneFolder.expected}; or videos; or a folder of class folders with images"
+EXPECTED = f"RGB-D sequences ({', '.join(LAYOUTS)}), videos, or a folder of class folders with images, at any depth"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class FoundMedia:
     """What was found below a folder; each part may be empty."""
 
     root: Path
-    """Where was looked; the root for `SceneFolder`."""
+    """The folder searched; the root for `SceneFolder`."""
     scenes: dict[str, int]
     """Frames of each sequence by `layout:name`."""
     videos: FoundFolder | None
@@ -61,7 +62,7 @@ class FoundMedia:
 def find_media(root: str | os.PathLike[str]) -> FoundMedia:
     """Scenes, videos and class folders of images below a folder; nothing is decoded.
 
-    A folder `videos` or `images` directly below `root` is where that kind is looked for; otherwise everywhere.
+    Videos and images are searched in `videos` and `images` directly below `root` if these exist, otherwise everywhere.
 
     Raises:
         DatasetNotFoundError: If there is no such folder, or nothing of any kind in it.
@@ -105,14 +106,14 @@ def _find_videos(root: Path) -> FoundFolder | None:
 def _find_class_folders(root: Path, scenes: set[Path]) -> FoundFolder | None:
     """The folder whose subfolders hold the most images, among those with two or more such subfolders.
 
-    Folders of scenes hold their frames and are no classes.
+    Folders of scenes hold their frames and are not classes.
     """
     files: PathTable = find_files(root, IMAGE_SUFFIXES)
     counts: dict[Path, list[int]] = {}
     for number, relative in enumerate(files.folders):
         folder = root / relative
         if folder != root and scenes.isdisjoint((folder, *folder.parents)):
-            counts.setdefault(folder.parent, []).append(files.num_files(number))
+            counts.setdefault(folder.parent, []).append(len(files.positions(number)))
     found = [FoundFolder(path, sum(classes)) for path, classes in counts.items() if len(classes) > 1]
     return max(found, key=lambda candidate: candidate.count, default=None)
 
@@ -191,7 +192,7 @@ def _views(parts: tuple[Dataset, Dataset | None], crops: CropConfig, seed: int, 
 
 
 def _splits(make: Callable[[Split | None], Dataset]) -> tuple[Dataset, Dataset | None]:
-    """Training and validation part; no validation, and a warning, where there is too little to hold some out."""
+    """Training and validation part; no validation, and a warning, if there is too little data to hold some out."""
     try:
         return make("train"), make("val")
     except DatasetNotFoundError as error:

@@ -1,7 +1,7 @@
 """Data for multi-task training: a batch per task and step, in an order that any run can resume exactly."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -133,7 +133,7 @@ class MultiTaskDataModule(LightningDataModule):
         )
         options = self._options(dataset)
         options["collate_fn"] = partial(_collate, options["collate_fn"], finish)
-        return DataLoader(dataset, batch_sampler=sampler, **options)
+        return DataLoader(_Numbered(dataset), batch_sampler=sampler, **options)
 
     def _options(self, dataset: Any) -> dict[str, Any]:
         return {
@@ -156,6 +156,19 @@ class MultiTaskDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a position."""
         self.batches_seen = state_dict["batches_seen"]
+
+
+class _Numbered(Dataset):
+    """The samples of a data set with their `index`."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Batch:
+        return replace(self.dataset[index], index=index)
 
 
 def _nest(loaders: dict[str, DataLoader]) -> dict[str, Any]:

@@ -105,9 +105,9 @@ class PathTable(Sequence[Path]):
         index = range(len(self))[index]
         return self.folders[int(np.searchsorted(self._first, index, side="right")) - 1]
 
-    def num_files(self, folder: int) -> int:
-        """Number of files that lie in a folder of `folders`."""
-        return int(self._first[folder + 1] - self._first[folder])
+    def positions(self, folder: int) -> range:
+        """Positions of the files that lie in a folder of `folders`, given by its number."""
+        return range(int(self._first[folder]), int(self._first[folder + 1]))
 
 
 class Selection(Sequence[Path]):

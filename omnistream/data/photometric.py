@@ -165,8 +165,12 @@ def _apply_where(
     """Replace the chosen rows by `operation(rows, their values)`."""
     if not chosen.any():
         return
-    rows = torch.from_numpy(np.flatnonzero(chosen)).to(images.device)
-    value = images.new_zeros(len(rows)) if values is None else torch.from_numpy(values[chosen]).to(images)
+    # Queued, not waited for: a batch has dozens of these copies.
+    rows = torch.from_numpy(np.flatnonzero(chosen)).to(images.device, non_blocking=True)
+    if values is None:
+        value = images.new_zeros(len(rows))
+    else:
+        value = torch.from_numpy(values[chosen]).to(images, non_blocking=True)
     images[rows] = operation(images[rows], value)
 
 

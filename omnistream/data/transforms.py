@@ -8,7 +8,7 @@ camera change with the image.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Int
@@ -28,7 +28,7 @@ SceneTransform: TypeAlias = Callable[[list[SceneFrame]], list[SceneFrame]]
 
 @contextmanager
 def seeded(seed: Tensor) -> Iterator[None]:
-    """Inside, torch's global generator of the CPU starts from `seed`; afterwards it is what it was.
+    """A context in which torch's global CPU generator starts from `seed`; its state is restored afterwards.
 
     A transform that draws from it thus depends on (seed, epoch, index) of its sample alone.
     """
@@ -67,11 +67,11 @@ def square_crop(size: int, random: bool = False) -> v2.Compose:
 
 
 class SceneCrop:
-    """Scales frames so that they just cover a size, then cuts them as central on the principal point as possible.
+    """Scales frames so that they just cover a size, then crops them as centred on the principal point as possible.
 
     Image, depth and K move together: a point unprojected from the result is the point of the stored depth pixel whose
-    centre is nearest. Images are resampled bicubically with a filter against aliasing; depth is never mixed, which
-    would invent surfaces between two depths.
+    centre is nearest. Images are resampled bicubically with a filter against aliasing; depth is not interpolated, which
+    would create surfaces between two depths.
 
     Args:
         size: Height and width of the result, or one number for both.
@@ -142,7 +142,7 @@ def _take(values: Tensor, rows: Int[Tensor, " h"], columns: Int[Tensor, " w"]) -
     return torch.where(inside, values[rows[:, None], columns[None]], torch.zeros((), dtype=values.dtype))
 
 
-def stack_frames(frames: Sequence[SceneFrame]) -> dict[str, Tensor]:
+def stack_frames(frames: Sequence[SceneFrame]) -> dict[str, Any]:
     """Fields `images`, `depth`, `valid`, `intrinsics` and `camera_to_world` of a `SceneClip`.
 
     Depth takes the size and camera of its image; without depth it is 0 and nowhere valid.
@@ -175,7 +175,7 @@ def transform_clip(transform: SceneTransform | None, clip: SceneClip) -> SceneCl
     names = ("image", "depth", "valid", "intrinsics", "camera_to_world")
     frames = [SceneFrame(**dict(zip(names, values, strict=True))) for values in columns]
     with seeded(clip.seed):
-        return replace(clip, **stack_frames(transform(frames)))  # type: ignore[arg-type]
+        return replace(clip, **stack_frames(transform(frames)))
 
 
 def _with_own_depth(frame: SceneFrame) -> SceneFrame:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from omnistream.language.prompts import Wording
+from omnistream.language.prompts import Prompt
 from omnistream.language.tokenizer import Tokenizer
 
 IGNORED = -100
@@ -33,19 +33,19 @@ class Chat:
     """The answer and the closing im_end; the only positions with a loss. Without im_end if it was cut."""
 
 
-def chat(tokenizer: Tokenizer, wording: Wording, max_text_tokens: int) -> Chat:
+def tokenize_chat(tokenizer: Tokenizer, prompt: Prompt, max_text_tokens: int) -> Chat:
     """Token ids of an exchange; text beyond `max_text_tokens` (after the visual tokens) is cut on the right."""
     control = tokenizer.control
     before = [control.im_start, *tokenizer.encode("user\n"), control.vision_start]
-    after = [control.vision_end, *tokenizer.encode("\n" + wording.instruction, markup=True), control.im_end]
+    after = [control.vision_end, *tokenizer.encode("\n" + prompt.instruction, markup=True), control.im_end]
     after += [*tokenizer.encode("\n"), control.im_start, *tokenizer.encode("assistant\n")]
-    answer = [*tokenizer.encode(wording.answer, markup=True), control.im_end]
+    answer = [*tokenizer.encode(prompt.answer, markup=True), control.im_end]
     return Chat(before, after[:max_text_tokens], answer[: max(max_text_tokens - len(after), 0)])
 
 
 @dataclass(frozen=True)
 class ChatBatch:
-    """Exchanges padded to one length.
+    """Exchanges padded to one length, on the CPU.
 
     Attributes:
         ids: int64 [B, L]; image_pad where visual tokens go.
@@ -59,12 +59,10 @@ class ChatBatch:
     attended: Bool[Tensor, "B L"]
     visual: Bool[Tensor, "B L"]
 
-    def to(self, device: torch.device) -> "ChatBatch":
-        """The same batch on `device`."""
-        return ChatBatch(*(x.to(device) for x in (self.ids, self.labels, self.attended, self.visual)))
 
-
-def pack(chats: Sequence[Chat], num_visual: int, tokenizer: Tokenizer, *, prompts_only: bool = False) -> ChatBatch:
+def collate_chats(
+    chats: Sequence[Chat], num_visual: int, tokenizer: Tokenizer, *, prompts_only: bool = False
+) -> ChatBatch:
     """Pad exchanges: on the right with answers for training, or prompts alone, on the left, for generation.
 
     Right padding needs no attention mask under causal attention, as no real token can see what follows it.

@@ -1,4 +1,4 @@
-"""The causal language model that speaks about visual tokens: Qwen3, pretrained or tiny and random."""
+"""The causal language model that reads visual tokens: Qwen3, pretrained, or small with random weights."""
 
 import inspect
 from collections.abc import Sequence
@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from omnistream.distributed import all_reduce
-from omnistream.language.chat import IGNORED, Chat, ChatBatch, pack
+from omnistream.language.chat import IGNORED, Chat, ChatBatch, collate_chats
+from omnistream.language.cross_entropy import chunked_cross_entropy
 from omnistream.language.tokenizer import Tokenizer
 
 
@@ -76,33 +77,27 @@ def _cache_argument(model: nn.Module) -> str:
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
-def token_losses(
-    hidden: Float[Tensor, "N E"], weight: Float[Tensor, "V E"], target: Int64[Tensor, " N"], chunk_size: int = 1024
-) -> Float[Tensor, " N"]:
-    """Cross-entropy of every row in float32, with at most `chunk_size` rows of logits in memory at a time.
+def _causal_mask(model: Any) -> dict[str, None] | None:
+    """The `attention_mask` of sequences padded on the right, which need none beyond causality.
 
-    Each chunk is recomputed in the backward pass: with Qwen3's 151,936 rows the logits would be the largest tensor of
-    the whole step.
-
-    Args:
-        hidden: Final hidden states at positions whose next token is asked for.
-        weight: The output embedding.
-        target: The next tokens.
-        chunk_size: Rows per chunk.
+    Given nothing, transformers looks for several sequences packed into one row, and waits for the device to know. A
+    prepared mask of None means causal attention to SDPA; other kernels get their mask from transformers.
     """
-
-    def losses(rows: Tensor, vocabulary: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(F.linear(rows, vocabulary).float(), labels, reduction="none")
-
-    chunks = zip(hidden.split(chunk_size), target.split(chunk_size), strict=True)
-    return torch.cat([checkpoint(losses, rows, weight, labels, use_reentrant=False) for rows, labels in chunks])
+    config = model.config
+    prepared = (
+        config.model_type in ("qwen2", "qwen3")
+        and config._attn_implementation == "sdpa"
+        and set(config.layer_types) == {"full_attention"}
+    )
+    return {"full_attention": None} if prepared else None
 
 
 class DecoderOutput(NamedTuple):
-    """What `CaptionDecoder` returns.
+    """What `LanguageDecoder` returns.
 
     A tuple, not a dataclass, so that FSDP2 finds the tensors in it. `loss` [B]: summed token loss of each sample.
-    `num_tokens` [B]: its answer tokens. `generated`: token ids of each answer, without im_end, if asked to generate.
+    `num_tokens` [B]: its answer tokens. `generated`: token ids of each answer, without im_end, if answers are
+    generated.
     """
 
     loss: Tensor | None
@@ -110,7 +105,7 @@ class DecoderOutput(NamedTuple):
     generated: list[list[int]] | None
 
 
-class CaptionDecoder(nn.Module):
+class LanguageDecoder(nn.Module):
     """Token loss or greedy answers of a causal language model given visual tokens.
 
     Everything goes through `forward`, also the output projection, the loss and generation, so that a wrapper that
@@ -163,28 +158,33 @@ class CaptionDecoder(nn.Module):
             max_new_tokens: Generate at most this many tokens; no loss then.
         """
         generating = max_new_tokens is not None
-        batch = pack(chats, visual.shape[1], self.tokenizer, prompts_only=generating)
+        batch = collate_chats(chats, visual.shape[1], self.tokenizer, prompts_only=generating)
         if generating:
-            return DecoderOutput(None, None, self._generate(batch.to(visual.device), visual, int(max_new_tokens or 0)))
+            return DecoderOutput(None, None, self._generate(batch, visual, int(max_new_tokens or 0)))
         return self._loss(batch, visual)
 
     def _embed(self, batch: ChatBatch, visual: Tensor) -> Tensor:
-        text = self.llm.get_input_embeddings()(batch.ids)
-        return text.masked_scatter(batch.visual[..., None], visual.to(text.dtype))  # [B, L, E]
+        # Positions are found on the host: a mask on the device would make the backward pass wait for it.
+        places = batch.visual.flatten().nonzero()[:, 0].to(visual.device, non_blocking=True)
+        text = self.llm.get_input_embeddings()(batch.ids.to(visual.device, non_blocking=True))
+        tokens = rearrange(visual.to(text.dtype), "b n e -> (b n) e")
+        mixed = rearrange(text, "b l e -> (b l) e").index_copy(0, places, tokens)
+        return rearrange(mixed, "(b l) e -> b l e", b=len(text))
 
     def _loss(self, batch: ChatBatch, visual: Tensor) -> DecoderOutput:
         # The positions are known on the host: indices instead of a boolean mask avoid waiting for the device.
         sample, position = (batch.labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
-        target = batch.labels[sample, position + 1].to(visual.device)
-        sample, position = sample.to(visual.device), position.to(visual.device)
-        embeddings = self._embed(batch.to(visual.device), visual)
-        hidden = self.llm.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+        target = batch.labels[sample, position + 1]
+        sample, position, target = (x.to(visual.device, non_blocking=True) for x in (sample, position, target))
+        hidden = self.llm.model(
+            inputs_embeds=self._embed(batch, visual), attention_mask=_causal_mask(self.llm), use_cache=False
+        ).last_hidden_state
         zeros = hidden.new_zeros(len(hidden), dtype=torch.float32)
         count = zeros.index_add(0, sample, torch.ones_like(sample, dtype=torch.float32))
         if len(sample) == 0:  # keeps the graph: every process must take part in the backward pass
             return DecoderOutput(zeros + 0.0 * hidden.float().sum(), count, None)
         weight = self.llm.get_output_embeddings().weight
-        losses = token_losses(hidden[sample, position], weight, target, self.loss_chunk_size)
+        losses = chunked_cross_entropy(hidden[sample, position], weight, target, self.loss_chunk_size)
         return DecoderOutput(zeros.index_add(0, sample, losses), count, None)
 
     @torch.no_grad()
@@ -193,7 +193,7 @@ class CaptionDecoder(nn.Module):
 
         control = self.tokenizer.control
         weight = self.llm.get_output_embeddings().weight
-        mask, inputs = batch.attended.long(), self._embed(batch, visual)
+        mask, inputs = batch.attended.to(visual.device).long(), self._embed(batch, visual)
         cache = {_cache_argument(self.llm.model): DynamicCache()}
         positions = (mask.cumsum(1) - 1).clamp_min(0)
         finished = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)

@@ -52,7 +52,7 @@ _PHRASE_OR_BOX = re.compile(f"{_PHRASE}|{_NUMBERS}", re.DOTALL)
 _BOX_BLOCK = re.compile(re.escape(BOX_START) + r".*?(?:" + re.escape(BOX_END) + r"|$)", re.DOTALL)
 
 
-class Wording(NamedTuple):
+class Prompt(NamedTuple):
     """The two sides of one exchange; only phrase and box tokens occur in them as special tokens."""
 
     instruction: str
@@ -60,7 +60,7 @@ class Wording(NamedTuple):
 
 
 def clean(text: str) -> str:
-    """Text from data without anything a tokenizer could read as a control token, on one line."""
+    """Text from data on one line, without anything that a tokenizer could parse as a control token."""
     stripped = _CONTROL_LITERAL.sub("", text)
     while stripped != text:  # removing one literal can join the halves of another
         text, stripped = stripped, _CONTROL_LITERAL.sub("", stripped)
@@ -95,8 +95,8 @@ def format_regions(regions: Sequence[Region]) -> str:
 def parse_regions(text: str) -> list[Region]:
     """Every box in generated text with the phrase before it ("" if none), corners at bin centres.
 
-    Malformed text is read as far as it goes: missing box tokens do not matter, numbers above 999 count as 999, swapped
-    corners are put in order, incomplete boxes are skipped.
+    Malformed text is parsed as far as possible: missing box tokens do not matter, numbers above 999 count as 999,
+    swapped corners are put in order, incomplete boxes are skipped.
     """
     regions, phrase = [], ""
     for match in _PHRASE_OR_BOX.finditer(text):
@@ -139,11 +139,11 @@ def reading_order(regions: Sequence[Region]) -> list[Region]:
     return [region for line in lines for region in sorted(line, key=lambda r: r.box[0])]
 
 
-def word(target: TextTarget, seed: int) -> Wording:
+def make_prompt(target: TextTarget, seed: int) -> Prompt:
     """Instruction and answer for a target.
 
     Args:
-        target: What is to be said.
+        target: The text target.
         seed: Chooses among the paraphrased instructions.
 
     Raises:
@@ -157,11 +157,11 @@ def word(target: TextTarget, seed: int) -> Wording:
     instruction = choices[int(np.random.default_rng(seed).integers(len(choices)))]
     text = clean(target.text)
     if target.task == "caption":
-        return Wording(instruction, text)
+        return Prompt(instruction, text)
     if target.task == "ocr":
-        return Wording(instruction, format_regions(reading_order(target.regions)) or NO_TEXT_ANSWER)
+        return Prompt(instruction, format_regions(reading_order(target.regions)) or NO_TEXT_ANSWER)
     if target.task == "grounding":
         # Not str.format: the phrase is data and may hold braces.
         answer = format_regions([Region(target.text, region.box) for region in target.regions])
-        return Wording(instruction.replace("{text}", text), answer)
-    return Wording(instruction.replace("{box}", format_box(target.regions[0].box)), text)
+        return Prompt(instruction.replace("{text}", text), answer)
+    return Prompt(instruction.replace("{box}", format_box(target.regions[0].box)), text)

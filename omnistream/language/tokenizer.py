@@ -34,14 +34,14 @@ class ControlIds:
     vision_end: int
     """Follows the visual tokens."""
     image_pad: int
-    """Holds the place of one visual token."""
+    """Placeholder of one visual token."""
 
 
 class Tokenizer(ABC):
-    """What the captioning task needs of a tokenizer.
+    """Interface of a tokenizer, as language tasks need it.
 
     Args:
-        vocab_size: Rows an embedding needs at least: the largest id in use plus one.
+        vocab_size: Minimum number of rows of an embedding: the largest id in use plus one.
         ids: Id of every token of `MARKUP_TOKENS` and `CONTROL_TOKENS`.
     """
 
@@ -56,7 +56,7 @@ class Tokenizer(ABC):
 
         Args:
             text: Any string; special tokens spelled out in it are ordinary characters.
-            markup: Read the phrase and box tokens, and only those, as tokens.
+            markup: Parse the phrase and box tokens, and only those, as tokens.
         """
         if not markup:
             return self._encode_plain(text)
@@ -77,7 +77,7 @@ class Tokenizer(ABC):
 
 
 class ByteTokenizer(Tokenizer):
-    """UTF-8 bytes as tokens 0-255, then the special tokens; needs no files, so it serves the embedded default."""
+    """UTF-8 bytes as tokens 0-255, then the special tokens; needs no files, so it is the default of small decoders."""
 
     def __init__(self) -> None:
         specials = (*CONTROL_TOKENS, *MARKUP_TOKENS)
@@ -99,7 +99,7 @@ class PretrainedTokenizer(Tokenizer):
         name: Name on the hub, or a local folder.
 
     Raises:
-        ValueError: If a token this task needs is not in its vocabulary.
+        ValueError: If a required token is not in its vocabulary.
     """
 
     def __init__(self, name: str | Path) -> None:

@@ -1,17 +1,18 @@
-"""How well predicted boxes fit the true ones, without regard to order."""
+"""Overlap of predicted and true boxes, regardless of order."""
 
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import Metric
 from torchvision.ops import box_iou
 
-Box = tuple[float, float, float, float]
+from omnistream.boxes import Box
+from omnistream.metrics.mean import SampleMean
 
 
 def matched_iou(preds: Sequence[Box], target: Sequence[Box]) -> float:
-    """Mean IoU of boxes matched one to one, best pair first; a missing or a superfluous box counts 0.
+    """Mean IoU of one sample's boxes matched one to one, best pair first; a missing or superfluous box counts as 0.
 
     Args:
         preds: Boxes x1, y1, x2, y2.
@@ -34,26 +35,21 @@ def matched_iou(preds: Sequence[Box], target: Sequence[Box]) -> float:
     return total / max(len(preds), len(target))
 
 
-class BoxIoU(Metric):
-    """Mean over samples of `matched_iou`; NaN before any sample. In [0, 1], higher is better."""
+def _ious(preds: Sequence[Sequence[Box]], target: Sequence[Sequence[Box]]) -> Tensor:
+    pairs = zip(preds, target, strict=True)
+    return torch.tensor([matched_iou(predicted, true) for predicted, true in pairs])
+
+
+def mean_matched_iou(preds: Sequence[Sequence[Box]], target: Sequence[Sequence[Box]]) -> Float[Tensor, ""]:
+    """Mean over samples of `matched_iou`. In [0, 1]."""
+    return _ious(preds, target).mean()
+
+
+class BoxIoU(SampleMean):
+    """Mean over samples of `matched_iou`. In [0, 1], higher is better; see `mean_matched_iou`."""
 
     higher_is_better = True
-    is_differentiable = False
-    full_state_update = False
-    total: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, preds: Sequence[Sequence[Box]], target: Sequence[Sequence[Box]]) -> None:
         """Add samples: for each, the predicted and the true boxes."""
-        for predicted, true in zip(preds, target, strict=True):
-            self.total += matched_iou(predicted, true)
-            self.count += 1
-
-    def compute(self) -> Tensor:
-        """The mean so far."""
-        return (self.total / self.count).float()
+        self.add(_ious(preds, target))

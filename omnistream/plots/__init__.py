@@ -1,6 +1,7 @@
-"""Images of results: depth, features, camera paths, captions, views and curves."""
+"""Arrays to images: depth, features, camera paths, captions, views and curves."""
 
-from omnistream.plots.curves import Series, draw_curves, read_scalars
+from omnistream.plots.curves import draw_curves
 from omnistream.plots.draw import draw
+from omnistream.plots.logs import Series, read_scalars
 
 __all__ = ["Series", "draw", "draw_curves", "read_scalars"]

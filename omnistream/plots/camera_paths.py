@@ -8,7 +8,8 @@ from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from omnistream.cameras import align_similarity, apply_similarity
+from omnistream.cameras import apply_similarity_to_poses
+from omnistream.metrics import position_rmse, trajectory_similarity
 from omnistream.plots.sheet import MUTED_COLOR, PREDICTION_COLOR, TRUTH_COLOR, Sheet
 from omnistream.tasks.plots import CameraPlot
 
@@ -31,39 +32,36 @@ class AlignedPaths:
     error: float
     """Root mean square distance of the camera centres after alignment, in the unit of the truth."""
     straight: bool
-    """The true path is nearly a line, about which the alignment may turn freely: viewing directions mean little."""
+    """The true path is nearly a line, about which the alignment may rotate: viewing directions are arbitrary."""
 
 
-def align_paths(picture: CameraPlot) -> AlignedPaths:
+def align_paths(plot: CameraPlot) -> AlignedPaths:
     """Best similarity from predicted to true camera centres, applied to centres and viewing directions.
 
-    A prediction that stands still has no similarity onto a path; its centres are all put on the mean true centre then.
+    A prediction that does not move cannot be aligned; all its centres are then placed at the mean true centre.
     """
-    truth = picture.truth.detach().double().cpu()
-    prediction = picture.prediction.detach().double().cpu()
+    truth = plot.truth.detach().double().cpu()
+    prediction = plot.prediction.detach().double().cpu()
     truth = torch.linalg.inv(truth[0]) @ truth
     extents = torch.linalg.svdvals(truth[:, :3, 3] - truth[:, :3, 3].mean(dim=0))
-    similarity = align_similarity(prediction[:, :3, 3], truth[:, :3, 3])
-    moves = (prediction[:, :3, 3] - prediction[0, :3, 3]).abs().max() > 1e-9
-    centres = apply_similarity(similarity, prediction[:, :3, 3])
-    if not moves:
-        centres = truth[:, :3, 3].mean(dim=0).expand_as(centres)
+    similarity = trajectory_similarity(prediction, truth)
+    aligned = apply_similarity_to_poses(similarity, prediction)
     return AlignedPaths(
         truth=truth[:, :3, 3],
-        prediction=centres,
+        prediction=aligned[:, :3, 3],
         truth_axis=truth[:, :3, 2],
-        prediction_axis=(similarity.rotation @ prediction[:, :3, 2, None])[..., 0],
-        scale=float(similarity.scale) if moves else float("nan"),
-        error=float((centres - truth[:, :3, 3]).square().sum(dim=-1).mean().sqrt()),
+        prediction_axis=aligned[:, :3, 2],
+        scale=float(similarity.scale) or float("nan"),
+        error=float(position_rmse(aligned, truth)),
         straight=bool(extents.numel() < 2 or extents[1] <= STRAIGHT * extents[0]),
     )
 
 
-def draw_paths(picture: CameraPlot) -> UInt8[np.ndarray, "H W 3"]:
+def draw_paths(plot: CameraPlot) -> UInt8[np.ndarray, "H W 3"]:
     """Top view (x right, z forward) and side view (z forward, y down) with the viewing direction of every camera."""
-    paths = align_paths(picture)
+    paths = align_paths(plot)
     sheet = Sheet(2 * (PANEL + MARGIN) + 24, TOP + PANEL + 52)
-    unit = f" {picture.unit}" if picture.unit else ""
+    unit = f" {plot.unit}" if plot.unit else ""
     length = float((paths.truth[1:] - paths.truth[:-1]).norm(dim=-1).sum())
     sheet.write("Camera path against truth, after similarity alignment", 8, 8, size=11, bold=True)
     scale = "the prediction does not move" if np.isnan(paths.scale) else f"prediction scaled by {paths.scale:.3g}"
@@ -71,7 +69,7 @@ def draw_paths(picture: CameraPlot) -> UInt8[np.ndarray, "H W 3"]:
     sheet.write(text + ("; nearly straight path" if paths.straight else ""), 8, 30, color=MUTED_COLOR)
     for index, (title, horizontal, vertical) in enumerate((("top view", 0, 2), ("side view", 2, 1))):
         axes = sheet.axes(x=MARGIN + index * (PANEL + MARGIN), y=TOP, width=PANEL, height=PANEL)
-        _draw_view(axes, paths, horizontal, vertical, picture.unit)
+        _draw_view(axes, paths, horizontal, vertical, plot.unit)
         axes.set_title(title, fontsize=9.5, loc="left")
     return sheet.pixels()
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt8
 
+from omnistream.boxes import Box
 from omnistream.plots.sheet import (
     MUTED_COLOR,
     PREDICTION_COLOR,
@@ -15,7 +16,7 @@ from omnistream.plots.sheet import (
     to_frames,
     wrap,
 )
-from omnistream.tasks.plots import Box, CaptionItem, CaptionPlot
+from omnistream.tasks.plots import CaptionItem, CaptionPlot
 
 TEXT_WIDTH, TOP, GAP = 470, 56, 12
 LINE_HEIGHT = 18
@@ -24,13 +25,13 @@ LINE_HEIGHT = 18
 def draw_boxes(
     image: UInt8[np.ndarray, "H W 3"], boxes: Sequence[Box], color: tuple[int, int, int], thickness: int = 2
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Image with the outlines of boxes; what lies outside the image is clipped, swapped corners are put in order.
+    """Image with the outlines of boxes; parts outside the image are clipped, swapped corners are sorted.
 
     Args:
         image: Drawn on a copy.
         boxes: x1, y1, x2, y2 in [0, 1].
-        color: Of the outline.
-        thickness: Of the outline in pixels, inwards.
+        color: Colour of the outline.
+        thickness: Thickness of the outline in pixels, inwards.
     """
     image = image.copy()
     height, width = image.shape[:2]
@@ -50,18 +51,18 @@ def _span(a: float, b: float, size: int) -> tuple[int, int]:
     return start, max(round(high * size), start + 1)
 
 
-def draw_captions(picture: CaptionPlot, *, max_frames: int = 3, tile: int = 192) -> UInt8[np.ndarray, "H W 3"]:
+def draw_captions(plot: CaptionPlot, *, max_frames: int = 3, tile: int = 192) -> UInt8[np.ndarray, "H W 3"]:
     """Each sample's image, or some frames of its clip, with instruction, truth and generated text to the right.
 
     True boxes and text are blue, generated ones orange; boxes are drawn on every shown frame.
 
     Args:
-        picture: The samples, drawn one below the other.
+        plot: The samples, drawn one below the other.
         max_frames: Frames shown of a clip, evenly spread.
-        tile: Longer side of an image in the picture, about.
+        tile: Approximate longer side of an image in the plot.
     """
-    strips = [_strip(item, max_frames, tile) for item in picture.items]
-    texts = [_paragraphs(item) for item in picture.items]
+    strips = [_strip(item, max_frames, tile) for item in plot.items]
+    texts = [_paragraphs(item) for item in plot.items]
     left = max(strip.shape[1] for strip in strips) + 2 * GAP
     heights = [
         max(strip.shape[0], sum(_text_height(text) for _, text, _ in parts))

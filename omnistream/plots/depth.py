@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
-from torch import Tensor
+from jaxtyping import UInt8
 
+from omnistream.metrics import abs_rel, relative_depth_error
 from omnistream.plots.sheet import MUTED_COLOR, Scale, Sheet, fit, robust_scale, spread, text_width, to_frames
 from omnistream.tasks.plots import DepthPlot
 
 ERROR_SCALE = Scale(0.0, 0.5, "magma")
-"""Relative error; fixed, so that pictures of different steps can be compared."""
+"""Relative error; fixed, so that plots of different steps can be compared."""
 DEPTH_COLORMAP = "turbo"
 CONFIDENCE_COLORMAP = "viridis"
 LABEL_WIDTH, BAR_WIDTH, GAP, TOP = 90, 96, 4, 54
@@ -26,30 +26,22 @@ class DepthColors:
     error: UInt8[np.ndarray, "T H W 3"]
     confidence: UInt8[np.ndarray, "T H W 3"] | None
     depth_scale: Scale
-    """Of truth and prediction alike: 2-98 % of the valid truth of the clip."""
+    """Scale of both truth and prediction: 2-98 % of the valid truth of the clip."""
     confidence_scale: Scale | None
     abs_rel: float
-    """Mean of |prediction - truth| / truth over valid pixels; NaN where there is none."""
+    """Mean of |prediction - truth| / truth over valid pixels; NaN if there are none."""
 
 
-def relative_error(
-    truth: Float[Tensor, "*B"], valid: Bool[Tensor, "*B"], prediction: Float[Tensor, "*B"]
-) -> Float[Tensor, "*B"]:
-    """|prediction - truth| / truth where valid and truth is positive, NaN elsewhere."""
-    good = valid & (truth > 0)
-    error = (prediction - truth).abs() / torch.where(good, truth, torch.ones_like(truth))
-    return torch.where(good, error, torch.full_like(error, torch.nan))
-
-
-def color_depth(picture: DepthPlot) -> DepthColors:
-    """All maps of a clip in colour; invalid pixels are grey in truth and error, the prediction is shown everywhere."""
-    truth, prediction = picture.truth.detach().float().cpu(), picture.prediction.detach().float().cpu()
-    valid = picture.valid.cpu()
+def color_depth(plot: DepthPlot) -> DepthColors:
+    """Coloured maps of a clip; invalid pixels are grey in truth and error, the prediction is shown everywhere."""
+    truth, prediction = plot.truth.detach().float().cpu(), plot.prediction.detach().float().cpu()
+    valid = plot.valid.cpu()
     scale = robust_scale(truth, valid, DEPTH_COLORMAP)
-    error = relative_error(truth, valid, prediction)
+    good = valid & (truth > 0)
+    error = relative_depth_error(prediction, truth).masked_fill(~good, torch.nan)
     confidence, confidence_scale = None, None
-    if picture.confidence is not None:
-        values = picture.confidence.detach().float().cpu()
+    if plot.confidence is not None:
+        values = plot.confidence.detach().float().cpu()
         confidence_scale = robust_scale(values, torch.ones_like(valid), CONFIDENCE_COLORMAP)
         confidence = np.stack([confidence_scale.colors(value) for value in values])
     return DepthColors(
@@ -59,23 +51,23 @@ def color_depth(picture: DepthPlot) -> DepthColors:
         confidence=confidence,
         depth_scale=scale,
         confidence_scale=confidence_scale,
-        abs_rel=float(error.nanmean()),
+        abs_rel=float(abs_rel(prediction, truth, good)),
     )
 
 
-def draw_depth(picture: DepthPlot, *, max_frames: int = 8, tile: int | None = None) -> UInt8[np.ndarray, "H W 3"]:
+def draw_depth(plot: DepthPlot, *, max_frames: int = 8, tile: int | None = None) -> UInt8[np.ndarray, "H W 3"]:
     """Rows frames, truth, prediction, error and confidence, with a colour bar for each scale.
 
     Args:
-        picture: One clip.
+        plot: One clip.
         max_frames: Frames shown, evenly spread; scales and Abs Rel are of the whole clip.
-        tile: Longer side of a frame in the picture, about; larger where the clip is short if None.
+        tile: Approximate longer side of a frame in the plot; None chooses, larger for short clips.
     """
-    shown = spread(len(picture.images), max_frames)
+    shown = spread(len(plot.images), max_frames)
     tile = tile or (192 if len(shown) <= 4 else 144)
-    colors = color_depth(picture)
+    colors = color_depth(plot)
     rows: list[tuple[str, np.ndarray]] = [
-        ("frames", to_frames(picture.images)),
+        ("frames", to_frames(plot.images)),
         ("truth", colors.truth),
         ("prediction", colors.prediction),
         ("error", colors.error),
@@ -84,7 +76,7 @@ def draw_depth(picture: DepthPlot, *, max_frames: int = 8, tile: int | None = No
         rows.append(("confidence", colors.confidence))
     tiles = [(label, [fit(images[i], tile, smooth=label == "frames") for i in shown]) for label, images in rows]
     height, width = tiles[0][1][0].shape[:2]
-    subtitle = _subtitle(picture, colors.depth_scale)
+    subtitle = _subtitle(plot, colors.depth_scale)
     right = max(LABEL_WIDTH + len(shown) * (width + GAP) + BAR_WIDTH, round(text_width(subtitle)) + 20)
     sheet = Sheet(right, TOP + len(rows) * (height + GAP) + 6)
     sheet.write(f"Depth against truth: Abs Rel {colors.abs_rel:.3f}", 8, 8, size=11, bold=True)
@@ -95,15 +87,15 @@ def draw_depth(picture: DepthPlot, *, max_frames: int = 8, tile: int | None = No
         for column, image in enumerate(images):
             sheet.paste(image, LABEL_WIDTH + column * (width + GAP), y)
     x = LABEL_WIDTH + len(shown) * (width + GAP) + 4
-    _write_bars(sheet, colors, x=x, height=height, unit=picture.unit)
+    _write_bars(sheet, colors, x=x, height=height, unit=plot.unit)
     return sheet.pixels()
 
 
-def _subtitle(picture: DepthPlot, scale: Scale) -> str:
-    unit = f" {picture.unit}" if picture.unit else ""
+def _subtitle(plot: DepthPlot, scale: Scale) -> str:
+    unit = f" {plot.unit}" if plot.unit else ""
     extent = f"{scale.low:.3g} to {scale.high:.3g}{unit}"
     text = f"one scale for truth and prediction: {extent} (2-98 % of truth); grey: no truth"
-    return text + (f"; {picture.note}" if picture.note else "")
+    return text + (f"; {plot.note}" if plot.note else "")
 
 
 def _write_bars(sheet: Sheet, colors: DepthColors, *, x: int, height: int, unit: str) -> None:

@@ -1,4 +1,4 @@
-"""From any picture's data to its pixels."""
+"""Draws any kind of plot."""
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,26 +22,26 @@ EXPLANATIONS = {
     FeaturesPlot: "Patch features of one clip: similar colours are similar features, over space and over time.",
     DepthPlot: "Depth: truth and prediction share one colour scale; the error is relative to the true depth.",
     CameraPlot: "Camera path seen from above and from the side, after the best similarity alignment.",
-    CaptionPlot: "What the language decoder wrote about held-out samples, beside the truth.",
+    CaptionPlot: "Text that the language decoder generated for held-out samples, next to the truth.",
 }
-"""One sentence for the reader of a report, per kind of picture."""
+"""One sentence for the reader of a report, per kind of plot."""
 
 
-def draw(picture: Plot) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture as an image.
+def draw(plot: Plot) -> UInt8[np.ndarray, "H W 3"]:
+    """The plot as an image.
 
     Raises:
-        TypeError: If it is none of the kinds in `tasks.plots`.
+        TypeError: If it is not one of the kinds in `tasks.plots`.
     """
-    match picture:
+    match plot:
         case ViewsPlot():
-            return draw_views(picture)
+            return draw_views(plot)
         case FeaturesPlot():
-            return draw_features(picture)
+            return draw_features(plot)
         case DepthPlot():
-            return draw_depth(picture)
+            return draw_depth(plot)
         case CameraPlot():
-            return draw_paths(picture)
+            return draw_paths(plot)
         case CaptionPlot():
-            return draw_captions(picture)
-    raise TypeError(f"draw: expected a picture of omnistream.tasks.plots, got {type(picture).__name__}")
+            return draw_captions(plot)
+    raise TypeError(f"draw: expected a plot of omnistream.tasks.plots, got {type(plot).__name__}")

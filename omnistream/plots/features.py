@@ -14,7 +14,7 @@ from omnistream.tasks.plots import FeaturesPlot
 
 @dataclass(frozen=True)
 class PcaColors:
-    """Three principal components as colours: a basis and a stretch, fitted once and good for any number of frames."""
+    """Three principal components as colours: a basis and a range, fitted once and used for any number of frames."""
 
     mean: Float[Tensor, " D"]
     basis: Float[Tensor, "D 3"]
@@ -34,9 +34,9 @@ class PcaColors:
             ValueError: If the features are not finite or have fewer than three channels.
         """
         if features.shape[-1] < 3:
-            raise ValueError(f"PCA picture: expected at least 3 channels, got {features.shape[-1]}")
+            raise ValueError(f"PCA plot: expected at least 3 channels, got {features.shape[-1]}")
         if not features.isfinite().all():
-            raise ValueError("PCA picture: features contain NaN or infinity")
+            raise ValueError("PCA plot: features contain NaN or infinity")
         rows = rearrange(features.detach().double().cpu(), "t h w d -> (t h w) d")
         mean = rows.mean(dim=0)
         rows = rows - mean
@@ -60,25 +60,25 @@ def pca_colors(features: Float[Tensor, "T h w D"]) -> tuple[Float[Tensor, "T h w
 
 
 def _sampled(scores: Tensor, limit: int = 1_000_000) -> Tensor:
-    """Every n-th row, because torch.quantile refuses more than 16 million elements."""
+    """Every n-th row, because torch.quantile does not accept more than 16 million elements."""
     return scores[:: 1 + len(scores) // limit]
 
 
-def draw_features(picture: FeaturesPlot, *, max_frames: int = 8, tile: int | None = None) -> UInt8[np.ndarray, "H W 3"]:
+def draw_features(plot: FeaturesPlot, *, max_frames: int = 8, tile: int | None = None) -> UInt8[np.ndarray, "H W 3"]:
     """Frames above, their patch features below.
 
     Args:
-        picture: One clip.
+        plot: One clip.
         max_frames: Frames shown, evenly spread; the PCA runs over all frames.
-        tile: Longer side of a frame in the picture, about; larger where the clip is short if None.
+        tile: Approximate longer side of a frame in the plot; None chooses, larger for short clips.
     """
-    shown = spread(len(picture.images), max_frames)
+    shown = spread(len(plot.images), max_frames)
     tile = tile or (192 if len(shown) <= 4 else 144)
-    colors, share = pca_colors(picture.features)
-    frames = [fit(frame, tile) for frame in to_frames(picture.images[shown])]
+    colors, share = pca_colors(plot.features)
+    frames = [fit(frame, tile) for frame in to_frames(plot.images[shown])]
     height, width = frames[0].shape[:2]
     label_width, gap, top = 76, 4, 52
-    _, h, w, d = picture.features.shape
+    _, h, w, d = plot.features.shape
     text = f"one basis for the whole clip; {h}x{w} patches of width {d}; the three explain {share:.0%} of the variance"
     sheet = Sheet(
         max(label_width + len(shown) * (width + gap), round(text_width(text)) + 20), top + 2 * (height + gap) + 6

@@ -1,4 +1,4 @@
-"""A sheet to paste images and text on, pixel for pixel, and the tile operations that the pictures share.
+"""A canvas for images and text with exact pixels, and the operations on tiles that plots share.
 
 Matplotlib's object interface with the Agg canvas draws the text; no pyplot, so no global state and no window.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 DPI = 100
 FONT_SIZE = 9.5
 INVALID = (128, 128, 128)
-"""Colour of pixels that carry no truth."""
+"""Colour of pixels without ground truth."""
 TRUTH_COLOR = (31, 119, 180)
 PREDICTION_COLOR = (214, 93, 14)
 TEXT_COLOR = "#1b1f24"
@@ -36,7 +36,7 @@ def to_frames(images: Shaped[Tensor, "*B 3 H W"]) -> UInt8[np.ndarray, "*B H W 3
     if images.is_floating_point():
         images = (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
     if images.dtype != torch.uint8:
-        raise ValueError(f"pictures: expected uint8 or floating-point images, got {images.dtype}")
+        raise ValueError(f"plots: expected uint8 or floating-point images, got {images.dtype}")
     return rearrange(images.detach().cpu().numpy(), "... c h w -> ... h w c")
 
 
@@ -46,7 +46,7 @@ def fit(tile: UInt8[np.ndarray, "H W 3"], size: int = 176, *, smooth: bool = Tru
     Args:
         tile: Any image.
         size: Wanted longer side in pixels.
-        smooth: Average when reducing; off for colour-coded numbers, whose mixed colours would mean other numbers.
+        smooth: Average when reducing; off for colour-coded values, which must not be mixed.
     """
     longer = max(tile.shape[:2])
     if longer <= size:
@@ -63,14 +63,14 @@ def spread(count: int, limit: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear colour scale; one scale gives equal numbers equal colours wherever it is used."""
+    """A linear colour scale; equal values have equal colours in all plots that share it."""
 
     low: float
     high: float
     colormap: str
 
     def __post_init__(self) -> None:
-        """Refuse a scale without extent."""
+        """Check that the scale has an extent."""
         if not self.low < self.high:
             raise ValueError(f"colour scale: expected low < high, got {self.low} and {self.high}")
 
@@ -89,7 +89,7 @@ class Scale:
 
 
 def robust_scale(values: Float[Tensor, "..."], valid: Bool[Tensor, "..."], colormap: str) -> Scale:
-    """Scale over 2-98 % of the valid finite values; [0, 1] where there is none, widened where they are constant."""
+    """Scale over 2-98 % of the valid finite values; [0, 1] where there is none, widened if they are constant."""
     chosen = values[valid & values.isfinite()].double().cpu().numpy()
     if chosen.size == 0:
         return Scale(0.0, 1.0, colormap)
@@ -127,7 +127,7 @@ class Sheet:
         bold: bool = False,
         **style: str,
     ) -> None:
-        """Write text whose top left corner (or as `ha` and `va` say) is at (x, y); `$` is an ordinary character."""
+        """Write text with its top left corner (or as `ha` and `va` set) at (x, y); `$` is an ordinary character."""
         self.figure.text(
             x / self.width,
             1 - y / self.height,
@@ -185,7 +185,7 @@ def _broken(paragraph: str, width: int, limit: int) -> list[str]:
 
 
 def _fitting(text: str, width: int) -> str:
-    """The longest beginning of `text` that is at most `width` pixels wide, at least one character."""
+    """The longest prefix of `text` that is at most `width` pixels wide, at least one character."""
     low, high = 1, len(text)
     while low < high:
         middle = (low + high + 1) // 2

@@ -34,26 +34,26 @@ def overlay_mask(
 
 
 def draw_views(
-    picture: ViewsPlot, *, max_frames: int = 8, max_local: int = 8, tile: int = 160
+    plot: ViewsPlot, *, max_frames: int = 8, max_local: int = 8, tile: int = 160
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Global crops, the same with their masks, and local crops.
 
     An image has its crops side by side; a clip has one strip of frames per crop. Local crops are drawn smaller in
-    proportion, so the picture shows their size.
+    proportion, so the plot shows their size.
 
     Args:
-        picture: One sample.
+        plot: One sample.
         max_frames: Frames shown of a clip, evenly spread.
         max_local: Local crops shown.
-        tile: Side of a global crop in the picture, about.
+        tile: Approximate side of a global crop in the plot.
     """
-    rows = _image_rows(picture, max_local) if picture.global_crops.shape[1] == 1 else _clip_rows(picture, max_frames)
-    global_side = picture.global_crops.shape[-1]
+    rows = _image_rows(plot, max_local) if plot.global_crops.shape[1] == 1 else _clip_rows(plot, max_frames)
+    global_side = plot.global_crops.shape[-1]
     drawn = [(label, [fit(image, _drawn_side(image, global_side, tile)) for image in row]) for label, row in rows]
     width = max(sum(image.shape[1] + GAP for image in row) for _, row in drawn)
     height = sum(max(image.shape[0] for image in row) + GAP for _, row in drawn)
     sheet = Sheet(LABEL_WIDTH + max(width, 360), height + 34)
-    frames = "image" if picture.global_crops.shape[1] == 1 else f"clip of {picture.global_crops.shape[1]} frames"
+    frames = "image" if plot.global_crops.shape[1] == 1 else f"clip of {plot.global_crops.shape[1]} frames"
     sheet.write(f"Crops of one {frames}: global {global_side} px, masked patches tinted", GAP, 8, size=11, bold=True)
     y = 34
     for label, row in drawn:
@@ -70,34 +70,34 @@ def _drawn_side(image: np.ndarray, global_side: int, tile: int) -> int:
     return max(64, round(tile * image.shape[0] / global_side))
 
 
-def _image_rows(picture: ViewsPlot, max_local: int) -> list[tuple[str, list[np.ndarray]]]:
-    crops = to_frames(picture.global_crops)[:, 0]  # [G, S, S, 3]
+def _image_rows(plot: ViewsPlot, max_local: int) -> list[tuple[str, list[np.ndarray]]]:
+    crops = to_frames(plot.global_crops)[:, 0]  # [G, S, S, 3]
     first = list(crops)
-    if picture.masks is not None:
-        masks = picture.masks[:, 0].cpu().numpy()
+    if plot.masks is not None:
+        masks = plot.masks[:, 0].cpu().numpy()
         first = [image for crop, mask in zip(crops, masks, strict=True) for image in (crop, overlay_mask(crop, mask))]
-    share = "" if picture.masks is None else f"\nmasked {picture.masks.float().mean():.0%}"
+    share = "" if plot.masks is None else f"\nmasked {plot.masks.float().mean():.0%}"
     rows = [(f"global crops{share}", first)]
-    if picture.local_crops is not None:
-        local = to_frames(picture.local_crops)[:max_local, 0]
-        rows.append((f"local crops\n{len(local)} of {len(picture.local_crops)}", list(local)))
+    if plot.local_crops is not None:
+        local = to_frames(plot.local_crops)[:max_local, 0]
+        rows.append((f"local crops\n{len(local)} of {len(plot.local_crops)}", list(local)))
     return rows
 
 
-def _clip_rows(picture: ViewsPlot, max_frames: int, max_local_strips: int = 2) -> list[tuple[str, list[np.ndarray]]]:
-    shown = spread(picture.global_crops.shape[1], max_frames)
+def _clip_rows(plot: ViewsPlot, max_frames: int, max_local_strips: int = 2) -> list[tuple[str, list[np.ndarray]]]:
+    shown = spread(plot.global_crops.shape[1], max_frames)
     rows = []
-    for index, crop in enumerate(to_frames(picture.global_crops[:, shown])):
+    for index, crop in enumerate(to_frames(plot.global_crops[:, shown])):
         label = f"global {index + 1}"
         images = list(crop)
-        if picture.masks is not None:
-            masks = picture.masks[index, shown].cpu().numpy()
+        if plot.masks is not None:
+            masks = plot.masks[index, shown].cpu().numpy()
             images = [overlay_mask(image, mask) for image, mask in zip(images, masks, strict=True)]
-            label += f"\nmasked {picture.masks[index].float().mean():.0%}"
+            label += f"\nmasked {plot.masks[index].float().mean():.0%}"
         rows.append((label, images))
-    if picture.local_crops is not None:
-        frames = [i for i in shown if i < picture.local_crops.shape[1]]
-        strips = to_frames(picture.local_crops[:max_local_strips, frames])
-        count = len(picture.local_crops)
+    if plot.local_crops is not None:
+        frames = [i for i in shown if i < plot.local_crops.shape[1]]
+        strips = to_frames(plot.local_crops[:max_local_strips, frames])
+        count = len(plot.local_crops)
         rows += [(f"local {i + 1} of {count}", list(strip)) for i, strip in enumerate(strips)]
     return rows

@@ -1,6 +1,6 @@
 """The page of a run."""
 
-from omnistream.report.figures import FigureRow, Measures
 from omnistream.report.page import ReportPage
+from omnistream.report.rows import HasMetricRows, MetricRow
 
-__all__ = ["FigureRow", "Measures", "ReportPage"]
+__all__ = ["HasMetricRows", "MetricRow", "ReportPage"]

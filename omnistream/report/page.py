@@ -1,33 +1,84 @@
 """One self-contained HTML page of a run, and the same numbers as JSON."""
 
 import base64
-import io
 import json
 import struct
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from html import escape
 from importlib.resources import files
 from pathlib import Path
-from string import Template
+from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from jinja2 import Environment, StrictUndefined
 
-from omnistream.report.figures import FigureRow
+from omnistream.plots.png import encode_png
+from omnistream.report.rows import MetricRow
 
-COLUMNS = ("name", "value", "baseline", "ratio", "required", "result")
-NUMERIC = ("value", "baseline", "ratio")
+COLUMNS = ("value", "baseline", "ratio", "required", "result")
 PHONE_WIDTH = 500
-"""Pixels; wider pictures are scrolled on a narrow screen, where they would be too small to read."""
+"""Pixels; wider plots are scrolled on a narrow screen, where they would be too small to read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One section of the page; `page.html` renders each kind."""
+
+    kind: Literal["info", "rows", "plot", "text", "heading", "collapsed"]
+    title: str = ""
+    text: str = ""
+    paragraphs: tuple[str, ...] = ()
+    info: Mapping[str, str] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    rows: tuple["Cells", ...] = ()
+    judged: int = 0
+    """Rows with a required bound."""
+    passed: int = 0
+    width: int = 0
+    height: int = 0
+    data: str = ""
+    """A PNG file in base64."""
+
+    @property
+    def wide(self) -> bool:
+        """Whether the plot is scrolled on a narrow screen."""
+        return self.width > PHONE_WIDTH
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A row of a table of results, as text."""
+
+    name: str
+    note: str
+    value: str
+    baseline: str
+    baseline_name: str
+    ratio: str
+    required: str
+    result: str
+
+    @classmethod
+    def of(cls, row: MetricRow) -> "Cells":
+        """The cells of a row; empty if a value is missing."""
+        return cls(
+            name=row.name,
+            note=row.note,
+            value=format_number(row.value, row.unit),
+            baseline="" if row.baseline is None else format_number(row.baseline, row.unit),
+            baseline_name=row.baseline_name,
+            ratio="" if row.ratio is None else format_number(row.ratio),
+            required=row.bound,
+            result=row.verdict if row.bound else "",
+        )
 
 
 class ReportPage:
     """Collects sections in the order they are added and writes them as one HTML file that needs nothing else.
 
-    All text is escaped; pictures are embedded as PNG. Beside the page goes a JSON file with the numbers of its tables.
+    All text is escaped; plots are embedded as PNG. A JSON file next to the page holds the numbers of its tables.
 
     Args:
         title: Heading of the page.
@@ -37,78 +88,80 @@ class ReportPage:
     def __init__(self, title: str, subtitle: str = "") -> None:
         self.title = title
         self.subtitle = subtitle
-        self.figures: list[FigureRow] = []
+        self.rows: list[MetricRow] = []
         self.info: dict[str, str] = {}
-        self._sections: list[str] = []
+        self._sections: list[Section] = []
+
+    def _add(self, section: Section) -> "ReportPage":
+        self._sections.append(section)
+        return self
 
     def add_info(self, info: Mapping[str, object], title: str = "Run") -> "ReportPage":
         """A list of names and values: variant, parameters, steps, machine, versions, command."""
         values = {name: str(value) for name, value in info.items()}
         self.info |= values
-        rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in values.items())
-        return self._add(title, f'<div class="card"><dl>{rows}</dl></div>')
+        return self._add(Section(kind="info", title=title, info=values))
 
-    def add_figures(self, rows: Iterable[FigureRow], title: str = "Figures") -> "ReportPage":
-        """A table of figures with baseline, ratio, required bound and result in plain words."""
+    def add_rows(self, rows: Iterable[MetricRow], title: str = "Results") -> "ReportPage":
+        """A table of results with baseline, ratio, required bound and verdict; empty columns are omitted."""
         rows = list(rows)
-        self.figures += rows
-        return self._add(title, f'{_summary_html(rows)}<div class="card wide">{_figures_html(rows)}</div>')
+        self.rows += rows
+        cells = tuple(Cells.of(row) for row in rows)
+        return self._add(
+            Section(
+                kind="rows",
+                title=title,
+                columns=tuple(name for name in COLUMNS if any(getattr(row, name) for row in cells)),
+                rows=cells,
+                judged=sum(row.passed is not None for row in rows),
+                passed=sum(bool(row.passed) for row in rows),
+            )
+        )
 
-    def add_picture(self, title: str, image: UInt8[np.ndarray, "H W 3"] | bytes, caption: str = "") -> "ReportPage":
-        """A picture with its caption.
+    def add_plot(self, title: str, image: UInt8[np.ndarray, "H W 3"] | bytes, caption: str = "") -> "ReportPage":
+        """A plot with its caption.
 
         Args:
-            title: Heading above the picture, and its description for readers who cannot see it.
+            title: Heading above the plot, and its alternative text.
             image: Pixels, or the content of a PNG file.
             caption: What it shows.
 
         Raises:
-            ValueError: If bytes are given that are no PNG.
+            ValueError: If bytes are given that are not PNG.
         """
         png = image if isinstance(image, bytes) else encode_png(image)
         if not png.startswith(b"\x89PNG\r\n\x1a\n"):
-            raise ValueError(f"picture {title!r}: expected pixels or a PNG file, got other bytes")
+            raise ValueError(f"plot {title!r}: expected pixels or a PNG file, got other bytes")
         width, height = struct.unpack(">II", png[16:24])  # of the header chunk, which comes first in every PNG
-        size = f'width="{width}" height="{height}" style="--natural: {width}px"'
         data = base64.b64encode(png).decode()
-        hint = '<p class="hint">Scroll sideways to see all of it.</p>' if width > PHONE_WIDTH else ""
-        picture = f'{hint}<div class="wide"><img alt="{escape(title)}" {size} src="data:image/png;base64,{data}"></div>'
-        text = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-        self._sections.append(f'<figure class="card"><h3>{escape(title)}</h3>{picture}{text}</figure>')
-        return self
+        return self._add(Section(kind="plot", title=title, text=caption, width=width, height=height, data=data))
 
     def add_text(self, text: str, title: str = "") -> "ReportPage":
         """Paragraphs of plain text, separated by empty lines."""
-        paragraphs = (part.strip() for part in text.split("\n\n"))
-        return self._add(title, "".join(f"<p>{escape(part)}</p>" for part in paragraphs if part))
+        paragraphs = tuple(part.strip() for part in text.split("\n\n") if part.strip())
+        return self._add(Section(kind="text", title=title, paragraphs=paragraphs))
 
     def add_heading(self, title: str) -> "ReportPage":
-        """A heading over the pictures that follow."""
-        return self._add(title, "")
+        """A heading over the plots that follow."""
+        return self._add(Section(kind="heading", title=title))
 
     def add_collapsed(self, title: str, text: str) -> "ReportPage":
         """Preformatted text that opens on a click, such as the configuration."""
-        content = f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
-        return self._add("", f'<div class="card">{content}</div>')
-
-    def _add(self, title: str, html: str) -> "ReportPage":
-        heading = f"<h2>{escape(title)}</h2>" if title else ""
-        self._sections.append(heading + html)
-        return self
+        return self._add(Section(kind="collapsed", title=title, text=text))
 
     def html(self) -> str:
         """The whole page."""
-        template = Template((files("omnistream.report") / "page.html").read_text(encoding="utf-8"))
+        environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        template = environment.from_string((files("omnistream.report") / "page.html").read_text(encoding="utf-8"))
         subtitle = self.subtitle or f"written {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
-        body = "\n".join(self._sections)
-        return template.substitute(title=escape(self.title), subtitle=escape(subtitle), body=body)
+        return template.render(title=self.title, subtitle=subtitle, sections=self._sections)
 
     def to_json(self) -> dict[str, object]:
         """The numbers of the page as plain values."""
-        return {"title": self.title, "info": self.info, "figures": [row.to_json() for row in self.figures]}
+        return {"title": self.title, "info": self.info, "results": [row.to_json() for row in self.rows]}
 
     def write(self, path: Path | str) -> Path:
-        """Write the page, and its numbers to the same path with the ending `.json`; makes the folder where needed.
+        """Write the page, and its numbers to the same path with the ending `.json`; creates the folder if needed.
 
         Raises:
             ValueError: If the path does not end in `.html`.
@@ -121,56 +174,6 @@ class ReportPage:
         numbers = json.dumps(self.to_json(), indent=2, allow_nan=False)
         path.with_suffix(".json").write_text(numbers + "\n", encoding="utf-8")
         return path
-
-
-def encode_png(image: UInt8[np.ndarray, "H W 3"], title: str = "", caption: str = "") -> bytes:
-    """The image as a PNG file; title and caption travel in its text fields `Title` and `Description`."""
-    info = PngInfo()
-    info.add_itxt("Title", title)
-    info.add_itxt("Description", caption)
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", optimize=True, pnginfo=info)
-    return buffer.getvalue()
-
-
-def _summary_html(rows: list[FigureRow]) -> str:
-    judged = [row for row in rows if row.passed is not None]
-    if not judged:
-        return ""
-    passed = sum(bool(row.passed) for row in judged)
-    word = "pass" if passed == len(judged) else "fail"
-    return f'<p><span class="{word}">{passed} of {len(judged)}</span> figures with a required bound meet it.</p>'
-
-
-def _figures_html(rows: list[FigureRow]) -> str:
-    cells = [_cells(row) for row in rows]
-    columns = [name for name in COLUMNS if any(row[name] for row in cells)]  # no empty column
-    numeric = {name: ' class="number"' if name in NUMERIC else "" for name in COLUMNS}
-    head = "".join(f"<th{numeric[name]}>{name}</th>" for name in columns)
-    body = "".join(
-        f"<tr>{''.join(_cell_html(name, row[name], numeric[name]) for name in columns)}</tr>" for row in cells
-    )
-    return f'<table class="figures"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def _cells(row: FigureRow) -> dict[str, str]:
-    """Escaped content of every column."""
-    note = f"<small>{escape(row.note)}</small>" if row.note else ""
-    baseline = "" if row.baseline is None else escape(format_number(row.baseline, row.unit))
-    if baseline and row.baseline_name:
-        baseline = f"<span>{baseline}<small>{escape(row.baseline_name)}</small></span>"
-    return {
-        "name": escape(row.name) + note,
-        "value": escape(format_number(row.value, row.unit)),
-        "baseline": baseline,
-        "ratio": "" if row.ratio is None else format_number(row.ratio),
-        "required": escape(row.bound),
-        "result": f'<span class="{row.verdict}">{row.verdict}</span>' if row.bound else "",
-    }
-
-
-def _cell_html(name: str, content: str, css: str) -> str:
-    return f'<td class="name">{content}</td>' if name == "name" else f'<td{css} data-label="{name}">{content}</td>'
 
 
 def format_number(number: float, unit: str = "") -> str:

@@ -37,7 +37,7 @@ class FrameSize:
         """Height and width for frames of this size, multiples of the patch size (rounded to the nearest).
 
         Raises:
-            UsageError: If an exact size is no multiple of the patch size, or the frames would have too many pixels.
+            UsageError: If an exact size is not a multiple of the patch size, or the frames would have too many pixels.
         """
         size = self._of(height, width, patch_size)
         if size[0] * size[1] > MAX_FRAME_PIXELS:

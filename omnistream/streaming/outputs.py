@@ -1,65 +1,108 @@
 """Which files a stream leaves, and the summary beside them."""
 
 import json
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 
+from omnistream.streaming.depth import DepthArrays, DepthFormat, DepthImages
 from omnistream.streaming.features import FeatureFiles, FeaturesFormat
-from omnistream.streaming.geometry import PointCloud, PoseFiles
-from omnistream.streaming.pictures import DepthRange, DepthVideo, FeaturesVideo
+from omnistream.streaming.points import PointCloud
+from omnistream.streaming.poses import PoseFiles
 from omnistream.streaming.problems import Problems
 from omnistream.streaming.runner import MIB, StreamResult
+from omnistream.streaming.videos import DepthRange, DepthVideo, FeaturesVideo
 from omnistream.streaming.writer import Writer
+from omnistream.tasks.geometry.streaming import CameraSource
 from omnistream.version import __version__
 
-HEADS = ("depth", "pose", "points")
+WRITTEN = (
+    "features_pca.mp4",
+    "depth.mp4",
+    "depth.npz",
+    "depth/[0-9]*.png",
+    "poses.txt",
+    "intrinsics.txt",
+    "points.ply",
+    "features.npz",
+    "features/features-*.safetensors",
+    "summary.json",
+)
+"""Everything that a run may leave in its folder."""
+
+Head = Literal["depth", "pose", "points"]
+HEADS: tuple[Head, ...] = get_args(Head)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """What is written."""
+    """What is written.
 
-    heads: Sequence[str] = ()
-    """Some of `HEADS`."""
-    features: Sequence[str] = ()
-    """See `features.parse_features`."""
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    heads: tuple[Head, ...] | None = None
+    """Outputs of the geometry heads to write: some of depth,pose,points, or none. Default: all that the model has."""
+    cameras: CameraSource = "head"
+    """What poses and intrinsics are computed from: the camera head, or the ray map."""
+    features: tuple[str, ...] = ()
+    """Features to store: last, cls, and numbers of blocks, e.g. cls,5,11."""
     features_format: FeaturesFormat = "npz"
-    """One file, or a folder of shards."""
-    features_dtype: torch.dtype = torch.float32
-    """Stored type."""
-    fit_frames: int = 16
-    """First frames that determine the colours."""
+    """One file (npz), or a folder of shards (safetensors)."""
+    features_dtype: Literal["float32", "float16"] = "float32"
+    """Type of stored features."""
+    depth_format: DepthFormat | None = None
+    """Store depth as numbers as well: 16-bit images (png), or float32 arrays with the confidence (npz)."""
+    depth_scale: float | None = None
+    """Numbers per unit of depth in the images. Default: so that four times the largest depth of frame 1 fits."""
     depth_range: DepthRange = "first"
-    """See `pictures.DepthVideo`."""
+    """Range of the colours in depth.mp4: that of the first frames, one that follows slowly (running), or two depths."""
+    fit_frames: int = 16
+    """Number of first frames that the colours of both videos are fitted on."""
     point_stride: int = 4
-    """See `geometry.PointCloud`."""
+    """Take a point every so many pixels."""
     point_confidence: float = 0.5
-    """See `geometry.PointCloud`."""
+    """Share of the points of a frame that is left out, the least confident ones."""
     max_points: int = 2_000_000
-    """See `geometry.PointCloud`."""
+    """Largest number of points in the cloud."""
+
+    def __post_init__(self) -> None:
+        for name in ("fit_frames", "point_stride", "max_points"):
+            if (number := getattr(self, name)) < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
+        if not 0 <= self.point_confidence < 1:
+            raise ValueError(f"point_confidence must be at least 0 and below 1, got {self.point_confidence}")
+        if self.depth_scale is not None and not 0 < self.depth_scale < math.inf:
+            raise ValueError(f"depth_scale must be a positive number, got {self.depth_scale}")
+        if isinstance(self.depth_range, tuple) and not self.depth_range[0] < self.depth_range[1]:
+            raise ValueError(f"depth_range must rise, got {self.depth_range[0]},{self.depth_range[1]}")
 
 
 def make_writers(folder: Path, fps: float, options: OutputOptions) -> list[Writer]:
-    """Writers of everything asked for.
+    """Writers of everything asked for. They open no file before the first step.
 
     Args:
-        folder: Where the files go; it need not exist before the first step.
+        folder: Where the files go; it need not exist yet.
         fps: Frame rate of the videos.
-        options: What is written.
-
-    Raises:
-        ValueError: If an option is out of range.
+        options: What is written; `heads` names what the model has.
     """
+    heads = options.heads or ()
     writers: list[Writer] = [FeaturesVideo(folder / "features_pca.mp4", fps, options.fit_frames)]
-    if "depth" in options.heads:
+    if "depth" in heads:
         writers.append(DepthVideo(folder / "depth.mp4", fps, options.depth_range, options.fit_frames))
-    if "pose" in options.heads:
+        if options.depth_format == "png":
+            writers.append(DepthImages(folder, options.depth_scale))
+        elif options.depth_format == "npz":
+            writers.append(DepthArrays(folder))
+    if "pose" in heads:
         writers.append(PoseFiles(folder))
-    if "points" in options.heads:
+    if "points" in heads:
         writers.append(
             PointCloud(
                 folder / "points.ply",
@@ -69,9 +112,17 @@ def make_writers(folder: Path, fps: float, options: OutputOptions) -> list[Write
             )
         )
     if options.features:
-        names = list(options.features)
-        writers.append(FeatureFiles(folder, names, options.features_format, options.features_dtype))
+        dtype = getattr(torch, options.features_dtype)
+        writers.append(FeatureFiles(folder, options.features, options.features_format, dtype))
     return writers
+
+
+def clear(folder: Path) -> None:
+    """Make the folder, without the files of an earlier run; others in it stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in WRITTEN:
+        for file in folder.glob(pattern):
+            file.unlink()
 
 
 def write_summary(
@@ -88,12 +139,12 @@ def write_summary(
 
     Args:
         folder: Where.
-        result: What the runner says.
+        result: What the runner returned.
         writers: After they were closed.
-        problems: Counted along the way.
+        problems: Those of the source.
         model: Where the weights come from.
         device: Where it ran.
-        options: What the user chose.
+        options: All options.
 
     Raises:
         OSError: If there is no room for it.
@@ -104,6 +155,7 @@ def write_summary(
         "frames": result.frames,
         "skipped": problems.skipped,
         "problems": problems.lines,
+        **({} if problems.truncated is None else {"truncated": problems.truncated}),
         "ended": result.ended,
         **({} if result.error is None else {"error": result.error}),
         "seconds": round(result.seconds, 3),

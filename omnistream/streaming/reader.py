@@ -5,8 +5,8 @@ import threading
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
+from omnistream.streaming.frames import Frame, Source
 from omnistream.streaming.interrupt import StopRequest
-from omnistream.streaming.sources import Frame, Source
 
 POLL = 0.1
 """Seconds until a stop request is noticed while the source is silent."""

@@ -13,16 +13,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from omnistream.backbone import OmniStream, StreamHead
+from omnistream.backbone.sessions.options import SessionOptions
 from omnistream.backbone.sessions.session import Session
 from omnistream.data.media import VideoReadError
 from omnistream.data.media.resize import resize_images
 from omnistream.errors import one_line
 from omnistream.streaming.frame_size import FrameSize
+from omnistream.streaming.frames import Frame, Source
 from omnistream.streaming.interrupt import stop_on_signals
 from omnistream.streaming.memory import cuda_bytes, cuda_peak, peak_rss, rss
 from omnistream.streaming.problems import Problems
 from omnistream.streaming.reader import frames_until
-from omnistream.streaming.sources import Frame, Source
 from omnistream.streaming.writer import Step, Writer
 
 MIB = 2**20
@@ -30,27 +31,24 @@ MIB = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class StreamOptions:
-    """How frames are encoded."""
+    """How frames go through the model.
 
-    window: int | None = None
-    """Remembered frames; None for all, which lets memory grow with the stream."""
-    sink: int | None = None
-    """First frames never forgotten; None for the backbone's."""
-    cache_dtype: torch.dtype | None = None
-    """Of the key-value cache; None for the model's."""
-    size: FrameSize = field(default_factory=FrameSize)
-    """Size of the frames."""
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    size: str = "224"
+    """Size of the frames: 224 or short:224 (shorter side), or long:512, rounded to whole patches; or 240x320 (height x
+    width), multiples of the patch size."""
     max_frames: int | None = None
     """Stop after this many frames."""
     chunk: int = 1
-    """Frames per step; more are faster and later."""
-    compiled: bool = False
-    """Compile the step, which the first frames wait for; chunks go through it frame by frame."""
-    layers: Sequence[int] = ()
-    """Blocks whose outputs the writers want."""
+    """Frames per step; more are faster, and each result comes later."""
+    session: SessionOptions = SessionOptions()  # noqa: RUF009 (frozen)
+    """Of the streaming session. `layers` are those that the writers need."""
 
     def __post_init__(self) -> None:
-        """Refuse counts below 1."""
+        FrameSize.parse(self.size)
         if self.chunk < 1 or (self.max_frames is not None and self.max_frames < 1):
             raise ValueError(f"chunk and max_frames must be at least 1, got {self.chunk} and {self.max_frames}")
 
@@ -91,7 +89,7 @@ def run_stream(
     """Send a source through the backbone and give every step to the writers.
 
     SIGINT ends the stream after the current step, with fewer frames in it than a chunk has and also while the source is
-    silent; a second one raises KeyboardInterrupt in the middle of the step. The writers are closed whatever happens, so
+    silent; a second one raises KeyboardInterrupt in the middle of the step. The writers are closed in any case, so
     their files are complete. When several things fail one after the other, as on a full disk, the first is raised.
 
     Args:
@@ -115,16 +113,9 @@ def run_stream(
         if first is None:
             raise VideoReadError(source.name, "holds no frame that can be used")
         source_size = (first.image.shape[-2], first.image.shape[-1])
-        size = options.size.of(*source_size, backbone.patch_size)
+        size = FrameSize.parse(options.size).of(*source_size, backbone.patch_size)
         prepared = _prepare(chain([first], frames), source_size, size, problems)
-        session = backbone.stream(
-            window=options.window,
-            sink=backbone.sink if options.sink is None else options.sink,
-            cache_dtype=options.cache_dtype,
-            layers=options.layers,
-            heads=heads,
-            compiled=options.compiled,
-        )
+        session = backbone.stream(options.session, heads=heads)
         tally = _Tally(size, source_size, backbone.mean.device)
         writers = make_writers()
         try:
@@ -178,7 +169,7 @@ def _encode(frames: list[tuple[Frame, Tensor]], backbone: OmniStream, session: S
 
 @contextmanager
 def _closing(writers: Sequence[Writer]) -> Iterator[None]:
-    """Close all of them whatever happens, Ctrl-C included; of several errors the first is raised."""
+    """Close all of them in any case, Ctrl-C included; of several errors the first is raised."""
     errors: list[BaseException] = []
     try:
         yield
@@ -196,7 +187,7 @@ def _closing(writers: Sequence[Writer]) -> Iterator[None]:
 def _prepare(
     frames: Iterator[Frame], first_size: tuple[int, int], size: tuple[int, int], problems: Problems
 ) -> Iterator[tuple[Frame, UInt8[Tensor, "3 H W"]]]:
-    """Frames with their pictures at the size of the stream; tells when their own size changes."""
+    """Frames with their images at the size of the stream; a change of their own size is reported."""
     current = first_size
     for frame in frames:
         found = (frame.image.shape[-2], frame.image.shape[-1])

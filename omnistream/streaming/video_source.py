@@ -2,10 +2,8 @@
 
 import threading
 from collections.abc import Iterator
-from fractions import Fraction
 
 import av
-import numpy as np
 import torch
 from av.container import InputContainer
 from av.packet import Packet
@@ -14,15 +12,21 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from omnistream.data.media import VideoReadError
-from omnistream.data.media.video_probe import MAX_FRAME_PIXELS, video_stream
+from omnistream.data.media.orientation import upright_image
+from omnistream.data.media.video_decode import video_stream
+from omnistream.data.media.video_probe import MAX_FRAME_PIXELS
+from omnistream.streaming.container import end_of, field_coded, shortfall, stated_rate
+from omnistream.streaming.frames import (
+    DEFAULT_SOURCE,
+    Frame,
+    SourceOptions,
+    Subsampler,
+    public_name,
+)
 from omnistream.streaming.problems import Problems
-from omnistream.streaming.sources import Frame, Subsampler, public_name
 
-USUAL_FPS = 30.0
-"""For sources that state no rate."""
-
-HIGHEST_FPS = 1000
-"""Streams without a rate are guessed to have that of their clock, such as 90,000."""
+USUAL_TIMEOUT = 10.0
+"""Seconds."""
 
 MAX_BROKEN_IN_A_ROW = 1000
 """A live source that gives nothing else is left."""
@@ -35,18 +39,16 @@ class VideoSource:
     """A video file, address or camera.
 
     Frames are decoded one after the other, so the right one comes whatever the container says about seeking, and
-    memory does not depend on the length. A packet that does not decode, or a frame the decoder marks as damaged, is
-    told and left out, but counts in the index. A packet is taken for one frame, at the place that its time stamp says,
-    or without a stamp (AVI) where it came; what the decoder loses without a word is not counted. Frames that are not
-    due are decoded, but not converted to RGB.
+    memory does not depend on the length. A packet that does not decode, or a frame that the decoder marks as damaged,
+    is reported and left out, but counts in the index. A packet counts as one frame, at the place that its time stamp
+    says, or without a stamp (AVI) where it came; what the decoder drops silently is not counted. Frames that are not
+    due are decoded, but not converted to RGB. A file that holds less than its container promises is reported.
 
     Args:
         address: What FFmpeg opens.
         problems: Gets broken frames.
-        fps: Thin out to this rate by time stamps.
+        options: `fps` and `timeout`; FFmpeg applies the latter to addresses, not to a camera that hangs in its driver.
         container_format: FFmpeg's interface to a camera.
-        timeout: Seconds to wait for an answer and for each piece of data. FFmpeg heeds it for addresses; a camera that
-            hangs in its driver is waited for.
         live: Time starts at the first frame instead of being the file's.
 
     Raises:
@@ -57,18 +59,19 @@ class VideoSource:
         self,
         address: str,
         problems: Problems,
+        options: SourceOptions = DEFAULT_SOURCE,
         *,
-        fps: float | None = None,
         container_format: str | None = None,
-        timeout: float | None = None,
         live: bool = False,
     ) -> None:
-        self.name, self.problems, self.live, self.sampler = public_name(address), problems, live, Subsampler(fps)
+        self.name, self.problems, self.live = public_name(address), problems, live
+        self.sampler = Subsampler(options.fps)
         self._reading = threading.Lock()
-        options = {"rtsp_transport": "tcp"} if address.lower().startswith("rtsp") else {}
+        protocol = {"rtsp_transport": "tcp"} if address.lower().startswith("rtsp") else {}
+        timeout = (options.timeout or USUAL_TIMEOUT) if live or "://" in address else None
         try:
             self._container: InputContainer = av.open(
-                address, format=container_format, options=options, timeout=timeout
+                address, format=container_format, options=protocol, timeout=timeout
             )
         except (av.FFmpegError, ValueError) as error:
             raise VideoReadError(self.name, f"cannot be opened as a video ({_reason(error)})") from error
@@ -78,10 +81,10 @@ class VideoSource:
             self.close()
             raise
         self._stream.codec_context.thread_count = 1  # more threads can hang beside torch's
-        rate: Fraction | None = self._stream.average_rate or self._stream.guessed_rate
-        self.source_fps = float(rate) if rate and rate <= HIGHEST_FPS else USUAL_FPS
+        of_fields = None if live or "://" in address else field_coded(address)
+        self.source_fps = of_fields.fps if of_fields and of_fields.fps else stated_rate(self._stream)
         self.fps = self.sampler.rate(self.source_fps)
-        announced = 0 if live else self._stream.frames
+        announced = 0 if live else of_fields.num_frames if of_fields else self._stream.frames
         self.total: int | None = round(announced * self.fps / self.source_fps) if announced else None
         self._trusts_stamps = not _STAMPS_IN_FILE_ORDER & set(self._container.format.name.split(","))
         self._start: float | None = None
@@ -112,11 +115,11 @@ class VideoSource:
             if not self.sampler.take(time):
                 continue
             try:
-                picture = self._picture(frame)
+                image = self._image(frame)
             except av.FFmpegError as error:
-                self.problems.skip(f"{self.name}: frame {index} has no RGB picture ({_reason(error)})")
+                self.problems.skip(f"{self.name}: frame {index} cannot be converted to RGB ({_reason(error)})")
                 continue
-            yield Frame(index, time, picture)
+            yield Frame(index, time, image)
 
     def _decode(self) -> Iterator[tuple[int, VideoFrame]]:
         """All frames in display order with their positions; packets that do not decode are left out and counted."""
@@ -142,10 +145,17 @@ class VideoSource:
                 yield index, frame
 
     def _packets(self) -> Iterator[Packet]:
+        count, end = 0, 0.0
         try:
-            yield from self._container.demux(self._stream)
+            for packet in self._container.demux():
+                end = max(end, end_of(packet))
+                if packet.stream is self._stream:
+                    count += packet.size > 0  # demuxing ends with an empty packet that flushes the decoder
+                    yield packet
         except av.FFmpegError as error:
             self.problems.note(f"{self.name}: breaks off ({_reason(error)})")
+        if not self.live and (text := shortfall(self._container, self._stream, count, end)):
+            self.problems.cut_off(f"{self.name}: {text}")
 
     def _time(self, index: int, frame: VideoFrame) -> float:
         """Seconds; by the rate where the container has no stamp, or one that does not rise."""
@@ -159,7 +169,7 @@ class VideoSource:
         self._last = index, time
         return time
 
-    def _picture(self, frame: VideoFrame) -> UInt8[Tensor, "3 H W"]:
+    def _image(self, frame: VideoFrame) -> UInt8[Tensor, "3 H W"]:
         """Upright RGB.
 
         Raises:
@@ -169,13 +179,11 @@ class VideoSource:
             raise VideoReadError(
                 self.name, f"frames of {frame.width}x{frame.height} are over the limit of {MAX_FRAME_PIXELS} pixels"
             )
-        rotation = round(frame.rotation) % 360
-        if rotation % 90:
-            raise VideoReadError(
-                self.name, f"is to be shown turned by {rotation} degrees; only multiples of 90 are read"
-            )
-        picture = np.rot90(frame.to_ndarray(format="rgb24"), rotation // 90)
-        return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+        try:
+            image = upright_image(frame)
+        except ValueError as error:
+            raise VideoReadError(self.name, str(error)) from error
+        return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 
 def _reason(error: Exception) -> str:

@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from omnistream.backbone import BackboneOutput
-from omnistream.streaming.sources import Frame
+from omnistream.streaming.frames import Frame
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ class OptimizerConfig:
     """Decoupled; the paper uses none."""
     grad_clip: float | None = 1.0
     """Largest gradient norm, over all parameters; None for no clipping. Not stated in the paper; 1.0 is VGGT's."""
+    accumulate_grad_batches: int = 1
+    """Batches whose gradients are averaged for one step."""
 
     def __post_init__(self) -> None:
         rates = [self.lr] if self.backbone_lr is None else [self.lr, self.backbone_lr]
@@ -36,6 +38,8 @@ class OptimizerConfig:
                 "lr and backbone_lr must be positive, warmup_steps and weight_decay not negative; "
                 f"got {self.lr}, {self.backbone_lr}, {self.warmup_steps}, {self.weight_decay}"
             )
+        if self.accumulate_grad_batches < 1:
+            raise ValueError(f"accumulate_grad_batches must be at least 1, got {self.accumulate_grad_batches}")
 
 
 def warmup_cosine(step: int, peak: float, final: float, warmup: int, total: int) -> float:

@@ -1,6 +1,6 @@
-"""What a task hands over to be drawn, and the method by which it does so.
+"""Data that a task provides for plots, and the method that provides it.
 
-A picture here is data, not pixels: tensors of one sample, on any device, as the task has them. `report.draw` turns each
+A plot here is data, not pixels: tensors of one sample, on any device. `plots.draw` turns each
 kind into a uint8 image. Letters: G global and L local crops, T frames, H W pixels, S s crop sizes, h w patches, D
 width.
 """
@@ -12,13 +12,12 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-Box: TypeAlias = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in [0, 1], relative to the image."""
+from omnistream.boxes import Box
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewsPlot:
-    """Crops of one image (T=1) or clip, as the student and the teacher see them."""
+    """Crops of one image (T=1) or clip, as student and teacher see them."""
 
     global_crops: Shaped[Tensor, "G T 3 S S"]
     """uint8, or floating point in [0, 1]."""
@@ -46,18 +45,18 @@ class DepthPlot:
     truth: Float[Tensor, "T H W"]
     """z-depth."""
     valid: Bool[Tensor, "T H W"]
-    """Where `truth` holds."""
+    """Where `truth` is known."""
     prediction: Float[Tensor, "T H W"]
     confidence: Float[Tensor, "T H W"] | None = None
     unit: str = ""
-    """Written behind the numbers, for example "m"."""
+    """Unit after the numbers, for example "m"."""
     note: str = ""
     """Written under the title, for example how the prediction was aligned."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CameraPlot:
-    """Predicted and true camera path of one clip, camera-to-world, OpenCV axes; any Sim(3) may lie between them."""
+    """Predicted and true camera path of one clip, camera-to-world, OpenCV axes; they may differ by any Sim(3)."""
 
     truth: Float[Tensor, "T 4 4"]
     prediction: Float[Tensor, "T 4 4"]
@@ -67,7 +66,7 @@ class CameraPlot:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionItem:
-    """One image or clip with what was asked, what is true and what was generated."""
+    """One image or clip with instruction, true answer and generated answer."""
 
     images: Shaped[Tensor, "T 3 H W"]
     """uint8, or floating point in [0, 1]."""
@@ -75,6 +74,7 @@ class CaptionItem:
     generated: str
     instruction: str = ""
     truth_boxes: tuple[Box, ...] = ()
+    """In [0, 1], relative to the image."""
     generated_boxes: tuple[Box, ...] = ()
 
 
@@ -85,7 +85,7 @@ class CaptionPlot:
     items: tuple[CaptionItem, ...]
 
     def __post_init__(self) -> None:
-        """Refuse an empty picture."""
+        """Check that there is an item."""
         if not self.items:
             raise ValueError("CaptionPlot: expected at least one item, got none")
 
@@ -94,15 +94,15 @@ Plot: TypeAlias = ViewsPlot | FeaturesPlot | DepthPlot | CameraPlot | CaptionPlo
 
 
 @runtime_checkable
-class Draws(Protocol):
-    """A task that can show what it does.
+class HasPlots(Protocol):
+    """A task with plots.
 
-    `pictures` runs at validation, without gradient and in eval mode, on **every** process (its forward pass may contain
+    `plots` runs at validation, without gradient and in eval mode, on **every** process (its forward pass may contain
     collectives); only rank zero draws what it returns.
     """
 
-    def pictures(self, backbone: nn.Module, batch: Any, limit: int) -> Mapping[str, Plot]:
-        """What there is to draw for the first `limit` samples of a validation batch.
+    def plots(self, backbone: nn.Module, batch: Any, limit: int) -> Mapping[str, Plot]:
+        """Plots of the first `limit` samples of a validation batch.
 
         Args:
             backbone: As in `Objective.compute`.
@@ -110,6 +110,6 @@ class Draws(Protocol):
             limit: Samples to show at most.
 
         Returns:
-            Pictures by name; a name such as `image/0` becomes `<task>/image/0` in the log and in the file name.
+            Plots by name; a name such as `image/0` becomes `<task>/image/0` in the log and in the file name.
         """
         ...

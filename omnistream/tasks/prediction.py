@@ -1,4 +1,4 @@
-"""What `omnistream predict` gives: the backbone's features of every clip."""
+"""The result of `omnistream predict`: the backbone's features of every clip."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ class ClipFeatures(NamedTuple):
     """Features of one clip, on the CPU.
 
     Attributes:
-        name: Where the clip came from, as its data set says.
+        name: Name of the clip in its data set.
         cls: One vector per frame.
         last: Patch features of the last layer, normalised.
     """
@@ -25,7 +25,7 @@ def predict_features(backbone: nn.Module, batch: dict[str, Any]) -> dict[str, li
 
     Args:
         backbone: In evaluation mode.
-        batch: Batches by the name of their source. Crops for self-supervision are no clips and are left out.
+        batch: Batches by the name of their source. Crops for self-supervision are not clips and are left out.
     """
     found = {}
     for source, part in batch.items():

@@ -18,7 +18,7 @@ from omnistream.run_config import Described
 from omnistream.tasks.objective import Objective
 
 HEADS = ("geometry", "captioning")
-"""Objectives whose heads are of use after training."""
+"""Objectives whose heads are used after training."""
 
 _OWN_WEIGHTS = {"geometry": ("dense.", "camera."), "captioning": ("decoder.", "projector.")}
 _FOR_TRAINING = {"backbone", "optimizer", "nonfinite", "compile", "seed", "photometric", "activation_checkpointing"}
@@ -76,7 +76,7 @@ def _has_weights(tensors: StateDict, prefixes: tuple[str, ...]) -> bool:
 
 
 def _names(kind: type) -> tuple[str, str, str]:
-    """What a class may be called in a description: its path in the package or module, or its bare name."""
+    """Names of a class in a description: its path in the package or module, or its bare name."""
     package, name = kind.__module__.rpartition(".")[0], kind.__name__
     return f"{package}.{name}", f"{kind.__module__}.{name}", name
 
@@ -88,7 +88,7 @@ def _build(kind: type[Objective], described: Described, run: TrainingRun) -> Any
     parser.add_class_arguments(kind, "it", skip=set(_FOR_TRAINING), fail_untyped=False)
     try:
         return parser.instantiate_classes(parser.parse_object({"it": settings})).it
-    except Exception as error:  # whatever jsonargparse or the constructor says about a value
+    except Exception as error:  # errors of jsonargparse or the constructor about a value
         raise ValueError(f"{run.path}: settings of {kind.__name__}: {one_line(error, 300)}") from error
 
 

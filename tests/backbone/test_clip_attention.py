@@ -196,7 +196,7 @@ def test_only_so_many_sizes_are_compiled_then_prefixes_go_on(monkeypatch, caplog
         )
         torch.testing.assert_close(result, tensors[0] if size < 8 else expected)
     assert len(compiled) == 9
-    assert caplog.text.count("further sizes go by prefixes") == 1
+    assert caplog.text.count("further sizes use prefixes") == 1
 
 
 def test_timing_runs_forward_and_backward_and_leaves_the_random_state():

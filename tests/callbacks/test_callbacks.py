@@ -14,8 +14,8 @@ from omnistream.callbacks import FinalReport, TaskProgressBar, Throughput, Valid
 from omnistream.callbacks.progress import FRAMES_PER_SECOND, count_frames
 from omnistream.data.batch import FrameClip, ViewBatch
 from omnistream.plots import draw
-from omnistream.report import FigureRow
-from omnistream.report.collect import collect_plots
+from omnistream.plots.collect import collect_plots
+from omnistream.report import MetricRow
 from omnistream.tasks.plots import CaptionItem, CaptionPlot, FeaturesPlot
 
 
@@ -31,7 +31,7 @@ class Task(nn.Module):
         super().__init__()
         self.broken = broken
 
-    def pictures(self, backbone, batch, limit):
+    def plots(self, backbone, batch, limit):
         assert not torch.is_grad_enabled()
         assert not self.training
         torch.rand(1)  # random state is to be restored by the caller
@@ -58,8 +58,8 @@ class Module(LightningModule):
     def validation_step(self, batch, batch_idx):
         self.log("val/a/loss", float(self.global_step), batch_size=1)
 
-    def figures(self):
-        return [FigureRow(name="module figure", value=1.0, at_most=2.0)]
+    def metric_rows(self):
+        return [MetricRow(name="module result", value=1.0, at_most=2.0)]
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=1e-3)
@@ -72,8 +72,8 @@ class Module(LightningModule):
 
 
 class Measured(Callback):
-    def figures(self):
-        return [FigureRow(name="callback figure", value=3.0, at_most=2.0)]
+    def metric_rows(self):
+        return [MetricRow(name="callback result", value=3.0, at_most=2.0)]
 
 
 def fit(folder, *callbacks, module=None, logger=None, **options):
@@ -95,18 +95,18 @@ def fit(folder, *callbacks, module=None, logger=None, **options):
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
-class TestValidationPictures:
+class TestValidationPlots:
     def test_files_and_tensorboard(self, tmp_path):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
         trainer, module = fit(tmp_path, ValidationPlots(num_samples=1))
-        folder = tmp_path / "run" / "version_0" / "pictures"
+        folder = tmp_path / "run" / "version_0" / "plots"
         assert [path.name for path in sorted(folder.iterdir())] == [f"a-pca-0--step{i:08d}.png" for i in (2, 4, 6)]
         with torch.no_grad():
             expected = draw(collect_plots(module.eval(), {"a": clips(0)}, 1)["a/pca/0"])  # of the first batch
         with Image.open(folder / "a-pca-0--step00000006.png") as image:
             assert np.array_equal(np.asarray(image), expected)
-            assert image.info["Title"] == "a/pca/0"
+            assert image.info["Title"] == "A: pca, sample 1"
             assert image.info["Description"].endswith("Step 6.")
         events = EventAccumulator(trainer.log_dir, size_guidance={"images": 0})
         events.Reload()
@@ -116,7 +116,7 @@ class TestValidationPictures:
     def test_every_second_validation(self, tmp_path):
         callback = ValidationPlots(every_n_validations=2)
         fit(tmp_path, callback)
-        names = {path.name for path in (tmp_path / "run" / "version_0" / "pictures").iterdir()}
+        names = {path.name for path in (tmp_path / "run" / "version_0" / "plots").iterdir()}
         assert names == {f"a-pca-{sample}--step0000000{step}.png" for sample in (0, 1) for step in (2, 6)}
         assert callback.state_dict() == {"validations": 3}
         other = ValidationPlots(every_n_validations=2)
@@ -140,15 +140,15 @@ class TestValidationPictures:
                 super().__init__()
                 self.backbone = nn.Identity()
 
-            def pictures(self, backbone, batch, limit):
+            def plots(self, backbone, batch, limit):
                 assert backbone is self.backbone
                 return {str(i): batch for i in range(limit)}
 
-        module, picture = (
+        module, plot = (
             Alone(),
             CaptionPlot(items=(CaptionItem(images=clips(0).images[0], truth="", generated=""),)),
         )
-        assert collect_plots(module, picture, 2) == {"0": picture, "1": picture}
+        assert collect_plots(module, plot, 2) == {"0": plot, "1": plot}
 
     def test_says_when_it_has_no_effect(self, tmp_path):
         module = Module()
@@ -170,11 +170,11 @@ class TestFinalReport:
         trainer, _ = fit(tmp_path, *callbacks, logger=logger)
         text = (tmp_path / "run" / "version_0" / "report.html").read_text()
         numbers = json.loads((tmp_path / "run" / "version_0" / "report.json").read_text())
-        verdicts = {row["name"]: (row["value"], row["verdict"]) for row in numbers["figures"]}
-        assert verdicts["module figure"] == (1.0, "pass")
-        assert verdicts["callback figure"] == (3.0, "fail")
-        assert verdicts["a/loss"] == (6.0, "no bound")
-        assert text.count("data:image/png;base64,") == 2  # the newest picture and the curves
+        verdicts = {row["name"]: (row["value"], row["verdict"]) for row in numbers["results"]}
+        assert verdicts["module result"] == (1.0, "pass")
+        assert verdicts["callback result"] == (3.0, "fail")
+        assert verdicts["A: loss"] == (6.0, "no bound")
+        assert text.count("data:image/png;base64,") == 2  # the newest plot and the curves
         assert "Step 6." in text
         assert "Step 4." not in text
         assert "A &lt;run&gt;" in text

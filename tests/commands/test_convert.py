@@ -41,7 +41,7 @@ def test_release(release, tmp_path, capsys):
     assert rows["load with"].strip() == f'OmniStream.from_pretrained("{tmp_path / "out"}")'
     assert "16 frames" in rows["parity"]
     assert rows.keys().isdisjoint({"filled in", "as initialised", "not taken over"})
-    assert rows["note"].strip() == "the source does not tell mean and std, which are assumed to be ImageNet's"
+    assert rows["note"].strip() == "the source does not give mean and std, which are assumed to be ImageNet's"
     model = OmniStream.from_pretrained(tmp_path / "out")
     assert model.rope_layout == "official"
     assert torch.equal(model.norm.weight, official_state()["patch_embed.post_layernorm.weight"])
@@ -58,6 +58,16 @@ def test_training_checkpoint_with_choices(tmp_path, capsys):
     assert OmniStream.from_pretrained(tmp_path / "out").rope_layout == "spatial"
 
 
+def test_a_part_of_a_checkpoint(tmp_path, capsys):
+    state = OmniStream("vit_nano").state_dict()
+    networks = {name: {key: value + shift for key, value in state.items()} for shift, name in enumerate("ab")}
+    torch.save(networks, tmp_path / "two.pth")
+    assert "several networks (a, b); choose one with part=" in error_of(capsys, tmp_path / "two.pth", tmp_path / "out")
+    rows = converted(capsys, tmp_path / "two.pth", tmp_path / "out", "--part", "b")
+    assert rows["not taken over"].strip() == "a (another network; choose it with part='a')"
+    assert torch.equal(OmniStream.from_pretrained(tmp_path / "out").cls_token, state["cls_token"] + 1)
+
+
 def test_a_folder_in_use_is_kept(release, tmp_path, capsys):
     out = tmp_path / "out"
     converted(capsys, release, out)
@@ -71,7 +81,9 @@ def test_a_folder_in_use_is_kept(release, tmp_path, capsys):
 
 def test_mistakes_are_one_line(release, tmp_path, capsys):
     assert "arguments are required: SOURCE, OUT; see `omnistream convert --help`" in error_of(capsys)
-    assert "invalid choice: 'cube'" in error_of(capsys, release, tmp_path / "out", "--rope-layout", "cube")
+    assert "--rope-layout: expected rotation, official or spatial, got 'cube'" in error_of(
+        capsys, release, tmp_path / "out", "--rope-layout", "cube"
+    )
     assert "no weights at" in error_of(capsys, tmp_path / "none.pth", tmp_path / "out")
     assert "unknown backbone variant 'vit_x'" in error_of(capsys, release, tmp_path / "out", "--variant", "vit_x")
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"a": print}))

@@ -84,6 +84,18 @@ class TestErrors:
                 "model.tasks.geometry: num_layers must be positive, got -1; use 1 to 4",
             ),
             (["--trainer.max_stepz", "4"], "there is no key 'trainer.max_stepz' (did you mean 'trainer.max_steps'?)"),
+            (
+                ["--trainer.precision", "12"],
+                "trainer.precision: expected one of 64, 32, 16 or one of 'transformer-engine', "
+                "'transformer-engine-float16', '16-true', '16-mixed', 'bf16-true', 'bf16-mixed', '32-true', '64-true' "
+                "or one of '64', '32', '16', 'bf16', got '12'",
+            ),
+            (
+                ["--model.tasks.ssl", "word"],
+                "model.tasks.ssl: expected a class path such as package.module.Class, got 'word'",
+            ),
+            (["--trainer.max_step", "4"], "there is no key 'trainer.max_step' (did you mean 'trainer.max_steps'?)"),
+            (["--data.root", "$NOWHERE/x"], "$NOWHERE/x: the environment variable NOWHERE is not set"),
             (["--data.root", "gone"], "no folder gone; set data.root to the folder with the clips"),
             (["stray"], "unexpected argument 'stray'; options are written --key value"),
             (["-c"], "-c needs the name or path of a configuration; `omnistream configs` lists the packaged ones"),
@@ -110,6 +122,26 @@ class TestErrors:
         monkeypatch.setattr(sys, "argv", ["omnistream"])
         line = error_of(capsys, "fit")
         assert line.startswith("nothing given for data, model; name a configuration with -c")
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("model: {tasks: {geometry: null}}", "changes settings of model, but names none"),
+            ("trainer: {max_steps: 5}", "names no model"),
+            ("data: {root: x}", "names no model"),
+        ],
+    )
+    def test_an_overlay_alone(
+        self, config: Path, capsys: pytest.CaptureFixture[str], text: str, problem: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "my.yaml").write_text(text)
+        line = error_of(capsys, "fit", "-c", "my.yaml")
+        assert line == f"my.yaml {problem}: lay it over a complete configuration, as in -c quickstart -c my.yaml"
+        main(["fit", "-c", str(config), "-c", "my.yaml", "--data.root=null"])
+
+    def test_a_packaged_overlay_alone(self, capsys: pytest.CaptureFixture[str]) -> None:
+        line = error_of(capsys, "fit", "-c", "ablations/without_video")
+        assert line.endswith("as in -c quickstart -c ablations/without_video")
 
     def test_malformed_yaml_names_file_and_line(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
         config.write_text("model:\n  class_path: [a\n")
@@ -169,6 +201,7 @@ class TestRealErrors:
                 "model.tasks.geometry.scale_frames: expected one of 'clip', 'first', got 'none'",
             ),
             (["--model.tasks.ssl.heads.num_prototypes", "0"], "model.tasks.ssl.heads: sizes and layers of the heads"),
+            (["--model.weights.ssl", "-1"], "weights of tasks must be finite and not negative, got {'ssl': -1.0}"),
             (["--model.optimizer.lr", "-1"], "model.optimizer: lr and backbone_lr must be positive"),
         ],
     )

@@ -107,6 +107,32 @@ class TestRealModule:
         assert model.optimizer_config.warmup_steps == 5
 
 
+class TestPaths:
+    """`~` and `$VAR` are expanded wherever a path can be given."""
+
+    @pytest.fixture(autouse=True)
+    def home(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("CLIPS", "clips")
+
+    @pytest.mark.parametrize("written", ["~/clips", "$HOME/clips", "${HOME}/$CLIPS", "~/$CLIPS/"])
+    def test_in_yaml_and_on_the_command_line(self, config: Path, tmp_path: Path, written: str) -> None:
+        (tmp_path / "clips").mkdir()
+        expected = [f"--data.root={tmp_path / 'clips'}"]
+        assert overrides.prepare([f"--data.root={written}"]) == expected
+        assert overrides.prepare(["--data.root", written]) == expected
+        second = tmp_path / "second.yaml"
+        second.write_text(f"data: {{root: '{written}', roots: ['{written}']}}")
+        prepared = yaml.safe_load(overrides.prepare(["-c", str(config), "-c", "~/second.yaml"])[0].partition("=")[2])
+        assert prepared["data"]["init_args"]["root"] == str(tmp_path / "clips")
+        assert prepared["data"]["init_args"]["roots"] == [str(tmp_path / "clips")]
+        assert overrides.prepare([f"--data.roots=['{written}', b]"]) == [f"--data.roots=[{tmp_path / 'clips'}, b]"]
+
+    @pytest.mark.parametrize("written", ["about 5$ each", "a~b", "~5 minutes", "s3://$BUCKET/x", "a$b", "[a, b]"])
+    def test_other_text_is_left_alone(self, written: str) -> None:
+        assert overrides.prepare([f"--data.root={written}"]) == [f"--data.root={written}"]
+
+
 class TestMerge:
     def test_split_keeps_order_and_negative_values(self) -> None:
         names, keys, rest = overrides.split(["-c", "a", "--x.y", "-1", "--config=b", "--flag", "--z=1=2", "-h"])

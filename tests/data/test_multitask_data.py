@@ -95,6 +95,7 @@ def test_sources_of_equal_length_are_not_in_step():
 def test_validation_reads_every_set_once_in_order():
     batches = [batch for batch, _, _ in iter(make().val_dataloader())]
     assert [b["ssl"]["video"].label.tolist() for b in batches] == [[0], [1], [2]]
+    assert [b["ssl"]["video"].index for b in batches] == [[0], [1], [2]]
     assert [None if b["geometry"] is None else b["geometry"].label.tolist() for b in batches] == [[0], None, None]
 
 
@@ -138,3 +139,20 @@ def test_a_process_without_samples_gets_none(monkeypatch, num_workers):
     assert [batch["b"] and batch["b"].label.tolist() for batch in batches] == [[1], None]
     first, _ = data.predict_dataloader()
     assert list(first) == [{"a": None}]
+
+
+class Phase:
+    """As much of a trainer as the data module looks at."""
+
+    lightning_module = None
+
+    def __init__(self, training):
+        self.training = training
+
+
+def test_only_training_batches_move_the_position():
+    data = make()
+    for training in (True, False, True):
+        data.trainer = Phase(training)
+        assert data.on_after_batch_transfer("batch", 0) == "batch"
+    assert data.state_dict() == {"batches_seen": 2}

@@ -11,7 +11,6 @@ from omnistream.data.sampling import (
     EndlessBatchSampler,
     PlacedKey,
     SampleKey,
-    ShardSampler,
     batch_place,
     sample_rng,
     sample_seed,
@@ -65,13 +64,6 @@ def test_a_placed_key_travels_and_equals_the_plain_one():
     again = pickle.loads(pickle.dumps(key))
     assert again == key == SampleKey(1, 2)
     assert again.place == BatchPlace(3, 4, 5)
-
-
-def test_shards_cover_all_and_are_even():
-    shards = [list(ShardSampler(7, rank, 3)) for rank in range(3)]
-    assert [len(s) for s in shards] == [3, 3, 3]
-    assert sorted(itertools.chain(*shards)) == sorted([*range(7), 0, 1])
-    assert len(ShardSampler(7, 0, 3)) == 3
 
 
 def test_random_numbers_depend_on_seed_epoch_index_and_salt_only():

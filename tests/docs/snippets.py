@@ -1,6 +1,7 @@
 """Fenced blocks of the documentation, and what the tests need to run them.
 
-`<!-- skip: reason -->` on the line above a block keeps it from being run; readers of the source see the reason.
+`<!-- skip: reason -->` on the line above a block keeps it from being run; `<!-- slow: reason -->` leaves it to the slow
+tests. Readers of the source see the reason.
 """
 
 import re
@@ -11,7 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 PAGES = [page for page in PAGES if "generated" not in page.parts]
-FENCE = re.compile(r"(?:^<!-- skip: (?P<reason>[^\n]+?) -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.M | re.S)
+FENCE = re.compile(
+    r"(?:^<!-- (?P<marker>skip|slow): [^\n]+? -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.M | re.S
+)
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,15 @@ class Block:
     """Number of the first line of code."""
     language: str
     code: str
-    reason: str | None
-    """Why it is not run; None if it is."""
+    marker: str | None
+    """`skip`, `slow` or None."""
 
 
 def blocks(page: Path) -> list[Block]:
     """All fenced blocks of a page with a language, in order."""
     text = page.read_text(encoding="utf-8")
     return [
-        Block(page, text.count("\n", 0, found.start("code")) + 1, found["language"], found["code"], found["reason"])
+        Block(page, text.count("\n", 0, found.start("code")) + 1, found["language"], found["code"], found["marker"])
         for found in FENCE.finditer(text)
     ]
 

@@ -22,13 +22,14 @@ TRAININGS = {
     shlex.join(arguments): block
     for page in PAGES
     for block in blocks(page)
-    if block.language == "bash" and block.reason is None
+    if block.language == "bash" and block.marker is None
     for arguments in commands(block)
     if arguments[0] in TRAINING
 }
 """Every training command of the pages once, and where it stands; LightningCLI takes seconds to parse one."""
 MOST_SKIPPED = 3
 """Blocks that may be skipped; raise it only for what needs a network or a device."""
+SHELLS = ("bash", "zsh", "fish")
 
 
 class Parsed(BaseException):
@@ -62,7 +63,8 @@ def call(block: Block, arguments: list[str]) -> None:
     """Run or parse one call of `omnistream`; a refusal fails with the line of the page."""
     source = next((argument for argument in arguments[1:] if not argument.startswith("-")), None)
     try:
-        if arguments[0] not in TRAINING and (source is None or Path(source).exists()):
+        runs = "--help" in arguments or arguments[0] not in TRAINING
+        if runs and (source is None or Path(source).exists() or source in SHELLS):
             main(arguments)
         else:
             parse_only(arguments)
@@ -71,11 +73,11 @@ def call(block: Block, arguments: list[str]) -> None:
             pytest.fail(f"{block.page.name}:{block.line}: omnistream {' '.join(arguments)} is refused")
 
 
-def run(page: Path) -> dict:
-    """Run a page; its Python namespace at the end."""
+def run(page: Path, markers: tuple = (None,)) -> dict:
+    """Run the blocks of a page that have one of the markers; its Python namespace at the end."""
     names: dict = {"__name__": page.stem}
     for block in blocks(page):
-        if block.reason is not None:
+        if block.marker not in markers:
             continue
         if block.language == "python":
             padding = "\n" * (block.line - 1)  # tracebacks then show the line of the page
@@ -92,6 +94,12 @@ def test_code_runs(page, workplace):
     run(page)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if any(block.marker == "slow" for block in blocks(page))])
+def test_slow_code_runs(page, workplace):
+    run(page, (None, "slow"))
+
+
 @pytest.mark.parametrize("command", TRAININGS)
 def test_training_command_is_understood(command, workplace):
     call(TRAININGS[command], shlex.split(command))
@@ -104,7 +112,7 @@ def test_readme_runs_and_its_comments_are_true(workplace, capsys):
     assert names["out"].last.shape == names["out"].patches[2].shape == (1, 8, 8, 8, 128)
     torch.testing.assert_close(names["now"].cls[:, 0], names["out"].cls[:, 7], atol=1e-4, rtol=0)
     assert {path.name for path in Path("my_backbone").iterdir()} == {"model.safetensors", "config.json"}
-    saved, loaded = names["model"].state_dict(), names["again"].state_dict()
+    saved, loaded = names["backbone"].state_dict(), names["again"].state_dict()
     assert saved.keys() == loaded.keys()
     assert all(torch.equal(saved[key], loaded[key]) for key in saved)
     assert names["fork"].frame_indices.tolist() == [6]
@@ -113,8 +121,8 @@ def test_readme_runs_and_its_comments_are_true(workplace, capsys):
 
 
 def test_few_blocks_are_skipped():
-    skipped = [block for page in PAGES for block in blocks(page) if block.reason is not None]
-    assert len(skipped) <= MOST_SKIPPED, [f"{block.page.name}:{block.line}: {block.reason}" for block in skipped]
+    skipped = [block for page in PAGES for block in blocks(page) if block.marker == "skip"]
+    assert len(skipped) <= MOST_SKIPPED, [f"{block.page.name}:{block.line}" for block in skipped]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -128,7 +136,8 @@ def test_every_block_has_a_language(page):
 
 
 def test_every_command_is_shown_somewhere():
-    shown = {arguments[0] for page in PAGES for block in blocks(page) for arguments in commands(block) if arguments}
+    shell = [block for page in PAGES for block in blocks(page) if block.language == "bash"]
+    shown = {arguments[0] for block in shell for arguments in commands(block)}
     assert set(COMMANDS) <= shown
 
 

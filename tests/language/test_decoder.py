@@ -2,30 +2,31 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from omnistream.language.chat import IGNORED, chat, pack
-from omnistream.language.decoder import CaptionDecoder, DecoderConfig, pretrained_llm, random_llm, token_losses
-from omnistream.language.prompts import Wording
+from omnistream.language.chat import IGNORED, collate_chats, tokenize_chat
+from omnistream.language.cross_entropy import chunked_cross_entropy
+from omnistream.language.decoder import DecoderConfig, LanguageDecoder, pretrained_llm, random_llm
+from omnistream.language.prompts import Prompt
 from omnistream.language.tokenizer import ByteTokenizer
 
 TINY = DecoderConfig(
     hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8, intermediate_size=64, max_positions=512
 )
-WORDINGS = (Wording("Say.", "ab"), Wording("What is it?", "a longer answer"), Wording("Where?", "x"))
+PROMPTS = (Prompt("Say.", "ab"), Prompt("What is it?", "a longer answer"), Prompt("Where?", "x"))
 
 
-def _decoder(**kwargs) -> CaptionDecoder:
+def _decoder(**kwargs) -> LanguageDecoder:
     tokenizer = ByteTokenizer()
-    return CaptionDecoder(random_llm(TINY, tokenizer.vocab_size), tokenizer, **kwargs)
+    return LanguageDecoder(random_llm(TINY, tokenizer.vocab_size), tokenizer, **kwargs)
 
 
 def _chats(max_text_tokens=128):
-    return [chat(ByteTokenizer(), wording, max_text_tokens) for wording in WORDINGS]
+    return [tokenize_chat(ByteTokenizer(), prompt, max_text_tokens) for prompt in PROMPTS]
 
 
 @pytest.mark.parametrize("chunk_size", [3, 7, 1024])
 def test_chunked_loss_and_gradients_equal_those_of_transformers(chunk_size):
     decoder, visual = _decoder(loss_chunk_size=chunk_size), torch.randn(3, 4, 32, requires_grad=True)
-    batch = pack(_chats(), 4, decoder.tokenizer)
+    batch = collate_chats(_chats(), 4, decoder.tokenizer)
     embeddings = decoder.llm.get_input_embeddings()(batch.ids).masked_scatter(batch.visual[..., None], visual)
     expected = decoder.llm(
         inputs_embeds=embeddings, attention_mask=batch.attended.long(), labels=batch.labels, use_cache=False
@@ -52,7 +53,7 @@ def test_token_losses_match_cross_entropy():
     hidden, weight = torch.randn(9, 5), torch.randn(11, 5)
     target = torch.randint(11, (9,))
     expected = F.cross_entropy(hidden @ weight.T, target, reduction="none")
-    torch.testing.assert_close(token_losses(hidden, weight, target, 4), expected)
+    torch.testing.assert_close(chunked_cross_entropy(hidden, weight, target, 4), expected)
 
 
 def test_a_batch_without_answer_tokens_is_finite_and_has_zero_gradients():
@@ -75,7 +76,7 @@ def test_gradient_passes_through_a_frozen_decoder(checkpointing):
 
 def test_activation_checkpointing_changes_nothing():
     plain, visual = _decoder().train(), torch.randn(3, 4, 32, requires_grad=True)
-    saving = CaptionDecoder(random_llm(TINY, 266), ByteTokenizer(), activation_checkpointing=True).train()
+    saving = LanguageDecoder(random_llm(TINY, 266), ByteTokenizer(), activation_checkpointing=True).train()
     saving.llm.load_state_dict(plain.llm.state_dict())
     gradients = [torch.autograd.grad(model(visual, _chats()).loss.sum(), visual)[0] for model in (plain, saving)]
     assert torch.equal(*gradients)
@@ -83,7 +84,7 @@ def test_activation_checkpointing_changes_nothing():
 
 def _without_cache(decoder, visual, item, limit):
     """The slow twin of generation: the whole sequence again for every token, no padding."""
-    batch = pack([item], visual.shape[1], decoder.tokenizer, prompts_only=True)
+    batch = collate_chats([item], visual.shape[1], decoder.tokenizer, prompts_only=True)
     embeddings = decoder.llm.get_input_embeddings()(batch.ids).masked_scatter(batch.visual[..., None], visual)
     tokens = []
     for _ in range(limit):
@@ -136,7 +137,7 @@ def test_a_saved_model_is_loaded_in_float32(tmp_path):
 
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="100 embedding rows for 266 tokens"):
-        CaptionDecoder(random_llm(TINY, 100), ByteTokenizer())
+        LanguageDecoder(random_llm(TINY, 100), ByteTokenizer())
     with pytest.raises(ValueError, match="multiple of num_kv_heads"):
         DecoderConfig(num_heads=3, num_kv_heads=2)
     assert IGNORED == -100

@@ -6,10 +6,10 @@ from omnistream.language.prompts import (
     NO_TEXT_ANSWER,
     clean,
     format_box,
+    make_prompt,
     parse_regions,
     reading_order,
     strip_markup,
-    word,
 )
 
 
@@ -27,7 +27,7 @@ def test_box_outside_the_image_is_refused():
 
 def test_regions_keep_their_phrases():
     target = TextTarget("ocr", "", (Region("left", (0.0, 0.1, 0.2, 0.2)), Region("right", (0.5, 0.11, 0.7, 0.21))))
-    parsed = parse_regions(word(target, 0).answer)
+    parsed = parse_regions(make_prompt(target, 0).answer)
     assert [region.text for region in parsed] == ["left", "right"]
     assert parsed[1].box == pytest.approx((0.5005, 0.1105, 0.7005, 0.2105), abs=2e-3)
 
@@ -80,12 +80,12 @@ def test_data_text_cannot_hold_control_tokens(text, expected):
 
 
 def test_answers_and_instructions_of_every_task():
-    assert word(TextTarget("caption", "a dog"), 0).answer == "a dog"
-    assert word(TextTarget("ocr", ""), 0).answer == NO_TEXT_ANSWER
-    found = word(TextTarget("grounding", "the {box}", (Region("", (0.0, 0.0, 0.5, 0.5)),)), 1)
+    assert make_prompt(TextTarget("caption", "a dog"), 0).answer == "a dog"
+    assert make_prompt(TextTarget("ocr", ""), 0).answer == NO_TEXT_ANSWER
+    found = make_prompt(TextTarget("grounding", "the {box}", (Region("", (0.0, 0.0, 0.5, 0.5)),)), 1)
     assert "the {box}" in found.instruction
     assert found.answer == ("<|object_ref_start|>the {box}<|object_ref_end|><|box_start|>(0,0),(500,500)<|box_end|>")
-    region = word(TextTarget("region", "a cat", (Region("", (0.0, 0.0, 0.5, 0.5)),)), 1)
+    region = make_prompt(TextTarget("region", "a cat", (Region("", (0.0, 0.0, 0.5, 0.5)),)), 1)
     assert "<|box_start|>(0,0),(500,500)<|box_end|>" in region.instruction
     assert region.answer == "a cat"
 
@@ -93,20 +93,22 @@ def test_answers_and_instructions_of_every_task():
 @pytest.mark.parametrize("task", list(INSTRUCTIONS))
 def test_seed_chooses_among_all_paraphrases(task):
     target = TextTarget(task, "it", (Region("it", (0.0, 0.0, 1.0, 1.0)),))
-    chosen = [word(target, seed).instruction for seed in range(64)]
+    chosen = [make_prompt(target, seed).instruction for seed in range(64)]
     assert len(set(chosen)) == len(INSTRUCTIONS[task])
-    assert chosen == [word(target, seed).instruction for seed in range(64)]
+    assert chosen == [make_prompt(target, seed).instruction for seed in range(64)]
 
 
 def test_targets_without_their_regions_are_refused():
     for task in ("grounding", "region"):
         with pytest.raises(ValueError, match="at least one region"):
-            word(TextTarget(task, "x"), 0)
+            make_prompt(TextTarget(task, "x"), 0)
     with pytest.raises(ValueError, match="unknown text task"):
-        word(TextTarget("poem", "x"), 0)  # type: ignore[arg-type]
+        make_prompt(TextTarget("poem", "x"), 0)  # type: ignore[arg-type]
 
 
 def test_strip_markup_leaves_words():
-    answer = word(TextTarget("ocr", "", (Region("A", (0.0, 0.0, 0.1, 0.1)), Region("B", (0.3, 0.0, 0.4, 0.1)))), 0)
+    answer = make_prompt(
+        TextTarget("ocr", "", (Region("A", (0.0, 0.0, 0.1, 0.1)), Region("B", (0.3, 0.0, 0.4, 0.1)))), 0
+    )
     assert strip_markup(answer.answer) == "A B"
     assert strip_markup("A<|box_start|>(1,2") == "A"

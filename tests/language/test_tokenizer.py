@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from omnistream.language.chat import IGNORED, chat, pack
-from omnistream.language.prompts import Wording
+from omnistream.language.chat import IGNORED, collate_chats, tokenize_chat
+from omnistream.language.prompts import Prompt
 from omnistream.language.tokenizer import CONTROL_TOKENS, MARKUP_TOKENS, ByteTokenizer, PretrainedTokenizer
 
 QWEN_SPECIALS = [
@@ -70,8 +70,8 @@ def test_tokenizer_without_the_needed_tokens_is_refused(tmp_path):
 def test_labels_cover_answer_and_im_end_only():
     tokenizer = ByteTokenizer()
     control = tokenizer.control
-    chats = [chat(tokenizer, Wording("Say.", answer), 64) for answer in ("ab", "xyz")]
-    batch = pack(chats, 3, tokenizer)
+    chats = [tokenize_chat(tokenizer, Prompt("Say.", answer), 64) for answer in ("ab", "xyz")]
+    batch = collate_chats(chats, 3, tokenizer)
     prompt = [control.im_start, *b"user\n", control.vision_start, *[control.image_pad] * 3, control.vision_end]
     prompt += [*b"\nSay.", control.im_end, *b"\n", control.im_start, *b"assistant\n"]
     assert batch.ids[0].tolist() == [*prompt, *b"ab", control.im_end, control.endoftext]
@@ -83,8 +83,8 @@ def test_labels_cover_answer_and_im_end_only():
 
 def test_prompts_for_generation_end_together():
     tokenizer = ByteTokenizer()
-    batch = pack(
-        [chat(tokenizer, Wording(text, "no"), 64) for text in ("A", "Longer")], 2, tokenizer, prompts_only=True
+    batch = collate_chats(
+        [tokenize_chat(tokenizer, Prompt(text, "no"), 64) for text in ("A", "Longer")], 2, tokenizer, prompts_only=True
     )
     assert batch.attended[:, -1].all()
     assert not batch.attended[0, :5].any()
@@ -95,10 +95,10 @@ def test_prompts_for_generation_end_together():
 
 def test_long_text_is_cut_on_the_right_without_im_end():
     tokenizer = ByteTokenizer()
-    full = chat(tokenizer, Wording("Q", "abcdef"), 64)
-    cut = chat(tokenizer, Wording("Q", "abcdef"), len(full.after) + 3)
+    full = tokenize_chat(tokenizer, Prompt("Q", "abcdef"), 64)
+    cut = tokenize_chat(tokenizer, Prompt("Q", "abcdef"), len(full.after) + 3)
     assert cut.answer == [*b"abc"]
-    nothing = chat(tokenizer, Wording("Q", "abcdef"), len(full.after) - 1)
+    nothing = tokenize_chat(tokenizer, Prompt("Q", "abcdef"), len(full.after) - 1)
     assert nothing.answer == []
     assert nothing.after == full.after[:-1]
 
@@ -140,7 +140,7 @@ def test_ids_with_the_real_qwen_vocabulary(tmp_path):
         "vision_end": 151653,
         "image_pad": 151655,
     }
-    batch = pack([chat(tokenizer, Wording("Describe the image.", "A red cube."), 64)], 1, tokenizer)
+    batch = collate_chats([tokenize_chat(tokenizer, Prompt("Describe the image.", "A red cube."), 64)], 1, tokenizer)
     user = [151644, 872, 198, 151652, 151655, 151653, 198, 74785, 279, 2168, 13, 151645, 198]
     answer = [32, 2518, 23739, 13, 151645]
     assert batch.ids[0].tolist() == [*user, 151644, 77091, 198, *answer]

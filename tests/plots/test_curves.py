@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from omnistream.plots.curves import PALETTE, Series, draw_curves, panels, read_scalars, smooth
+from omnistream.plots.curves import PALETTE, draw_curves, smooth
+from omnistream.plots.logs import Series, read_scalars
+from omnistream.plots.panels import panels
 
 
 @pytest.fixture(scope="module")
@@ -53,39 +55,61 @@ class TestRead:
             read_scalars(tmp_path / "x.csv")
 
 
+def of(names):
+    return {name: Series((0, 1), (1.0, 2.0)) for name in names}
+
+
 def test_panels_are_tasks_then_rates():
     names = ["train/ssl/image/dino", "train/ssl/loss", "val/ssl/loss", "train/geometry/depth", "train/loss", "lr-Adam"]
     names += ["train/frames_per_second", "grad_norm/backbone", "epoch", "hp_metric", "train/captioning/loss_step"]
-    groups = panels({name: Series((0,), (1.0,)) for name in names})
-    assert list(groups) == [
-        *("captioning", "geometry", "ssl", "ssl/image", "total", "learning rate", "frames per second", "gradient norm"),
+    names += ["val/geometry/abs_rel", "train/lr", "train/lr_backbone"]
+    found = {panel.title: panel for panel in panels(of(names))}
+    assert list(found) == [
+        *("Captioning", "Geometry", "Geometry: metrics", "Self-supervision", "Self-supervision on images"),
+        *("All tasks", "Learning rate", "Frames per second", "Gradient norm"),
     ]
-    assert [(line.label, line.stage) for line in groups["ssl"]] == [("loss", "train"), ("loss", "val")]
-    assert [(line.label, line.stage) for line in groups["ssl/image"]] == [("dino", "train")]
-    assert [line.label for line in groups["captioning"]] == ["loss"]
-    assert sum(len(lines) for lines in groups.values()) == len(names) - 2
+    ssl = found["Self-supervision"]
+    assert sorted((line.label, line.stage) for line in ssl.lines) == [("loss", "train"), ("loss", "val")]
+    assert [line.label for line in found["Geometry: metrics"].lines] == ["abs rel"]
+    assert [line.label for line in found["Learning rate"].lines] == ["lr-Adam", "heads", "backbone"]
+    assert sum(len(panel.lines) for panel in found.values()) == len(names) - 2
+
+
+def test_a_panel_without_a_curve_is_left_out():
+    scalars = of(["train/a/loss"]) | {
+        "val/a/accuracy": Series((5,), (1.0,)),
+        "train/b/loss": Series((0, 1), (1.0, math.nan)),
+    }
+    assert [panel.title for panel in panels(scalars)] == ["A"]
 
 
 class TestSmooth:
     def test_constant_stays_constant_from_the_start(self):
-        assert np.allclose(smooth(np.full(10, 3.0), 0.9), 3.0)
+        assert np.allclose(smooth(np.full(10, 3.0), 3), 3.0)
 
     def test_closed_form(self):
-        expected = (0.9 * 0.1 * 1 + 0.1 * 2) / (0.9 * 0.1 + 0.1)
-        assert smooth(np.array([1.0, 2.0]), 0.9)[1] == pytest.approx(expected)
+        # Weights 0.5, 1, 0.5 of a Hann window; at the ends what is there counts.
+        assert np.allclose(smooth(np.array([1.0, 2.0, 4.0]), 1), [2 / 1.5, (0.5 + 2 + 2) / 2, 5 / 1.5])
+
+    def test_nothing_moves_along_the_steps(self):
+        peak = np.exp(-((np.arange(101) - 40) ** 2) / 50)
+        assert smooth(peak, 5).argmax() == 40
 
     def test_nan_is_skipped(self):
-        result = smooth(np.array([math.nan, 1.0, math.inf, 1.0]), 0.5)
-        assert math.isnan(result[0])
-        assert np.allclose(result[1:], 1.0)
+        result = smooth(np.array([math.nan, 1.0, math.inf, 1.0]), 1)
+        assert np.allclose(result, 1.0)
+        assert math.isnan(smooth(np.array([math.nan, math.nan, 1.0]), 1)[0])
+
+
+def color_of(index):
+    return [int(PALETTE[index][i : i + 2], 16) for i in (1, 3, 5)]
 
 
 class TestDraw:
-    def test_falling_loss_falls_in_the_picture(self):
+    def test_falling_loss_falls_in_the_plot(self):
         steps = tuple(range(100))
         image = draw_curves({"train/ssl/loss": Series(steps, tuple(1 - step / 100 for step in steps))}).astype(int)
-        color = [int(PALETTE[0][i : i + 2], 16) for i in (1, 3, 5)]
-        found = np.argwhere(np.abs(image - color).max(axis=-1) < 8)
+        found = np.argwhere(np.abs(image - color_of(0)).max(axis=-1) < 8)
         left, right = found[found[:, 1] < found[:, 1].min() + 20], found[found[:, 1] > found[:, 1].max() - 20]
         assert left[:, 0].mean() < right[:, 0].mean() - 50
 
@@ -98,13 +122,29 @@ class TestDraw:
     def test_many_labels_cover_no_curve(self):
         terms = [f"a_long_name_{i}" for i in range(12)]
         image = draw_curves({f"train/a/{t}": Series((0, 9), (1.0 - i, 1.0 - i)) for i, t in enumerate(terms)})
-        first, last = ([int(PALETTE[i][c : c + 2], 16) for c in (1, 3, 5)] for i in (0, 11))
+        first, last = color_of(0), color_of(11)
         for color in (first, last):  # the highest and the lowest line are whole, wherever the legend is
             longest = (np.abs(image.astype(int) - color).max(axis=-1) < 8).sum(axis=1).max()
             assert longest > 250
 
     def test_survives_nan_and_single_points(self):
-        assert draw_curves({"train/a/loss": Series((0,), (math.nan,)), "val/a/loss": Series((5,), (1.0,))}).size
+        series = {"train/a/loss": Series((0, 1, 2), (math.nan, 1.0, 2.0)), "val/a/loss": Series((5,), (1.0,))}
+        assert draw_curves(series).size
+
+    def test_the_peak_of_the_learning_rate_stays_where_it_is(self):
+        steps = tuple(range(400))
+        rates = tuple(min(step / 30, 1.0) * (1 - step / 400) for step in steps)
+        image = draw_curves({"train/lr": Series(steps, rates), "train/lr_backbone": Series(steps, rates)}).astype(int)
+        found = np.argwhere(np.abs(image - color_of(1)).max(axis=-1) < 30)
+        found = found[found[:, 0] < 260]  # without the legend
+        left, right = found[:, 1].min(), found[:, 1].max()
+        peak = found[found[:, 0] == found[:, 0].min(), 1].mean()
+        assert (peak - left) / (right - left) == pytest.approx(30 / 400, abs=0.015)
+
+    def test_a_short_run_shows_its_points(self):
+        image = draw_curves({"train/a/loss": Series((4, 9), (1.0, 2.0))}).astype(int)
+        drawn = (np.abs(image - color_of(0)).max(axis=-1) < 8).sum()
+        assert drawn > 300  # a line across the panel and its two ends
 
     def test_nothing_to_draw(self):
         with pytest.raises(ValueError, match="no curve"):

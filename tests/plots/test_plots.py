@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from omnistream.boxes import Box
 from omnistream.plots import draw
 from omnistream.plots.camera_paths import align_paths
 from omnistream.plots.captions import draw_boxes
-from omnistream.plots.depth import ERROR_SCALE, color_depth, draw_depth, relative_error
+from omnistream.plots.depth import ERROR_SCALE, color_depth, draw_depth
 from omnistream.plots.features import pca_colors
 from omnistream.plots.sheet import (
     INVALID,
@@ -148,8 +149,8 @@ class TestViews:
         masks = torch.zeros(2, frames, 4, 4, dtype=torch.bool)
         masks[0, :, :2] = True
         local = clip[None, :, :, :16, :16].repeat(3, 1, 1, 1, 1)
-        picture = ViewsPlot(global_crops=torch.stack([clip, clip.flip(-1)]), local_crops=local, masks=masks)
-        sheet = draw(picture)
+        plot = ViewsPlot(global_crops=torch.stack([clip, clip.flip(-1)]), local_crops=local, masks=masks)
+        sheet = draw(plot)
         first = to_frames(clip)[-1]
         assert contains(sheet, fit(overlay_mask(first, masks[0, -1].numpy()), 160))
         assert contains(sheet, fit(to_frames(clip.flip(-1))[-1], 160))
@@ -196,7 +197,7 @@ class TestFeatures:
         with pytest.raises(ValueError, match="at least 3 channels"):
             pca_colors(torch.ones(1, 2, 2, 2))
 
-    def test_picture_has_frames_and_features(self, images):
+    def test_plot_has_frames_and_features(self, images):
         features = torch.randn(5, 4, 4, 8)
         sheet = draw(FeaturesPlot(images=images, features=features))
         colors = (pca_colors(features)[0] * 255).round().byte().numpy()
@@ -233,23 +234,22 @@ class TestDepth:
 
     def test_relative_error_and_its_colours(self, images, depth):
         truth, valid = depth
-        assert relative_error(truth, valid, truth * 0.75)[valid].allclose(torch.tensor(0.25))
         colors = color_depth(DepthPlot(images=images, truth=truth, valid=valid, prediction=truth * 0.75))
         expected = ERROR_SCALE.colors(torch.tensor([[0.25]]))[0, 0]
         assert np.abs(colors.error[valid.numpy()].astype(int) - expected).max() <= 2
 
     def test_no_valid_pixel(self, images, depth):
         truth, valid = depth
-        picture = DepthPlot(images=images, truth=truth, valid=torch.zeros_like(valid), prediction=truth)
-        assert np.isnan(color_depth(picture).abs_rel)
-        assert draw(picture).size
+        plot = DepthPlot(images=images, truth=truth, valid=torch.zeros_like(valid), prediction=truth)
+        assert np.isnan(color_depth(plot).abs_rel)
+        assert draw(plot).size
 
-    def test_picture_has_all_rows_in_order(self, images, depth):
+    def test_plot_has_all_rows_in_order(self, images, depth):
         truth, valid = depth
-        picture = DepthPlot(
+        plot = DepthPlot(
             images=images, truth=truth, valid=valid, prediction=truth + 0.2, confidence=truth + 1, unit="m"
         )
-        colors, sheet = color_depth(picture), draw_depth(picture)
+        colors, sheet = color_depth(plot), draw_depth(plot)
         rows = [to_frames(images), colors.truth, colors.prediction, colors.error, colors.confidence]
         height, width = 128 + 4, 90
         for index, row in enumerate(rows):
@@ -307,7 +307,7 @@ class TestPaths:
 class TestCaptions:
     def test_box_outline_is_where_it_should_be(self):
         image = np.zeros((100, 200, 3), np.uint8)
-        drawn = draw_boxes(image, [(0.25, 0.1, 0.5, 0.9)], (255, 0, 0), thickness=2)
+        drawn = draw_boxes(image, [Box(0.25, 0.1, 0.5, 0.9)], (255, 0, 0), thickness=2)
         red = drawn[..., 0] == 255
         assert red[10:90, 50:52].all()
         assert red[10:90, 98:100].all()
@@ -318,19 +318,19 @@ class TestCaptions:
 
     @pytest.mark.parametrize("box", [(-1.0, -1.0, 2.0, 2.0), (0.9, 0.9, 0.1, 0.1), (1.0, 1.0, 1.0, 1.0)])
     def test_odd_boxes_stay_in_the_image(self, box):
-        drawn = draw_boxes(np.zeros((20, 20, 3), np.uint8), [box], (255, 0, 0))
+        drawn = draw_boxes(np.zeros((20, 20, 3), np.uint8), [Box(*box)], (255, 0, 0))
         assert drawn.shape == (20, 20, 3)
         assert drawn.any()
 
-    def test_picture_shows_every_sample_with_boxes_in_their_colours(self, images):
+    def test_plot_shows_every_sample_with_boxes_in_their_colours(self, images):
         items = (
             CaptionItem(images=images[:1], truth="a <b>cup</b> for $5", generated="", instruction="Describe."),
             CaptionItem(
                 images=images,
                 truth="cup",
                 generated="pot",
-                truth_boxes=((0.1, 0.1, 0.6, 0.6),),
-                generated_boxes=((0.3, 0.3, 0.9, 0.9),),
+                truth_boxes=(Box(0.1, 0.1, 0.6, 0.6),),
+                generated_boxes=(Box(0.3, 0.3, 0.9, 0.9),),
             ),
         )
         sheet = draw(CaptionPlot(items=items))
@@ -339,11 +339,11 @@ class TestCaptions:
         assert contains(sheet, draw_boxes(boxed, items[1].generated_boxes, PREDICTION_COLOR))
 
     def test_text_that_cannot_be_printed_is_shown_as_dots(self, images):
-        def picture(text):
+        def plot(text):
             return draw(CaptionPlot(items=(CaptionItem(images=images, truth="cup", generated=text),)))
 
-        assert np.array_equal(picture("a\x00\x07b"), picture("a··b"))
-        assert np.array_equal(picture("  \n "), picture("(nothing)"))
+        assert np.array_equal(plot("a\x00\x07b"), plot("a··b"))
+        assert np.array_equal(plot("  \n "), plot("(nothing)"))
 
     def test_text_stays_on_the_sheet(self, images):
         item = CaptionItem(images=images, truth="WWWW " * 400, generated="W" * 400)
@@ -357,6 +357,6 @@ class TestCaptions:
 
 
 @pytest.mark.usefixtures("no_type_checks")
-def test_other_things_are_no_picture():
-    with pytest.raises(TypeError, match=r"draw: expected a picture of omnistream.tasks.plots, got str"):
-        draw("picture")
+def test_other_things_are_no_plot():
+    with pytest.raises(TypeError, match=r"draw: expected a plot of omnistream.tasks.plots, got str"):
+        draw("plot")

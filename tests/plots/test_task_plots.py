@@ -37,7 +37,7 @@ def test_geometry_shows_depth_and_the_frames_with_a_known_pose():
     assert torch.equal(found["depth/1"].truth, depth[1])
     assert isinstance(found["camera/0"], CameraPlot)
     assert found["camera/0"].truth[:, 0, 3].tolist() == [0.0, 3.0]
-    assert all(draw(picture).size for picture in found.values())
+    assert all(draw(plot).size for plot in found.values())
 
 
 def test_captioning_shows_the_boxes_of_both_answers():
@@ -67,4 +67,4 @@ def test_ssl_shows_the_views_and_the_features_of_the_first_sample():
     assert torch.equal(found["views"].masks, batch.masks[0])
     assert found["views"].local_crops is None
     assert torch.equal(found["features"].features, expected)
-    assert all(draw(picture).size for picture in found.values())
+    assert all(draw(plot).size for plot in found.values())

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omnistream.report import FigureRow, ReportPage
-from omnistream.report.page import encode_png, format_number
+from omnistream.plots.png import encode_png
+from omnistream.report import MetricRow, ReportPage
+from omnistream.report.page import format_number
 
 ROWS = [
-    FigureRow(name="Depth <Abs Rel>", value=0.18, baseline=0.4, baseline_name="constant", at_most=0.6, judged="ratio"),
-    FigureRow(name="Accuracy", value=0.25, unit="%", baseline=0.1, at_least=3, judged="ratio"),
-    FigureRow(name="Loss", value=math.nan, at_most=5.0),
-    FigureRow(name="Speed", value=12345.6, unit="frames/s"),
+    MetricRow(name="Depth <Abs Rel>", value=0.18, baseline=0.4, baseline_name="constant", at_most=0.6, judged="ratio"),
+    MetricRow(name="Accuracy", value=0.25, unit="%", baseline=0.1, at_least=3, judged="ratio"),
+    MetricRow(name="Loss", value=math.nan, at_most=5.0),
+    MetricRow(name="Speed", value=12345.6, unit="frames/s"),
 ]
 
 
@@ -49,31 +50,31 @@ class Page(HTMLParser):
 @pytest.fixture
 def page(tmp_path):
     page = ReportPage("Run <1> & co")
-    page.add_figures(ROWS).add_info({"command": "fit '<script>alert(1)</script>'"})
-    page.add_picture("depth <0>", np.full((4, 6, 3), 7, np.uint8), 'a "quoted" caption & more')
+    page.add_rows(ROWS).add_info({"command": "fit '<script>alert(1)</script>'"})
+    page.add_plot("depth <0>", np.full((4, 6, 3), 7, np.uint8), 'a "quoted" caption & more')
     page.add_text("one <b>\n\ntwo", title="T").add_heading("H").add_collapsed("Configuration", "a: <1>\n$title")
     path = page.write(tmp_path / "deep" / "report.html")
     return Page(path.read_text()), json.loads(path.with_suffix(".json").read_text()), path.read_text()
 
 
-class TestFigureRow:
+class TestMetricRow:
     def test_ratio_and_verdict(self):
         assert ROWS[0].ratio == pytest.approx(0.45)
         assert [row.verdict for row in ROWS] == ["pass", "fail", "fail", "no bound"]
         assert [row.bound for row in ROWS] == ["ratio at most 0.6", "ratio at least 3", "value at most 5", ""]
 
     def test_bounds_are_inclusive_and_both_hold(self):
-        assert FigureRow(name="x", value=2, at_least=2, at_most=2).passed
-        assert not FigureRow(name="x", value=3, at_least=2, at_most=2).passed
-        assert not FigureRow(name="x", value=1, at_least=2, at_most=2).passed
+        assert MetricRow(name="x", value=2, at_least=2, at_most=2).passed
+        assert not MetricRow(name="x", value=3, at_least=2, at_most=2).passed
+        assert not MetricRow(name="x", value=1, at_least=2, at_most=2).passed
 
     def test_zero_baseline(self):
-        assert FigureRow(name="x", value=1, baseline=0).ratio == math.inf
-        assert not FigureRow(name="x", value=0, baseline=0, at_most=1, judged="ratio").passed
+        assert MetricRow(name="x", value=1, baseline=0).ratio == math.inf
+        assert not MetricRow(name="x", value=0, baseline=0, at_most=1, judged="ratio").passed
 
     def test_ratio_needs_a_baseline(self):
         with pytest.raises(ValueError, match="needs a baseline"):
-            FigureRow(name="x", value=1, at_most=1, judged="ratio")
+            MetricRow(name="x", value=1, at_most=1, judged="ratio")
 
 
 class TestPage:
@@ -84,16 +85,16 @@ class TestPage:
         assert parsed.rows[2] == ["Accuracy", "25.0 %", "10.0 %", "2.5", "ratio at least 3", "fail"]
         assert parsed.rows[3] == ["Loss", "nan", "", "", "value at most 5", "fail"]
         assert parsed.rows[4] == ["Speed", "12,346 frames/s", "", "", "", ""]
-        assert "1 of 3 figures with a required bound meet it." in parsed.text
+        assert "1 of 3 results with a required bound meet it." in parsed.text
 
     def test_empty_columns_are_left_out(self):
-        parsed = Page(ReportPage("x").add_figures([FigureRow(name="a", value=1)]).html())
+        parsed = Page(ReportPage("x").add_rows([MetricRow(name="a", value=1)]).html())
         assert parsed.rows == [["name", "value"], ["a", "1"]]
 
     def test_json_has_the_same_numbers(self, page):
         parsed, numbers, _ = page
-        assert [row["name"] for row in numbers["figures"]] == [cells[0] for cells in parsed.rows[1:]]
-        for row, source in zip(numbers["figures"], ROWS, strict=True):
+        assert [row["name"] for row in numbers["results"]] == [cells[0] for cells in parsed.rows[1:]]
+        for row, source in zip(numbers["results"], ROWS, strict=True):
             assert row["verdict"] == source.verdict
             assert row["ratio"] == source.ratio
             assert row["value"] == (source.value if math.isfinite(source.value) else "nan")
@@ -121,12 +122,12 @@ class TestPage:
         assert "prefers-color-scheme: dark" in text
         assert "max-width: 640px" in text
 
-    def test_picture_is_embedded_unchanged_with_its_size(self, tmp_path):
+    def test_plot_is_embedded_unchanged_with_its_size(self, tmp_path):
         import base64
         import io
 
         pixels = np.random.default_rng(0).integers(0, 256, (5, 9, 3), dtype=np.uint8)
-        parsed = Page(ReportPage("x").add_picture("p", pixels).html())
+        parsed = Page(ReportPage("x").add_plot("p", pixels).html())
         attributes = {name: value for tag, name, value in parsed.attributes if tag == "img"}
         data = base64.b64decode(attributes["src"].removeprefix("data:image/png;base64,"))
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels)
@@ -143,7 +144,7 @@ class TestPage:
         with pytest.raises(ValueError, match=r"\.html"):
             ReportPage("x").write(tmp_path / "report.txt")
         with pytest.raises(ValueError, match="PNG"):
-            ReportPage("x").add_picture("p", b"GIF89a")
+            ReportPage("x").add_plot("p", b"GIF89a")
 
 
 @pytest.mark.parametrize(

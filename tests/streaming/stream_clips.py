@@ -14,12 +14,24 @@ def picture(index: int, size: tuple[int, int] = (32, 48)) -> np.ndarray:
     return image
 
 
-def write_video(path: Path, num_frames: int, size=(32, 48), codec="mpeg4", fps=25, times=None, b_frames=0) -> Path:
+def write_video(
+    path: Path,
+    num_frames: int,
+    size=(32, 48),
+    codec="mpeg4",
+    fps=25,
+    times=None,
+    b_frames=0,
+    container_options=None,
+    matrix=None,
+) -> Path:
     """A video of `picture`s; `times` in seconds make its rate vary, `b_frames` are stored after the next one."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps)
         stream.height, stream.width = size
         stream.pix_fmt = "rgb24" if codec == "png" else "yuv420p"
+        if matrix is not None:
+            stream.set_display_matrix(matrix)
         if b_frames:
             stream.codec_context.max_b_frames = b_frames
         if times is not None:

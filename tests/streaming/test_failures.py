@@ -15,10 +15,10 @@ import pytest
 import torch
 from stream_clips import decoded
 
+from omnistream.backbone import create_model
 from omnistream.cli import main
-from omnistream.streaming import Frame, StreamOptions, outputs, random_model, run_stream
+from omnistream.streaming import Frame, StreamOptions, outputs, run_stream
 from omnistream.streaming.features import FeatureFiles
-from omnistream.streaming.frame_size import FrameSize
 from omnistream.streaming.problems import Problems
 
 RANDOM = ["--random", "--variant", "vit_nano", "--size", "32"]
@@ -38,7 +38,7 @@ def summary(folder):
 
 @pytest.fixture(scope="module")
 def vit_nano():
-    return random_model("vit_nano").backbone
+    return create_model("vit_nano").eval()
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ class Counting:
 def test_a_silent_source_is_left_with_what_came(vit_nano):
     source, writer = Silent(), Counting()
     reading = set(threading.enumerate())
-    options = StreamOptions(size=FrameSize.parse("16"), chunk=2)
+    options = StreamOptions(size="16", chunk=2)
     result = run_stream(vit_nano, source, lambda: [writer], options, Problems(), progress=False)
     source.over.set()
     for thread in set(threading.enumerate()) - reading:
@@ -191,7 +191,7 @@ def test_a_stop_within_a_chunk(vit_nano):
                 yield Frame(i, i / 30, torch.full((3, 16, 16), 50, dtype=torch.uint8))
 
     writer = Counting()
-    options = StreamOptions(size=FrameSize.parse("16"), chunk=100)
+    options = StreamOptions(size="16", chunk=100)
     result = run_stream(vit_nano, Interrupted(), lambda: [writer], options, Problems(), progress=False)
     assert result.ended == "interrupted"
     assert 3 <= result.frames < 6

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from omnistream.streaming import Frame, StreamOptions, random_model, run_stream
-from omnistream.streaming.frame_size import FrameSize
+from omnistream.backbone import create_model
+from omnistream.streaming import Frame, StreamOptions, run_stream
 from omnistream.streaming.problems import Problems
 
 
@@ -44,6 +44,6 @@ SPEED = r", +[\d.]+ frames/s, \d+ MiB\]"
 def test_progress_bar(total, limit, shown, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    options = StreamOptions(size=FrameSize.parse("16"), max_frames=limit)
-    run_stream(random_model("vit_nano").backbone, Grey(total), list, options, Problems(print))
+    options = StreamOptions(size="16", max_frames=limit)
+    run_stream(create_model("vit_nano").eval(), Grey(total), list, options, Problems(print))
     assert re.fullmatch(shown, terminal.getvalue().rstrip().rsplit("\r", 1)[-1])

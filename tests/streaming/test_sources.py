@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import re
 import threading
 
 import av
@@ -14,13 +15,17 @@ from stream_clips import decoded, picture, write_video
 from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.media import VideoReadError
 from omnistream.errors import UsageError
+from omnistream.streaming.folder_source import natural_key
+from omnistream.streaming.frames import SourceOptions, Subsampler, public_name
 from omnistream.streaming.problems import Problems
-from omnistream.streaming.sources import FolderSource, Subsampler, camera_device, natural_key, open_source, public_name
+from omnistream.streaming.sources import camera_device, open_source
 from omnistream.streaming.video_source import VideoSource
+from tests.data.media.field_video import write_field_video
+from tests.data.media.video_files import NUM_FRAMES, RATE, read_numbers
 
 
 def frames_of(text, problems=None, **options):
-    source = open_source(str(text), problems or Problems(), **options)
+    source = open_source(str(text), problems or Problems(), SourceOptions(**options))
     try:
         return list(source)
     finally:
@@ -54,17 +59,23 @@ def test_subsampling_of_a_variable_rate():
     assert [time for time in times if sampler.take(time)] == [5.0, 6.1, 7.05, 11.3, 12.0]
 
 
-@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf")])
-def test_rates_that_are_none_are_refused(rate, tmp_path):
-    with pytest.raises(ValueError, match="fps must be a positive number"):
-        Subsampler(rate)
-    with pytest.raises(ValueError, match="frame_rate must be a positive number"):
-        FolderSource([tmp_path / "0.png"], "frames", Problems(), frame_rate=rate)
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), 1e-4, 1001])
+def test_rates_that_are_none_are_refused(rate):
+    with pytest.raises(ValueError, match=r"fps must be from 0.001 to 1000.0 frames per second"):
+        SourceOptions(fps=rate)
+    with pytest.raises(ValueError, match=r"frame_rate must be from 0.001"):
+        SourceOptions(frame_rate=rate)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_timeouts_that_are_none_are_refused(seconds):
+    with pytest.raises(ValueError, match="timeout must be a positive number of seconds"):
+        SourceOptions(timeout=seconds)
 
 
 def test_rate_of_a_thinned_video(make_video):
     path = make_video("clip.mp4", 20)
-    source = open_source(str(path), Problems(), fps=5)
+    source = open_source(str(path), Problems(), SourceOptions(fps=5))
     assert (source.fps, source.total) == (5, 4)
     assert [frame.index for frame in source] == [0, 5, 10, 15]
     source.close()
@@ -140,11 +151,139 @@ def test_folder_in_natural_order_with_a_broken_picture(tmp_path):
     assert len(frames_of(tmp_path / "f1*.png")) == 3
 
 
+def rgbd_folder(folder, color, depth, count=3):
+    for i in range(count):
+        Image.fromarray(picture(i)).save(folder / color.format(i))
+        Image.fromarray(np.full((32, 48), 1000 + i, np.uint16)).save(folder / depth.format(i))
+
+
+@pytest.mark.parametrize(
+    ("color", "depth", "pattern"),
+    [
+        ("frame-{:06d}.color.jpg", "frame-{:06d}.depth.png", "frame-*.color.jpg"),
+        ("{:04d}.jpg", "{:04d}.png", "*.jpg"),
+        ("rgb_{}.png", "d_{}.png", "rgb_*.png"),
+        ("left[{}].png", "left[{}]_depth.png", "left[[]*].png"),
+    ],
+)
+def test_a_folder_with_depth_suggests_a_pattern(tmp_path, color, depth, pattern):
+    rgbd_folder(tmp_path, color, depth)
+    with pytest.raises(UsageError) as caught:
+        open_source(str(tmp_path), Problems())
+    assert "holds colour images and depth maps" in str(caught.value)
+    assert str(caught.value).endswith(f"matches the colour images alone: '{tmp_path / pattern}'")
+    frames = frames_of(tmp_path / pattern)
+    assert [brightness(frame) for frame in frames] == pytest.approx([20, 25, 30], abs=1)
+
+
+def test_colour_images_of_several_names_are_one_stream(tmp_path):
+    for i, name in enumerate(("a0.png", "a1.png", "b0.png")):
+        Image.fromarray(picture(i)).save(tmp_path / name)
+    assert [brightness(frame) for frame in frames_of(tmp_path)] == [20, 25, 30]
+
+
+def test_a_folder_of_folders_names_those_with_images(tmp_path):
+    for name in ("rgb", "depth", "empty"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(picture(0)).save(tmp_path / "rgb" / "0.png")
+    Image.fromarray(picture(0)).save(tmp_path / "depth" / "0.png")
+    with pytest.raises(DatasetNotFoundError, match=rf"there are some in {tmp_path / 'depth'}, {tmp_path / 'rgb'}$"):
+        open_source(str(tmp_path), Problems())
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize(
+    ("a", "b", "c", "d", "upright"),
+    [
+        (1, 0, 0, 1, lambda image: image),
+        (0, 1, -1, 0, lambda image: np.rot90(image, -1)),
+        (-1, 0, 0, -1, lambda image: np.rot90(image, 2)),
+        (0, -1, 1, 0, lambda image: np.rot90(image)),
+        (-1, 0, 0, 1, lambda image: image[:, ::-1]),
+        (1, 0, 0, -1, lambda image: image[::-1]),
+        (0, 1, 1, 0, lambda image: image.swapaxes(0, 1)),
+        (0, -1, -1, 0, lambda image: np.rot90(image, 2).swapaxes(0, 1)),
+    ],
+)
+def test_rotated_and_mirrored_videos_are_upright(make_video, suffix, a, b, c, d, upright):
+    one = 1 << 16
+    path = make_video(
+        f"clip.{suffix}", 2, codec="mpeg4", matrix=(a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+    )
+    stored = decoded(path)[1]
+    found = frames_of(path)[1].image
+    np.testing.assert_array_equal(found.movedim(0, -1).numpy(), upright(stored))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts"])
+@pytest.mark.parametrize("paired", [False, True])
+def test_fields_in_packets_of_their_own_are_one_frame(tmp_path, suffix, paired):
+    path = write_field_video(tmp_path / f"fields.{suffix}", paired=paired)
+    source = open_source(str(path), Problems())
+    frames = list(source)
+    source.close()
+    assert source.fps == RATE
+    assert source.total in (None, NUM_FRAMES)
+    assert read_numbers(torch.stack([frame.image for frame in frames])) == list(range(NUM_FRAMES))
+    assert [frame.index for frame in frames] == list(range(NUM_FRAMES))
+    times = np.array([frame.time for frame in frames])
+    assert times - times[0] == pytest.approx(np.arange(NUM_FRAMES) / RATE, abs=2e-3)  # Matroska counts milliseconds
+    assert source.problems.truncated is None
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_a_truncated_file_says_so(make_video, suffix, b_frames):
+    """MP4 states a number of frames, Matroska and AVI a duration."""
+    options = {"movflags": "faststart"} if suffix == "mp4" else {}
+    path = make_video(f"clip.{suffix}", 100, b_frames=b_frames, container_options=options)
+    problems = Problems(shown=0)
+    assert len(frames_of(path, problems)) == 100
+    assert problems.truncated is None
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10])
+    told = []
+    problems = Problems(told.append, shown=0)
+    found = len(frames_of(path, problems))
+    assert 10 < found < 80
+    promised = r"100 frames, the file holds \d\d" if suffix == "mp4" else r"4\.0 s, the file ends after [123]\.\d s"
+    line = rf"{re.escape(str(path))}: truncated: the header promises {promised}"
+    assert re.fullmatch(line, problems.truncated)
+    assert problems.truncated in told
+
+
+def test_a_stream_that_is_ended_early_is_not_truncated(make_video):
+    problems = Problems()
+    source = open_source(str(make_video("clip.mkv", 100)), problems)
+    for _ in zip(range(10), source, strict=False):
+        pass
+    source.close()
+    assert problems.truncated is None
+
+
+def test_audio_that_is_longer_than_the_video_is_no_truncation(tmp_path):
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        video, audio = container.add_stream("mpeg4", rate=25), container.add_stream("pcm_s16le", rate=8000)
+        video.height, video.width, video.pix_fmt = 32, 48, "yuv420p"
+        for index in range(25):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture(index), format="rgb24")))
+        for index in range(40):
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+            sound.sample_rate, sound.pts = 8000, 800 * index
+            container.mux(audio.encode(sound))
+        for stream in (video, audio):
+            container.mux(stream.encode(None))
+    problems = Problems()
+    assert len(frames_of(path, problems)) == 25
+    assert problems.truncated is None
+
+
 def test_a_file_may_have_the_name_of_a_pattern(make_video, tmp_path):
     path = make_video("Talk [dQw4w9WgXcQ].mp4", 5)
     assert len(frames_of(path)) == 5
-    with pytest.raises(UsageError, match="a frame rate is for a folder of pictures"):
-        open_source(str(path), Problems(), frame_rate=5)
+    with pytest.raises(UsageError, match="frame_rate is for folders of images"):
+        open_source(str(path), Problems(), SourceOptions(frame_rate=5))
     Image.fromarray(picture(0)).save(tmp_path / "f1.png")
     assert len(frames_of(tmp_path / "f[0-9].png")) == 1
 
@@ -180,19 +319,19 @@ def test_what_cannot_be_opened(tmp_path):
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(VideoReadError, match="cannot be opened"):
         open_source(str(tmp_path / "empty.mp4"), Problems())
-    with pytest.raises(DatasetNotFoundError, match="holds no pictures"):
+    with pytest.raises(DatasetNotFoundError, match="holds no images"):
         open_source(str(tmp_path), Problems())
     with pytest.raises(FileNotFoundError, match="no file, folder"):
         open_source(str(tmp_path / "absent.mp4"), Problems())
     with pytest.raises(UsageError, match="starts with one of rtsp"):
         open_source("concat://a|b", Problems())
     with pytest.raises(VideoReadError, match=r"rtsp://127.0.0.1:9/live: cannot be opened"):
-        open_source("rtsp://me:secret@127.0.0.1:9/live", Problems(), timeout=2)
+        open_source("rtsp://me:secret@127.0.0.1:9/live", Problems(), SourceOptions(timeout=2))
 
 
 def test_a_camera_takes_no_timeout():
-    with pytest.raises(UsageError, match="a timeout is for addresses; a camera is waited for"):
-        open_source("0", Problems(), timeout=2)
+    with pytest.raises(UsageError, match="timeout is for network addresses; 0 is not one"):
+        open_source("0", Problems(), SourceOptions(timeout=2))
 
 
 def test_cameras():
@@ -266,3 +405,9 @@ def test_damaged_videos_go_on_to_their_end(sample_data, name, frames, skipped, r
     assert problems.skipped == skipped
     # 10 and 28 frames/s throughout, so the time tells the position.
     assert [frame.index for frame in found] == [round(frame.time * rate) for frame in found]
+
+
+def test_a_truncated_video_of_the_samples(sample_data):
+    problems = Problems()
+    assert len(frames_of(sample_data / "videos/corrupted/flipping_a_pancake_truncated.mkv", problems)) == 150
+    assert "promises 10.4 s, the file ends after 5.0 s" in problems.truncated

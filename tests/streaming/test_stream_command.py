@@ -10,7 +10,7 @@ from stream_clips import decoded, picture
 from stream_runs import RANDOM, ROOT, process, stream, summary
 
 from omnistream.backbone import create_model
-from omnistream.streaming.models import load_model
+from omnistream.trained import load
 
 
 def failure(capsys, *arguments):
@@ -31,7 +31,7 @@ def test_everything_from_a_trained_checkpoint(trained, make_video, tmp_path, cap
     assert (facts["frames"], facts["skipped"], facts["frame_size"]) == (20, 0, {"height": 32, "width": 48})
     assert set(facts["files"]) == {path.name for path in out.iterdir()} - {"summary.json", "intrinsics.txt"}
 
-    model = load_model(trained)
+    model = load(trained)
     images = torch.stack([torch.from_numpy(frame).movedim(-1, 0) for frame in decoded(video)])
     expected = model.backbone.stream(window=6, layers=(1,), camera_token=True, aspect_ratio=torch.tensor([32 / 48]))
     output = expected.step(model.backbone.normalize(images)[None])
@@ -40,6 +40,86 @@ def test_everything_from_a_trained_checkpoint(trained, make_video, tmp_path, cap
             # 1e-4: chunks of three frames sum in another order than one of twenty.
             np.testing.assert_allclose(stored[f"{name}_00000000"], found[0], rtol=1e-4, atol=1e-4)
     assert len(np.loadtxt(out / "poses.txt", ndmin=2)) == facts["files"]["poses.txt"]["poses"]
+
+
+def test_a_run_folder_stands_for_its_checkpoint(trained, make_video, tmp_path, capsys):
+    video, run = make_video("clip.mp4", 2), trained.parents[1]
+    for number, checkpoint in enumerate((trained, run)):
+        stream(video, "--checkpoint", checkpoint, "--out", tmp_path / str(number), "--size", 32)
+    files = [(tmp_path / str(number) / "poses.txt").read_bytes() for number in range(2)]
+    assert files[0] == files[1]
+    assert "geometry heads" in summary(tmp_path / "1")["model"]
+    alone = tmp_path / "alone.ckpt"
+    alone.write_bytes(trained.read_bytes())
+    stream(video, "--checkpoint", alone, "--config", run / "config.yaml", "--out", tmp_path / "3", "--size", 32)
+    assert (tmp_path / "3" / "poses.txt").read_bytes() == files[0]
+    (tmp_path / "empty").mkdir()
+    assert "no" in failure(capsys, video, "--checkpoint", tmp_path / "empty", "--out", tmp_path / "4")
+
+
+def test_depth_as_numbers(trained, make_video, tmp_path, capsys):
+    video, given = make_video("clip.mp4", 4), ["--checkpoint", trained, "--size", 32, "--heads", "depth"]
+    stream(video, "--out", tmp_path / "png", *given, "--depth-format", "png")
+    stream(video, "--out", tmp_path / "npz", *given, "--depth-format", "npz")
+    files = sorted((tmp_path / "png" / "depth").iterdir())
+    assert [file.name for file in files] == [f"{i:08d}.png" for i in range(4)]
+    facts = summary(tmp_path / "png")["files"]["depth"]
+    with np.load(tmp_path / "npz" / "depth.npz", allow_pickle=False) as stored:
+        expected = stored["depth_00000000"]
+    found = np.stack([np.asarray(Image.open(file)) for file in files])
+    np.testing.assert_allclose(found / facts["scale"], expected, rtol=0, atol=0.5001 / facts["scale"])
+    stream(video, "--out", tmp_path / "png", *given, "--depth-format", "png", "--max-frames", 1, "--overwrite")
+    assert [file.name for file in (tmp_path / "png" / "depth").iterdir()] == ["00000000.png"]
+    stream(video, "--out", tmp_path / "tum", *given, "--depth-format", "png", "--depth-scale", "100")
+    assert summary(tmp_path / "tum")["files"]["depth"]["scale"] == 100
+    assert "--depth-scale is for --depth-format png" in failure(
+        capsys, video, "--out", tmp_path / "x", *given, "--depth-format", "npz", "--depth-scale", "100"
+    )
+
+
+@pytest.mark.parametrize("cameras", ["head", "rays"])
+def test_the_first_camera_is_the_origin(trained, make_video, tmp_path, cameras):
+    stream(make_video("clip.mp4", 5), "--checkpoint", trained, "--out", tmp_path, "--overwrite", "--size", 32,
+           "--cameras", cameras)  # fmt: skip
+    lines = [line for line in (tmp_path / "poses.txt").read_text().splitlines() if not line.startswith("#")]
+    facts = summary(tmp_path)["files"]
+    if cameras == "head":
+        assert len(lines) == 5
+    assert [line.split(" ", 1)[1] for line in lines[:1]] == ["0 0 0 0 0 0 1"] * min(len(lines), 1)
+    assert facts["poses.txt"]["poses"] == len(lines)
+    assert facts["points.ply"]["frames_without_points"] == (facts["poses.txt"]["first_camera"] or 0 if lines else 5)
+
+
+def test_a_truncated_file_is_in_the_summary(make_video, tmp_path, capsys):
+    video = make_video("clip.mkv", 60)
+    content = video.read_bytes()
+    video.write_bytes(content[: len(content) // 2])
+    stream(video, "--out", tmp_path / "out", *RANDOM)
+    facts = summary(tmp_path / "out")
+    assert re.search(
+        r"clip.mkv: truncated: the header promises 2.4 s, the file ends after [01].\d s", facts["truncated"]
+    )
+    assert facts["truncated"] in capsys.readouterr().err
+    assert facts["ended"] == "end of source"
+
+
+def test_a_folder_with_depth_maps_is_one_line(tmp_path, capsys):
+    for i in range(2):
+        Image.fromarray(picture(i)).save(tmp_path / f"frame-{i}.color.jpg")
+        Image.fromarray(np.full((32, 48), 1000, np.uint16)).save(tmp_path / f"frame-{i}.depth.png")
+    line = failure(capsys, tmp_path, "--out", tmp_path / "out", *RANDOM)
+    assert line.endswith(f"give a pattern that matches the colour images alone: '{tmp_path}/frame-*.color.jpg'")
+    stream(tmp_path / "frame-*.color.jpg", "--out", tmp_path / "out", *RANDOM)
+    assert summary(tmp_path / "out")["frames"] == 2
+
+
+def test_paths_are_expanded(make_video, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RESULTS", str(tmp_path / "results"))
+    create_model("vit_nano").save_pretrained(tmp_path / "saved")
+    make_video("clip.mp4", 2)
+    stream("~/clip.mp4", "--out", "$RESULTS/out", "--checkpoint", "~/saved", "--size", 32)
+    assert summary(tmp_path / "results" / "out")["frames"] == 2
 
 
 def test_window_and_sink_are_the_checkpoints_own(make_video, tmp_path):
@@ -80,7 +160,7 @@ def test_a_folder_with_a_broken_picture_and_a_change_of_size(tmp_path, capsys):
     stream(frames, "--out", out, *RANDOM, "--frame-rate", 10, "--max-frames", 5)
     facts = summary(out)
     assert (facts["frames"], facts["skipped"], facts["ended"]) == (5, 1, "max_frames")
-    assert re.search(r"2.png: not an image", facts["problems"][0])
+    assert "2.png: " in facts["problems"][0]
     assert "frame 4 is 64x64, before it 48x32; resized to the 48x32 of the stream" in facts["problems"][1]
     assert "2.png" in capsys.readouterr().err
     assert len(decoded(out / "features_pca.mp4")) == 5
@@ -106,8 +186,12 @@ def test_a_bad_option_leaves_the_files_of_an_earlier_run(trained, make_video, tm
     stream(video, "--checkpoint", trained, "--out", out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     given = ["--checkpoint", trained, "--out", out, "--overwrite"]
-    assert "points need a stride" in failure(capsys, video, *given, "--point-stride", "0")
-    assert "colours need at least one frame" in failure(capsys, video, *given, "--fit-frames", "0")
+    assert "point_stride must be at least 1, got 0" in failure(capsys, video, *given, "--point-stride", "0")
+    assert "fit_frames must be at least 1, got 0" in failure(capsys, video, *given, "--fit-frames", "0")
+    assert "depth_range must rise, got 2.0,1.0" in failure(capsys, video, *given, "--depth-range", "2,1")
+    assert "depth_scale must be a positive number" in failure(
+        capsys, video, *given, "--depth-format", "png", "--depth-scale", "-5"
+    )
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
@@ -119,15 +203,15 @@ def test_mistakes_are_one_line(trained, make_video, tmp_path, capsys):
     assert "--random needs --variant" in failure(capsys, video, "--out", out, "--random")
     assert "either --checkpoint or --random" in failure(capsys, video, *given, "--random")
     assert "broken.mp4: cannot be opened" in failure(capsys, tmp_path / "broken.mp4", *given)
-    assert "heads are depth, pose, points" in failure(capsys, video, *given, "--heads", "normals")
+    assert "--heads: expected some of depth, pose, points" in failure(capsys, video, *given, "--heads", "normals")
     assert "needs geometry heads" in failure(capsys, video, "--out", out, *RANDOM, "--heads", "depth")
-    assert "depth range is first" in failure(capsys, video, *given, "--depth-range", "near")
+    assert "--depth-range: expected first or running or 2" in failure(capsys, video, *given, "--depth-range", "near")
     assert "device 'tpu'" in failure(capsys, video, *given, "--device", "tpu")
     assert "window" in failure(capsys, video, *given, "--window", "1", "--sink", "5")
-    assert "window is a number of frames or all" in failure(capsys, video, *given, "--window", "some")
+    assert "--window: expected a whole number or backbone or all" in failure(capsys, video, *given, "--window", "some")
     assert "got '²'" in failure(capsys, video, *given, "--window", "²")
     assert "limit of 67108864 pixels; choose a smaller size" in failure(capsys, video, *given, "--size", "long:100000")
-    assert "leave out --cache-dtype int8 or --compile" in failure(
+    assert "floating-point cache, got cache_dtype int8" in failure(
         capsys, video, *given, "--compile", "--cache-dtype", "int8"
     )
     assert "--out" in failure(capsys, video)
@@ -139,23 +223,30 @@ def test_mistakes_are_one_line(trained, make_video, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--fps", "nan"], "--fps: must be a number of frames per second from 0.001 to 1000, got 'nan'"),
-        (["--frame-rate", "1e-9"], "--frame-rate: must be a number of frames per second from 0.001 to 1000"),
-        (["--frame-rate", "-3"], "--frame-rate: must be a number of frames per second"),
-        (["--timeout", "-1"], "--timeout: must be a positive number, got '-1'"),
-        (["--timeout", "inf"], "--timeout: must be a positive number, got 'inf'"),
-        (["--timeout", "soon"], "--timeout: must be a positive number, got 'soon'"),
-        (["--timeout", "5"], "a timeout is for addresses; a camera is waited for"),
-        (["--frame-rate", "10"], "a frame rate is for a folder of pictures"),
+        (["--fps", "nan"], "--fps: expected a number, got 'nan'"),
+        (["--frame-rate", "1e-9"], "frame_rate must be from 0.001 to 1000.0 frames per second, got 1e-09"),
+        (["--frame-rate", "-3"], "frame_rate must be from 0.001 to 1000.0 frames per second, got -3.0"),
+        (["--timeout", "-1"], "timeout must be a positive number of seconds, got -1.0"),
+        (["--timeout", "inf"], "--timeout: expected a number, got 'inf'"),
+        (["--timeout", "soon"], "--timeout: expected a number, got 'soon'"),
+        (["--timeout", "5"], "timeout is for network addresses"),
+        (["--frame-rate", "10"], "frame_rate is for folders of images"),
+        (["--size", "big"], "size must look like 224, short:224, long:512 or 240x320"),
+        (["--chunk", "0"], "chunk and max_frames must be at least 1, got 0 and None"),
         (["--config", "config.yaml"], "--config describes a checkpoint; leave it out with --random"),
-        (["--window", "all", "--sink", "2"], "with --window all nothing is forgotten; leave --sink out"),
-        (["--depth-range", "first"], "--depth-range is about the output depth, which is not written"),
-        (["--cameras", "head"], "--cameras is about the output pose"),
-        (["--max-points", "5"], "--max-points is about the output points"),
-        (["--point-stride", "4"], "--point-stride is about the output points"),
-        (["--point-confidence", "0"], "--point-confidence is about the output points"),
-        (["--features-format", "npz"], "--features-format is about stored features: say with --features which"),
-        (["--features-dtype", "fp16"], "--features-dtype is about stored features"),
+        (["--window", "all", "--sink", "2"], "--window all forgets no frame, so --sink has no effect"),
+        (
+            ["--depth-range", "first"],
+            "--depth-range is for the output depth, which is not written: this model has no geometry heads",
+        ),
+        (["--cameras", "head"], "--cameras is for the output pose or points"),
+        (["--depth-format", "png"], "--depth-format is for the output depth"),
+        (["--depth-scale", "5000"], "--depth-scale is for the output depth"),
+        (["--max-points", "5"], "--max-points is for the output points"),
+        (["--point-stride", "4"], "--point-stride is for the output points"),
+        (["--point-confidence", "0"], "--point-confidence is for the output points"),
+        (["--features-format", "npz"], "--features-format needs --features, which names the features to store"),
+        (["--features-dtype", "fp16"], "--features-dtype needs --features"),
     ],
 )
 def test_options_without_effect_or_sense_are_refused(make_video, tmp_path, capsys, arguments, message):
@@ -166,8 +257,7 @@ def test_options_without_effect_or_sense_are_refused(make_video, tmp_path, capsy
 
 def test_options_of_heads_that_are_left_out(trained, make_video, tmp_path, capsys):
     video, given = make_video("clip.mp4", 1), ["--checkpoint", trained, "--out", tmp_path / "out", "--heads", "pose"]
-    assert "--max-points is about the output points" in failure(capsys, video, *given, "--max-points", "5")
-    assert "the variant; give none" in failure(capsys, video, *given, "--variant", "vit_nano")
+    assert "--max-points is for the output points" in failure(capsys, video, *given, "--max-points", "5")
     stream(video, *given, "--cameras", "rays")
     assert (summary(tmp_path / "out")["options"]["cameras"], summary(tmp_path / "out")["frames"]) == ("rays", 1)
 
@@ -206,8 +296,10 @@ FLAT = """
 import sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
-from omnistream.streaming import load_model, run_stream, Frame, StreamOptions
-from omnistream.streaming.frame_size import FrameSize
+from omnistream.backbone.sessions.options import SessionOptions
+from omnistream.streaming import run_stream, Frame, StreamOptions
+from omnistream.trained import load
+from omnistream.streaming.depth import DepthArrays
 from omnistream.streaming.features import FeatureFiles
 from omnistream.streaming.memory import rss
 from omnistream.streaming.outputs import OutputOptions, make_writers
@@ -229,11 +321,12 @@ class Probe:
     def close(self): pass
     def summary(self): return {}
 
-model, folder = load_model(sys.argv[1]), Path(".")
+model, folder = load(sys.argv[1]), Path(".")
 outputs = OutputOptions(heads=("depth", "pose", "points"), max_points=2000)
+depth = DepthArrays(folder, chunk_bytes=2**18)
 features = FeatureFiles(folder, ["last", "0", "1", "2", "3"], chunk_bytes=2**18)
-writers = [*make_writers(folder, 25.0, outputs), features, Probe()]
-options = StreamOptions(window=4, size=FrameSize(exact=(32, 32)), layers=(0, 1, 2, 3), chunk=2)
+writers = [*make_writers(folder, 25.0, outputs), depth, features, Probe()]
+options = StreamOptions(size="32x32", chunk=2, session=SessionOptions(window=4, layers=(0, 1, 2, 3)))
 heads = {"geometry": GeometryStream(model.geometry)}
 run_stream(model.backbone, Plain(), lambda: writers, options, Problems(), heads, progress=False)
 assert (folder / "features.npz").stat().st_size > 10 * 2**20

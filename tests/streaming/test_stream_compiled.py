@@ -34,7 +34,7 @@ def test_a_compiled_step_gives_the_same(trained, make_video, tmp_path, monkeypat
     # 1e-3: positions in units of a scene a few units wide, which a small head reads off the features.
     poses = (np.loadtxt(tmp_path / name / "poses.txt", ndmin=2) for name in ("compiled", "plain"))
     np.testing.assert_allclose(*poses, atol=1e-3)
-    assert [summary(tmp_path / name)["options"]["compile"] for name in ("compiled", "plain")] == [True, False]
+    assert [summary(tmp_path / name)["options"]["compiled"] for name in ("compiled", "plain")] == [True, False]
 
 
 @pytest.mark.slow

@@ -1,11 +1,14 @@
 """Each writer on made-up steps, read back by other code."""
 
 import json
+import os
 import re
+import stat
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from stream_clips import decoded
 
@@ -13,12 +16,15 @@ from omnistream.backbone import BackboneOutput
 from omnistream.cameras import make_pose, matrix_from_quaternion
 from omnistream.errors import UsageError
 from omnistream.plots.features import pca_colors
-from omnistream.streaming.features import FeatureFiles, parse_features
+from omnistream.plots.sheet import Scale
+from omnistream.streaming.depth import DepthArrays, DepthImages
+from omnistream.streaming.features import FeatureFiles, blocks_of, check_features
 from omnistream.streaming.frame_size import FrameSize
-from omnistream.streaming.geometry import PointCloud, PoseFiles, ply_header
+from omnistream.streaming.frames import Frame
 from omnistream.streaming.mp4 import Mp4File
-from omnistream.streaming.pictures import DepthVideo, FeaturesVideo, side_by_side
-from omnistream.streaming.sources import Frame
+from omnistream.streaming.points import PointCloud, ply_header
+from omnistream.streaming.poses import PoseFiles
+from omnistream.streaming.videos import DepthVideo, FeaturesVideo, color_bar, side_by_side
 from omnistream.streaming.writer import Step
 from omnistream.tasks.geometry import StreamedGeometry
 
@@ -108,6 +114,60 @@ def test_features_video_of_a_stream_shorter_than_its_fit(tmp_path):
     assert writer.summary()["pca.mp4"]["frames"] == 3
 
 
+def test_videos_show_the_frame_at_its_own_size(tmp_path):
+    """Frames came at 240x320 and were encoded at 16x24; the video shows them as they came."""
+    step = make_step(0, 2)
+    images = torch.randint(0, 256, (2, 3, 6, 8), dtype=torch.uint8).repeat_interleave(40, -1).repeat_interleave(40, -2)
+    step = Step([Frame(i, i / 10, images[i]) for i in range(2)], step.images, step.output)
+    written(FeaturesVideo(tmp_path / "features.mp4", 25), [step])
+    written(DepthVideo(tmp_path / "depth.mp4", 25), [step])
+    features, depth = decoded(tmp_path / "features.mp4")[1], decoded(tmp_path / "depth.mp4")[1]
+    assert features.shape == (240, 640, 3)
+    assert depth.shape[0] == 240
+    assert 640 + 60 < depth.shape[1] < 640 + 160  # the colour bar
+    for frame in (features, depth):
+        cells = frame[20::40, 20:320:40]
+        # The colours of yuv420p are of half the size and crf 18 is lossy; the middle of a cell keeps its own.
+        assert np.abs(cells.astype(int) - images[1, :, 20::40, 20::40].movedim(0, -1).numpy()).mean() < 4
+
+
+def test_a_later_frame_of_another_size_keeps_the_video(tmp_path):
+    steps = [make_step(0), make_step(1)]
+    image = torch.zeros(3, 300, 200, dtype=torch.uint8)
+    steps[1] = Step([Frame(1, 0.1, image)], steps[1].images, steps[1].output)
+    written(FeaturesVideo(tmp_path / "features.mp4", 25, fit_frames=1), steps)
+    assert [frame.shape for frame in decoded(tmp_path / "features.mp4")] == [(224, 672, 3)] * 2
+
+
+@pytest.mark.parametrize("height", [224, 720])
+def test_the_colour_bar_has_numbers_beside_its_colours(height):
+    scale = Scale(0.5, 2.0, "turbo")
+    bar = color_bar(scale, height, "depth", "scene units")
+    assert bar.shape[0] == height
+    assert bar.shape[1] < height / 2
+    pixels = max(height / 24, 12)
+    strip = bar[:, round(0.5 * pixels) + 2]
+    rows = np.flatnonzero((strip != 255).any(-1) & (np.arange(height) > 3.5 * pixels))
+    # The scale runs from its largest number above to its smallest below, all its colours in order.
+    expected = scale.bar(len(rows))[:, 0]
+    assert np.abs(strip[rows].astype(int) - expected).max() <= 3
+    beside = bar[:, round(1.7 * pixels) + 4 :].min(axis=(1, 2))
+    for share in (0, 0.5, 1):  # dark text at the ends and in the middle of the bar
+        middle = rows[0] + share * (rows[-1] - rows[0])
+        near = np.abs(np.arange(height) - middle) < 1.2 * pixels
+        assert beside[near].min() < 100
+
+
+def test_a_running_scale_moves_the_numbers_of_the_bar(tmp_path):
+    depth = torch.rand(1, 1, H, W) + 1
+    steps = [make_step(i, 1, depth * (1 + i)) for i in range(2)]
+    image = torch.full((3, 240, 240), 128, dtype=torch.uint8)
+    steps = [Step([Frame(i, i / 10, image)], step.images, step.output) for i, step in enumerate(steps)]
+    written(DepthVideo(tmp_path / "depth.mp4", 25, "running"), steps)
+    first, second = (frame[:, 480:].astype(int) for frame in decoded(tmp_path / "depth.mp4"))
+    assert np.abs(first - second).max() > 100
+
+
 @pytest.mark.parametrize(
     ("depth_range", "low", "high"), [("first", 2.0, 4.0), ((1.0, 9.0), 1.0, 9.0), ("running", 2.0, 4.0)]
 )
@@ -123,19 +183,66 @@ def test_depth_video_has_one_scale(tmp_path, depth_range, low, high):
     assert len(decoded(tmp_path / "depth.mp4")) == 2
 
 
-def test_poses_in_tum_format(tmp_path):
-    quaternion = torch.nn.functional.normalize(torch.randn(1, 3, 4).double(), dim=-1)
-    translation = torch.randn(1, 3, 3).double()
-    pose = make_pose(matrix_from_quaternion(quaternion), translation)
-    pose[0, 1] = torch.nan
-    writer = written(PoseFiles(tmp_path), [make_step(5, 3, pose=pose)])
-    rows = np.loadtxt(tmp_path / "poses.txt")
-    assert rows[:, 0] == pytest.approx([0.5, 0.7])
-    assert rows[:, 1:4] == pytest.approx(translation[0, [0, 2]].numpy(), rel=1e-6)
-    found = matrix_from_quaternion(torch.from_numpy(rows[:, 4:]))
-    torch.testing.assert_close(found, pose[0, [0, 2], :3, :3], rtol=0, atol=1e-6)
+def random_poses(count):
+    quaternion = torch.nn.functional.normalize(torch.randn(1, count, 4).double(), dim=-1)
+    return make_pose(matrix_from_quaternion(quaternion), torch.randn(1, count, 3).double())
+
+
+def read_poses(path):
+    """Camera-to-world matrices of a TUM file, by an independent formula: the quaternion is x y z w."""
+    rows = np.loadtxt(path, ndmin=2)
+    poses = np.tile(np.eye(4), (len(rows), 1, 1))
+    for pose, (_, *translation, x, y, z, w) in zip(poses, rows, strict=True):
+        pose[:3, 3] = translation
+        pose[:3, :3] = [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    return rows[:, 0], poses
+
+
+def test_poses_are_relative_to_the_first_camera(tmp_path):
+    pose = random_poses(4)
+    pose[0, 2] = torch.nan
+    writer = written(PoseFiles(tmp_path), [make_step(5, 1, pose=pose[:, :1]), make_step(6, 3, pose=pose[:, 1:])])
+    lines = [line for line in (tmp_path / "poses.txt").read_text().splitlines() if not line.startswith("#")]
+    assert lines[0] == "0.500000 0 0 0 0 0 0 1"
+    assert all(len(line.split(" ")) == 8 for line in lines)  # single blanks, as evo reads them
+    times, found = read_poses(tmp_path / "poses.txt")
+    assert times == pytest.approx([0.5, 0.6, 0.8])
+    expected = np.linalg.inv(pose[0, 0].numpy()) @ pose[0, [0, 1, 3]].numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)  # nine digits are written
     assert np.loadtxt(tmp_path / "intrinsics.txt")[0, 1:] == pytest.approx([20, 21, 12, 8])
-    assert writer.summary()["poses.txt"] == {"poses": 2, "frames_without_pose": 1}
+    assert writer.summary()["poses.txt"] == {"poses": 3, "frames_without_pose": 1, "first_camera": 5}
+
+
+def test_the_first_camera_is_the_first_frame_with_a_pose(tmp_path):
+    pose = random_poses(4)
+    pose[0, :2] = torch.nan
+    steps = [make_step(0, 1, pose=pose[:, :1]), make_step(1, 3, pose=pose[:, 1:])]
+    poses = written(PoseFiles(tmp_path), steps)
+    times, found = read_poses(tmp_path / "poses.txt")
+    assert times == pytest.approx([0.2, 0.3])
+    np.testing.assert_array_equal(found[0], np.eye(4))
+    np.testing.assert_allclose(found[1], np.linalg.inv(pose[0, 2].numpy()) @ pose[0, 3].numpy(), rtol=0, atol=1e-7)
+    assert poses.summary()["poses.txt"] == {"poses": 2, "frames_without_pose": 2, "first_camera": 2}
+    cloud = written(PointCloud(tmp_path / "points.ply", confidence=0.0), steps)
+    assert cloud.summary()["points.ply"]["frames_without_points"] == 2
+    points = read_ply(tmp_path / "points.ply")
+    assert len(points) == 2 * 24
+    # Points of make_step are (column, row, frame) in the frame of the prediction.
+    column, row = np.meshgrid(np.arange(2, W, 4), np.arange(2, H, 4))
+    placed = np.stack([column, row, np.full_like(row, 2), np.ones_like(row)], -1).reshape(-1, 4)
+    expected = (placed @ np.linalg.inv(pose[0, 2].numpy()).T)[:, :3]
+    np.testing.assert_allclose(np.stack([points[name][:24] for name in "xyz"], -1), expected, rtol=0, atol=1e-5)
+
+
+def test_a_stream_without_any_pose(tmp_path):
+    steps = [make_step(0, 2, pose=torch.full((1, 2, 4, 4), torch.nan))]
+    assert written(PoseFiles(tmp_path), steps).summary()["poses.txt"]["first_camera"] is None
+    assert written(PointCloud(tmp_path / "points.ply"), steps).summary()["points.ply"]["frames_without_points"] == 2
+    assert len(read_ply(tmp_path / "points.ply")) == 0
 
 
 def read_ply(path):
@@ -212,6 +319,80 @@ def test_npz_of_features_in_chunks(tmp_path):
     assert writer.summary()["features.npz"]["frames"] == 5
 
 
+def test_depth_as_images(tmp_path):
+    depth = torch.rand(1, 3, H, W) + 0.5
+    depth[0, 0, 0, :3] = torch.tensor([torch.nan, -1.0, 0.0])
+    depth[0, 2, 0, 0] = 1e6
+    writer = written(DepthImages(tmp_path), [make_step(7, 2, depth[:, :2]), make_step(9, 1, depth[:, 2:])])
+    facts = writer.summary()["depth"]
+    files = sorted((tmp_path / "depth").iterdir())
+    assert [file.name for file in files] == ["00000007.png", "00000008.png", "00000009.png"]
+    found = np.stack([np.asarray(Image.open(file)) for file in files])
+    assert (found.dtype, found[0, 0, :3].tolist(), found[2, 0, 0]) == (np.uint16, [0, 0, 0], 65535)
+    good = np.ones_like(found, bool)
+    good[0, 0, :3] = good[2, 0, 0] = False
+    # Half a number of the file, and float32 of the prediction.
+    np.testing.assert_allclose(
+        found[good] / facts["scale"], depth[0].numpy()[good], rtol=1e-6, atol=0.5 / facts["scale"]
+    )
+    assert facts["frames"] == 3
+    assert facts["clipped_pixels"] == 1
+    # Largest depth of the first frame is almost 1.5; four times it fits into 65535, and the number is round.
+    assert facts["scale"] == 10000
+    assert "depth = number / scale, in scene units; 0: no depth; 65535" in facts["meaning"]
+
+
+def test_depth_images_with_a_scale_of_the_users(tmp_path):
+    depth = torch.full((1, 1, H, W), 1.2346)
+    writer = written(DepthImages(tmp_path, scale=5000), [make_step(0, 1, depth)])
+    assert np.asarray(Image.open(tmp_path / "depth/00000000.png")).tolist() == np.full((H, W), 6173).tolist()
+    assert writer.summary()["depth"]["scale"] == 5000
+
+
+@pytest.mark.parametrize("shape", ["nan", "zero"])
+def test_depth_images_of_frames_without_depth(tmp_path, shape):
+    depth = torch.full((1, 1, H, W), torch.nan if shape == "nan" else 0.0)
+    writer = written(DepthImages(tmp_path), [make_step(0, 1, depth), make_step(1, 1, torch.ones(1, 1, H, W))])
+    assert np.asarray(Image.open(tmp_path / "depth/00000000.png")).max() == 0
+    assert np.asarray(Image.open(tmp_path / "depth/00000001.png")).min() == 10000 == writer.summary()["depth"]["scale"]
+
+
+def test_depth_as_arrays(tmp_path):
+    steps = [make_step(0, 2), make_step(2, 1)]
+    writer = written(DepthArrays(tmp_path, chunk_bytes=1), steps)
+    with np.load(tmp_path / "depth.npz", allow_pickle=False) as stored:
+        assert sorted(stored.files)[:2] == ["confidence_00000000", "confidence_00000002"]
+        depth = np.concatenate([stored["depth_00000000"], stored["depth_00000002"]])
+        assert stored["index_00000002"].tolist() == [2]
+    expected = torch.cat([step.output.heads["geometry"].depth[0] for step in steps])
+    np.testing.assert_array_equal(depth, expected.numpy())
+    assert writer.summary()["depth.npz"]["frames"] == 3
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_files_have_the_mode_that_the_umask_says(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        writers = [
+            FeaturesVideo(tmp_path / "a.mp4", 25),
+            DepthVideo(tmp_path / "b.mp4", 25),
+            DepthImages(tmp_path),
+            DepthArrays(tmp_path),
+            PoseFiles(tmp_path),
+            PointCloud(tmp_path / "c.ply"),
+            FeatureFiles(tmp_path, ["cls"]),
+            FeatureFiles(tmp_path, ["cls"], "safetensors"),
+        ]
+        for writer in writers:
+            written(writer, [make_step(0)])
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 9
+    for file in files:
+        assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~umask, file
+
+
 def test_safetensors_shards(tmp_path):
     steps = [make_step(i) for i in range(5)]
     written(FeatureFiles(tmp_path, ["cls"], "safetensors", torch.float16, chunk_bytes=2 * (D * 2 + 16)), steps)
@@ -231,6 +412,8 @@ def test_nothing_is_written_without_a_step(tmp_path):
         PoseFiles(tmp_path),
         PointCloud(tmp_path / "c.ply"),
         FeatureFiles(tmp_path, ["cls"]),
+        DepthImages(tmp_path),
+        DepthArrays(tmp_path),
     ]
     for writer in writers:
         writer.close()
@@ -239,10 +422,11 @@ def test_nothing_is_written_without_a_step(tmp_path):
 
 
 def test_names_of_features():
-    assert parse_features("last, cls,2,2", 4) == ["last", "cls", "2"]
-    assert parse_features("", 4) == []
-    with pytest.raises(UsageError, match=r"block from 0 to 3.*'4'"):
-        parse_features("4", 4)
+    check_features(["last", "cls", "3"], 4)
+    assert blocks_of(["last", "2", "cls", "0"]) == (2, 0)
+    for name in ("4", "-1", "all"):
+        with pytest.raises(UsageError, match=rf"number of a block, 0 to 3; got '{name}'"):
+            check_features([name], 4)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from multitask_runs import NonFiniteConfig, fit, make_data, make_module, poisoned
+from lightning import Callback
+from multitask_runs import (
+    NonFiniteConfig,
+    fit,
+    make_alone,
+    make_backbone,
+    make_data,
+    make_module,
+    make_tasks,
+    poison,
+    poisoned,
+)
 from processes import run_python
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from omnistream.backbone import create_model
-from omnistream.tasks import MultiTaskModule, NonFiniteLossError
+from omnistream.tasks import MultiTaskModule, NonFiniteLossError, OptimizerConfig
 
 HERE = Path(__file__).parent
 TOLERANCE = 5e-4
@@ -96,6 +107,80 @@ def _nested_batch(data, task):
     loaders = {n: data._train_loader(n, s) for n, s in data.sources.items() if n.split("/")[0] == task}
     batches = {n: next(iter(loader)) for n, loader in loaders.items()}
     return {n.split("/")[1]: b for n, b in batches.items()} if task == "ssl" else batches[task]
+
+
+@pytest.mark.parametrize("name", ["ssl", "geometry", "captioning"])
+def test_an_objective_alone_runs_the_same_loop(name, tmp_path):
+    """Same numbers under the same names as with that one task, bit for bit, validation included."""
+    alone, options = make_alone(name), {"limit_val_batches": 1, "val_check_interval": 2, "steps": 3}
+    torch.manual_seed(0)
+    only = MultiTaskModule(
+        make_backbone(), {name: make_tasks()[name]}, {name: 1.0}, optimizer=alone.optimizer_config, seed=alone.seed
+    )
+    only.load_state_dict(_renamed(alone.state_dict(), name))
+    expected = fit(tmp_path / "tasks", module=only, data=make_data(only=name), **options)
+    found = fit(tmp_path / "alone", module=alone, data=make_data(only=name), **options)
+    assert found == expected
+    assert any(key.startswith(f"train/{name}/") for key in found[0])
+    assert {"train/lr", "grad_norm/backbone", f"grad_norm/{name}", "grad_norm/total"} <= found[0].keys()
+    validated = [module.trainer.callback_metrics for module in (alone, only)]
+    names = {key for key in validated[0] if key.startswith("val/")}
+    assert names == {key for key in validated[1] if key.startswith("val/")} != set()
+    assert all(torch.equal(validated[0][key], validated[1][key]) for key in names)
+
+
+def _renamed(state, name):
+    shared = ("backbone.", "batch_count")
+    return {key if key.startswith(shared) else f"tasks.{name}.{key}": value for key, value in state.items()}
+
+
+@pytest.mark.parametrize("kind", ["ddp-ssl", "fsdp2-geometry"])
+def test_an_objective_alone_in_two_processes_equals_one(kind, tmp_path):
+    """Camera token or mask token of the backbone have no part in the loss, for which DDP needs no option."""
+    name = kind.partition("-")[2]
+    one = fit(tmp_path / "one", module=make_alone(name), data=make_data(only=name))
+    two = in_two_processes(tmp_path / "two", kind)
+    assert [step.keys() for step in two] == [step.keys() for step in one]
+    for step, (single, double) in enumerate(zip(one, two, strict=True)):
+        assert double == pytest.approx(single, rel=TOLERANCE, abs=1e-6), step
+
+
+def test_an_objective_alone_stops_at_what_is_not_finite(tmp_path):
+    module = make_alone("geometry")
+    poison(module, module, {1})
+    with pytest.raises(NonFiniteLossError, match=r"step 1 .*the ray of task geometry is not finite"):
+        fit(tmp_path, steps=3, module=module, data=make_data(only="geometry"))
+    module = make_alone("geometry", nonfinite=NonFiniteConfig("skip", limit=1))
+    poison(module, module, {1})
+    assert len(fit(tmp_path, steps=3, module=module, data=make_data(only="geometry"))) == 4
+
+
+def draws_of(folder, rank=0):
+    return torch.load(folder / f"rescale-{rank}.pt", weights_only=True)
+
+
+def test_positions_are_drawn_per_forward_and_process_and_repeated_by_a_resumed_run(tmp_path, monkeypatch):
+    fit(tmp_path / "first", steps=2, strategy="auto-rescale")
+    first = draws_of(tmp_path / "first")
+    assert len(first) == len(set(first)) == 2 * 2 * 6  # steps; time and space; two views of images, of clips, two tasks
+    fit(tmp_path / "resumed", steps=2, strategy="auto-rescale", checkpoint=tmp_path / "first" / "step=1.ckpt")
+    assert draws_of(tmp_path / "resumed") == first[len(first) // 2 :]
+    monkeypatch.setattr("omnistream.backbone.rope.rank", lambda: 1)
+    fit(tmp_path / "other", steps=2, strategy="auto-rescale")
+    assert set(draws_of(tmp_path / "other")).isdisjoint(first)
+
+
+@pytest.mark.slow
+def test_two_processes_draw_their_own_positions(tmp_path):
+    """Rank 0 draws what one process draws, rank 1 something else, and a resumed run repeats both."""
+    fit(tmp_path / "one", strategy="auto-rescale")
+    in_two_processes(tmp_path / "two", "ddp-rescale")
+    in_two_processes(tmp_path / "resumed", "ddp-rescale", tmp_path / "two" / "step=2.ckpt")
+    one, two = draws_of(tmp_path / "one"), [draws_of(tmp_path / "two", rank) for rank in range(2)]
+    assert two[0] == one
+    assert set(two[1]).isdisjoint(one)
+    for rank in range(2):
+        assert draws_of(tmp_path / "resumed", rank) == two[rank][len(one) // 2 :]
 
 
 @pytest.mark.parametrize("stop", [1, 3])
@@ -190,6 +275,61 @@ def test_skipped_steps_change_nothing_and_are_limited(tmp_path):
         fit(tmp_path / "b", steps=3, module=poisoned(make_module(nonfinite=NonFiniteConfig("skip", 1)), {1, 2}))
 
 
+def _teacher_moves(module, steps):
+    """Record the momentum of every move of the teacher."""
+    momentum = module.teacher_momentum
+    module.teacher_momentum = lambda step: steps.append(step) or momentum(step)
+
+
+def test_accumulated_batches_make_one_step_and_one_move_of_the_teacher(tmp_path):
+    """Also when training is resumed between the batches of one step."""
+    optimizer, moves, resumed_moves = OptimizerConfig(lr=1e-3, warmup_steps=0, accumulate_grad_batches=2), [], []
+    module = make_alone("ssl", optimizer=optimizer)
+    _teacher_moves(module, moves)
+    callback = SaveBetween(tmp_path / "between.ckpt", batch=2)
+    fit(tmp_path, steps=3, module=module, data=make_data(only="ssl"), callbacks=[callback])
+    assert moves == [0, 1, 2]
+    assert int(module.batch_count) == 6
+    resumed = make_alone("ssl", optimizer=optimizer)
+    _teacher_moves(resumed, resumed_moves)
+    fit(tmp_path / "b", steps=3, module=resumed, data=make_data(only="ssl"), checkpoint=tmp_path / "between.ckpt")
+    assert resumed_moves == [1, 2]  # the third batch, seen before the checkpoint, belongs to no step now
+    assert int(resumed.batch_count) == 7
+
+
+class SaveBetween(Callback):
+    """Saves a checkpoint after some batch."""
+
+    def __init__(self, file, batch):
+        self.file, self.batch = file, batch
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx == self.batch:
+            trainer.save_checkpoint(self.file)
+
+
+def test_accumulated_gradients_are_the_mean_of_those_of_the_batches(tmp_path):
+    optimizer = OptimizerConfig(lr=1e-3, warmup_steps=0, grad_clip=None, accumulate_grad_batches=2)
+    module, data, gradients = make_alone("geometry", optimizer=optimizer), make_data(only="geometry"), {}
+    reference = copy.deepcopy(module).train()
+
+    def capture(optimizer, args, kwargs):
+        gradients.update({n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None})
+
+    module.configure_optimizers = lambda f=module.configure_optimizers: _hooked(f(), capture)
+    numbers = fit(tmp_path, steps=1, module=module, data=data)[-1]
+    data.batches_seen = 0
+    loader = iter(data._train_loader("geometry", data.sources["geometry"]))
+    losses = [reference.compute(reference.backbone, next(loader), 0).total for _ in range(2)]
+    mean = sum(losses) / 2
+    mean.backward()
+    expected = {n: p.grad for n, p in reference.named_parameters() if p.grad is not None}
+    assert gradients.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name)  # float32
+    assert numbers["train/geometry/loss"] == pytest.approx(mean.item())
+
+
 def test_a_task_set_to_null_is_neither_trained_nor_loaded(tmp_path):
     full = make_module()
     tasks = {"ssl": None, "geometry": full.objectives["geometry"], "captioning": None}
@@ -198,6 +338,31 @@ def test_a_task_set_to_null_is_neither_trained_nor_loaded(tmp_path):
     first = fit(tmp_path, steps=1, module=module)[0]
     assert "train/geometry/loss" in first
     assert not any("ssl" in name or "captioning" in name for name in first)
+
+
+def test_the_gradient_of_all_parameters_together_is_clipped(tmp_path):
+    module, gradients = make_module(), {}
+    module.optimizer_config.grad_clip = 1e-3
+
+    def capture(optimizer, args, kwargs):
+        gradients.update({n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None})
+
+    module.configure_optimizers = lambda f=module.configure_optimizers: _hooked(f(), capture)
+    (numbers,) = fit(tmp_path, steps=1, module=module)
+    assert numbers["grad_norm/total"] > 1
+    parts = [numbers[f"grad_norm/{name}"] for name in ("backbone", "ssl", "geometry", "captioning")]
+    assert numbers["grad_norm/total"] == pytest.approx(sum(part**2 for part in parts) ** 0.5)
+    assert torch.stack([g.norm() for g in gradients.values()]).norm().item() == pytest.approx(1e-3, rel=1e-3)
+    heads = torch.stack([g.norm() for n, g in gradients.items() if n.startswith("tasks.geometry.")]).norm()
+    assert heads.item() == pytest.approx(1e-3 * parts[2] / numbers["grad_norm/total"], rel=1e-3)
+
+
+def test_weights_of_tasks():
+    assert make_module().weights == {"ssl": 0.1, "geometry": 1.0, "captioning": 1.0}  # paper Eq. 10
+    assert make_module(weights={"geometry": 0.0}).weights == {"ssl": 0.1, "geometry": 0.0, "captioning": 1.0}
+    for bad in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=rf"finite and not negative, got {{'ssl': {bad}}}"):
+            make_module(weights={"ssl": bad})
 
 
 def test_clear_errors():
@@ -217,7 +382,7 @@ def test_a_next_stage_takes_over_weights_heads_and_teachers(uninterrupted, tmp_p
     assert int(own.pop("batch_count")) == 0
     assert all(torch.equal(value, state[name]) for name, value in own.items())
     assert not torch.equal(make_module().state_dict()["backbone.norm.weight"], own["backbone.norm.weight"])
-    with pytest.raises(FileNotFoundError, match="no checkpoint file"):
+    with pytest.raises(FileNotFoundError, match="no checkpoint and no run folder"):
         make_module(init_from=tmp_path / "none.ckpt")
     torch.save({"state_dict": {"backbone.norm.weight": own["backbone.norm.weight"]}}, tmp_path / "part.ckpt")
     with pytest.raises(ValueError, match=r"lacks .* weights of this model"):

@@ -27,7 +27,7 @@ OPSET = 18
 
 @contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
-    """Parameters without gradient, for a file whose user need not know of `torch.no_grad`."""
+    """Parameters without gradient, so that users of the file do not need `torch.no_grad`."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     try:
         for parameter in trained:
@@ -40,7 +40,7 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 
 
 def describe(step: FrameStep, **more: Any) -> dict[str, Any]:
-    """What a user of the file has to know, in plain values."""
+    """What a user of the file needs to know, as plain values."""
     backbone, options, inputs = step.backbone, step.options, step.inputs
     return {
         "omnistream": __version__,
@@ -72,8 +72,8 @@ def export_step(backbone: StreamingViT, path: Path | str, options: SessionOption
     """Write the step with its state (see `StaticStep`) as a `.pt2` archive.
 
     `torch.export.load(path).module()` gives a module with two inputs, the frames [B, 3, H, W] and a bool [B] that is
-    True where a stream starts anew; it returns the dictionary of `Features` and keeps the past in its own buffers. It
-    stays on the device the backbone was on.
+    True where a stream restarts; it returns the dictionary of `Features` and keeps its cache in its own buffers. It
+    runs on the device of the backbone.
 
     Args:
         backbone: Model to export.
@@ -102,7 +102,7 @@ def export_step(backbone: StreamingViT, path: Path | str, options: SessionOption
 
 
 def _deflate_constants(source: Path, target: Path) -> None:
-    """Copy a .pt2, compressing what is no weight: the empty cache, often larger than the model, shrinks to nothing."""
+    """Copy a .pt2 and compress all but the weights: the empty cache is often larger than the model."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for entry in old.infolist():
             copy = zipfile.ZipInfo(entry.filename)
@@ -120,9 +120,9 @@ def export_onnx(
 ) -> Path:
     """Write the step as ONNX, with the cache as inputs `keys_<i>`, `values_<i>` and outputs `next_keys_<i>`, ...
 
-    The graph holds no Tile, no float64 and no loop. With `ring` the shapes are fixed, and slots without a frame are
-    masked. With `growing` the cache has as many frames as are handed in, none at first; one more comes out, and who
-    calls drops the frames that are to be forgotten.
+    The graph has no Tile, no float64 and no loop. With `ring` the shapes are fixed and empty slots are masked. With
+    `growing` the cache has any number of frames, none at first; the output has one more, and the caller drops those to
+    forget.
 
     Args:
         backbone: Model to export; in float32 or float16.
@@ -151,7 +151,7 @@ def export_onnx(
             raise ValueError(f"ONNX export needs float32 or float16, got {dtype}; convert with backbone.float()")
     arguments = (step.blank_images(), step.new_frame_count(), *step.example_caches())
     with _frozen(step), warnings.catch_warnings():
-        # All caches have the same number of frames, under one name, which the exporter finds worth a word.
+        # All caches have the same number of frames, under one name, about which the exporter warns.
         warnings.filterwarnings("ignore", "# The axis name: frames will not be used")
         program: Any = torch.onnx.export(
             step,
@@ -170,7 +170,7 @@ def export_onnx(
 
 
 def check_onnx_installed() -> None:
-    """Say which extra is missing.
+    """Check that the packages of the extra `onnx` are installed.
 
     Raises:
         ImportError: If a package that torch's exporter needs is not there.

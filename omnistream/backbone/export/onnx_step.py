@@ -1,4 +1,4 @@
-"""The step as a function of its cache, for ONNX: what it remembers goes in and comes out."""
+"""The step as a function of its cache, for ONNX: the cache is an input and an output."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ class _NamedStep(FrameStep):
 
 
 class RingOnnxStep(_NamedStep, RingStep):
-    """`StaticStep` whose state is handed in and out. A frame index of 0 starts a stream anew."""
+    """`StaticStep` with its state as input and output. A frame index of 0 restarts a stream."""
 
     def example_caches(self) -> Caches:
         """Caches of the shape and dtype the step takes."""
@@ -90,10 +90,10 @@ class GrowingContext:
 
 
 class GrowingOnnxStep(_NamedStep):
-    """A step that sees all frames it is handed, [B, F, P, heads, d] with F >= 0, and itself."""
+    """A step that attends to all frames in its cache, [B, F, P, heads, d] with F >= 0, and to itself."""
 
     def example_caches(self) -> Caches:
-        """Caches of some frames; a tracer would take lengths 0 and 1 for constants."""
+        """Caches of three frames; a tracer treats lengths 0 and 1 as constants."""
         heads, head_dim = self.backbone.num_heads, self.backbone.arch.head_dim
         shape = (self.inputs.batch_size, 3, self.tokens_per_frame, heads, head_dim)
         like = self.backbone.cls_token.detach()

@@ -1,4 +1,4 @@
-"""What sessions check: the rows that start anew, and saved states."""
+"""Checks of the rows to reset and of saved states."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 def chosen_rows(
     rows: Iterable[int] | Int[Tensor, " R"] | Bool[Tensor, " B"] | None, num_streams: int
 ) -> Int[Tensor, " R"]:
-    """Numbers of the streams that start anew, int64 on the CPU.
+    """Indices of the streams to reset, int64 on the CPU.
 
     Args:
         rows: Numbers of streams, a mask that is True for them, or None for all.
@@ -33,12 +33,12 @@ def chosen_rows(
 
 
 def require_keys(part: Any, keys: Sequence[str], what: str) -> None:
-    """Refuse a part of a saved state that cannot be read.
+    """Check that a part of a saved state is a dictionary with these keys.
 
     Args:
-        part: What should be a dictionary.
-        keys: What it must hold.
-        what: Its name in the message.
+        part: The part of the state.
+        keys: Keys that must be there.
+        what: Name of the part, for the message.
 
     Raises:
         ValueError: If it is no dictionary, or a key is missing.

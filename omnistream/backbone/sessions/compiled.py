@@ -1,4 +1,4 @@
-"""A compiled streaming session: one graph once the window is full, a few while it fills."""
+"""A compiled streaming session: a few graphs while the window fills, one once it is full."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -74,7 +74,7 @@ class CompiledSession(Session):
             mode = "reduce-overhead"
         self._compiled = torch.compile(step, fullgraph=True, dynamic=False, backend=backend, mode=mode)
         self._no_reset = torch.zeros(len(step.frame), dtype=torch.bool, device=device)
-        # One place and stride for the input, however many frames come at once.
+        # The input keeps one address and one layout, however many frames a step has.
         self._images = step.blank_images().to(device)
         self._fix_addresses(step)
         self.static = step
@@ -83,13 +83,13 @@ class CompiledSession(Session):
         super()._check(frames)
         if (begun := self._images.dtype) != (now := self.backbone.cls_token.dtype):
             raise ValueError(f"the backbone was {begun} when this session began and is {now} now; open another session")
-        self._slots.capacity(int(self.frame_indices.max()) + frames.shape[1])  # refuses more than `max_frames`
+        self._slots.capacity(int(self.frame_indices.max()) + frames.shape[1])  # raises beyond `max_frames`
 
     def _encode(self, frames: Tensor) -> BackboneOutput:
         """One frame after the other."""
         step = self.static
         assert step is not None
-        step.frame.copy_(self.frame_indices, non_blocking=True)  # a step that failed may have counted on
+        step.frame.copy_(self.frame_indices, non_blocking=True)  # a failed step may have advanced it
         outputs = [self._next(step, images, self.frame_indices + i) for i, images in enumerate(frames.unbind(1))]
         stacked = {name: torch.stack([output[name] for output in outputs], dim=1) for name in outputs[0]}
         return BackboneOutput(
@@ -106,14 +106,14 @@ class CompiledSession(Session):
         return num_slots if limit is None else min(num_slots, limit)
 
     def _fix_addresses(self, step: StaticStep) -> None:
-        """Tell the compiler that the state stays where it is, so that a CUDA graph may change it in place."""
+        """Mark the state as static, so that a CUDA graph may change it in place."""
         keys, values = step.cache()
         for buffer in (step.frame, *keys, *values, self._images, self._no_reset):
-            # Unguarded (torch 2.9 guards by default), so that forks and other sessions use the code that is there.
+            # Without guards (torch 2.9 adds them by default) forks and other sessions reuse the compiled code.
             torch._dynamo.mark_static_address(buffer, guard=False)
 
     def _next(self, step: StaticStep, images: Tensor, seen: Tensor) -> Features:
-        """Features of one frame per stream, in memory of their own."""
+        """Features of one frame per stream, copied out of the memory of the graph."""
         if int(seen.max()) >= step.num_slots < (more := self._bounded(2 * step.num_slots)):
             step.grow(more)
             self._fix_addresses(step)
@@ -122,23 +122,23 @@ class CompiledSession(Session):
         masked = window is None or int(seen.min()) < window
         self._images.copy_(images)
         torch.compiler.cudagraph_mark_step_begin()
-        # The sizes of all sessions of a process count against one limit, and every one of them is wanted.
+        # All sessions of a process share one limit on recompilations, and every size is needed.
         with torch._dynamo.config.patch(recompile_limit=MANY, accumulated_recompile_limit=MANY):
             features = self._compiled(self._images, self._no_reset, masked)
         return {name: value.clone() for name, value in features.items()}
 
     def _restart(self, rows: Int[Tensor, " R"]) -> None:
-        """Wipe their slots; full-window steps mask again."""
+        """Clear their slots; steps use the mask again until the window is full."""
         if self.static is not None:
             self.static.restart(rows.to(self.static.frame.device))
 
     @torch.inference_mode(False)  # buffers made in it could not be written outside
     def fork(self) -> "CompiledSession":
-        """An independent session that continues from here, with memory of its own and the compiled code that is there.
+        """An independent session that continues from here with its own memory; the compiled code is shared.
 
-        On CUDA its graphs are recorded anew.
+        On CUDA it records its own graphs.
         """
-        self._refuse_torn()
+        self._check_torn()
         twin = self.__class__.__new__(self.__class__)
         twin.__dict__.update(self.__dict__)
         twin.frame_indices = self.frame_indices.clone()
@@ -148,7 +148,7 @@ class CompiledSession(Session):
 
     @torch.inference_mode(False)
     def to(self, device: torch.device | str) -> "CompiledSession":
-        """Move the session's memory; the backbone is moved by its owner. Elsewhere the step is compiled anew."""
+        """Move the cache; the caller moves the backbone. For another kind of device the step is compiled again."""
         device = torch.empty(0, device=device).device  # "cuda" becomes the current one, "cuda:0"
         if self.static is not None and self._layout is not None and device != self._layout.device:
             self._use(self.static.copied(device))
@@ -171,7 +171,7 @@ class CompiledSession(Session):
             num_slots, last = self._bounded(FIRST_SLOTS), int(counts.max())
             while last > num_slots < (more := self._bounded(2 * num_slots)):
                 num_slots = more
-            # CUDA graphs are tied to addresses, and torch keeps those of memory that is gone.
+            # CUDA graphs are tied to addresses, and torch keeps the graphs of memory that was freed.
             again = self.static if self._fits(layout, num_slots) else None
             step, slots = again or self._new_step(layout, num_slots), cache.num_used(last)
             stored = [dict(store.slots(0, slots)) for store in cache.stores if store is not None]
@@ -188,7 +188,7 @@ class CompiledSession(Session):
         self._layout, self.frame_indices = layout, counts
 
     def _fits(self, layout: Layout, num_slots: int) -> bool:
-        """Whether the memory that is there can hold streams of this layout; not if a growth has failed half-way."""
+        """Whether the allocated memory can hold streams of this layout; False if growing it failed half-way."""
         return (
             self.static is not None
             and layout == self._layout

@@ -1,8 +1,8 @@
-"""One frame per stream through the backbone, with everything fixed beforehand that a compiler wants fixed.
+"""One frame per stream through the backbone, with all shapes fixed in advance for a compiler or exporter.
 
-The streams of a batch go through `OmniStream.encode` as the frames of one clip: only positions and attention tell
-frames apart; positions are given per frame, and a `Context` keeps the streams separate. So every stream has a frame
-index of its own.
+The streams of a batch go through `OmniStream.encode` as the frames of one clip: only positions and attention
+distinguish frames; positions are given per frame, and a `Context` keeps the streams separate. So every stream has its
+own frame index.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from omnistream.backbone.sessions.options import SessionOptions, check_static
 from omnistream.backbone.sessions.rope_lookup import RopeLookup
 
 Features = dict[str, Tensor]
-"""Of one frame: `last` [B, h, w, D], `cls` [B, D], `registers` [B, 4, D], `camera` [B, D] if it was asked for, and
-`block_<i>` [B, h, w, D] for each block asked for; see `BackboneOutput`."""
+"""Of one frame: `last` [B, h, w, D], `cls` [B, D], `registers` [B, 4, D], `camera` [B, D] if it was requested, and
+`block_<i>` [B, h, w, D] for each requested block; see `BackboneOutput`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class StepInput:
 
 
 class FrameStep(nn.Module):
-    """One frame per stream through the backbone; what it sees of the past is up to a `Context`.
+    """One frame per stream through the backbone; a `Context` provides the past.
 
     Runs as in eval mode, whatever the backbone's mode.
 
@@ -85,7 +85,7 @@ class FrameStep(nn.Module):
         return self.options.stored_dtype or self.backbone.cls_token.dtype
 
     def features(self, images: Tensor, frame: Tensor, context: Context) -> Features:
-        """Features of one frame [B, 3, H, W] per stream, each with its own index in its stream [B]."""
+        """Features of one frame [B, 3, H, W] per stream, each with its index in its stream [B]."""
         if self.inputs.normalize:
             images = self.backbone.normalize(images).to(self.backbone.cls_token.dtype)
         out = self.backbone.encode(

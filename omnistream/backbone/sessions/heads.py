@@ -1,4 +1,4 @@
-"""What may be attached to a stream: heads that read the features of each frame as it comes."""
+"""Heads that are attached to a stream and read the features of each frame."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from omnistream.backbone.output import BackboneOutput
 class StreamHead(Protocol):
     """Turns the features of the latest frames into results, frame by frame.
 
-    A head must not mix frames or remember any: a session may hand it one frame or many at once.
+    A head must neither mix frames nor keep state: a session may pass it one frame or many at once.
     """
 
     @property
@@ -20,14 +20,14 @@ class StreamHead(Protocol):
 
     @property
     def camera_token(self) -> bool:
-        """Whether it reads the camera token. The aspect ratio of the frames is told to the token then."""
+        """Whether it reads the camera token, to which the aspect ratio of the frames is then added."""
         ...
 
     def __call__(self, output: BackboneOutput, size: tuple[int, int]) -> Any:
-        """Results of S frames of B streams; tensors start with the axes B and S.
+        """Results for S frames of B streams; tensors begin with the axes B and S.
 
         Args:
-            output: Features, with at least the layers asked for.
+            output: Features, with at least the requested layers.
             size: Height and width of the frames in pixels.
         """
         ...

@@ -1,9 +1,9 @@
 """Preallocated key-value cache with one slot per frame: never concatenated, never rolled.
 
 Without a window frame n goes to slot n and the capacity doubles when it is reached. With a window of W remembered
-frames there are W + 1 slots: the first `sink` frames keep theirs, later ones share the rest in turn. The slot of a new
-frame is the one of the frame that just left its sight, so the slots then hold exactly the frames it may see; their keys
-carry their positions, so slot order is irrelevant and no mask is needed.
+frames there are W + 1 slots: the first `sink` frames keep theirs, later ones share the rest in turn. A new frame
+takes the slot of the frame that just left its window, so the slots then hold exactly the frames it attends to; keys
+carry their positions, so the order of slots is irrelevant and no mask is needed.
 """
 
 from typing import Any
@@ -67,11 +67,11 @@ class KVCache:
         return self.sink + (frame - self.sink) % (self.window - self.sink + 1)
 
     def num_visible(self, frame: int) -> int:
-        """Frames that this frame sees, itself included; they lie in the first slots."""
+        """Number of frames that this frame attends to, itself included; they are in the first slots."""
         return frame + 1 if self.window is None else min(frame, self.window) + 1
 
     def num_used(self, frames: int) -> int:
-        """Slots that a stream of so many frames has written."""
+        """Number of slots that a stream of this many frames has written."""
         return frames if self.window is None else min(frames, self.window + 1)
 
     @property
@@ -81,7 +81,7 @@ class KVCache:
         return sum(store.num_bytes for store in self.stores if store is not None) + self._workspace.num_bytes + staged
 
     def capacity(self, frames: int) -> int:
-        """Slots needed for a stream of so many frames.
+        """Number of slots for a stream of this many frames.
 
         Raises:
             ValueError: If `max_frames` would be exceeded.
@@ -109,7 +109,7 @@ class KVCache:
         return stage
 
     def written(self, layer: int, stage: LayerStore, slot: int, rows: slice) -> None:
-        """Told after a frame has been written to an opened layer."""
+        """Called after a frame has been written to an opened layer."""
         store = self.stores[layer]
         if self._offload is not None and store is not None:
             self._offload.save(store, stage, slot, rows)
@@ -158,7 +158,7 @@ class KVCache:
             self._settle()
             self._offload = Offload(device)
         else:
-            for layer, store in enumerate(self.stores):  # one by one, so that two copies of one layer are the most
+            for layer, store in enumerate(self.stores):  # one by one, so that at most one layer exists twice
                 if store is not None:
                     self.stores[layer] = store.move(device)
         self._workspace.buffer = None
@@ -179,16 +179,16 @@ class KVCache:
         }
 
     def load_state(self, state: dict[str, Any], device: torch.device, num_frames: int, heads: tuple[int, int]) -> None:
-        """Take over what `state` gave, on this device.
+        """Restore what `state` returned, on this device.
 
         Args:
             state: See `state`.
             device: Device of the attention.
-            num_frames: Frames of the longest stream; they say how many slots are in use.
+            num_frames: Frames of the longest stream; determines how many slots are in use.
             heads: Number and width of the model's attention heads.
 
         Raises:
-            ValueError: If something is missing, or does not have the sizes of this cache.
+            ValueError: If something is missing, or has other sizes than this cache.
         """
         require_keys(state, ("slots", "layers", "heads", "dtype"), "its cache")
         slots, layers = state["slots"], state["layers"]
@@ -219,7 +219,7 @@ class KVCache:
             tensor.copy_(saved)
 
     def _settle(self) -> None:
-        """Wait for what is still on its way to layers in CPU memory, before the CPU reads them."""
+        """Wait for pending copies to CPU memory before the CPU reads them."""
         if self._offload is not None:
             self._offload.finish()
 
@@ -248,7 +248,7 @@ class CacheContext:
         key: Float[Tensor, "B heads N d"],
         value: Float[Tensor, "B heads N d"],
     ) -> Float[Tensor, "B heads N d"]:
-        """Each frame attends to all that is visible to it and is then remembered."""
+        """Each frame attends to all frames visible to it and is then stored."""
         num_frames = query.shape[2] // self.cache.tokens_per_frame
         store = self.cache.open(layer, self.seen, num_frames, key)
         outputs = []

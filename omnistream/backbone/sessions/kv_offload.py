@@ -1,6 +1,6 @@
-"""Layers whose memory lies in CPU memory and comes to the accelerator one at a time.
+"""Layers whose cache is kept in CPU memory and copied to the accelerator one at a time.
 
-Two stages on the device take turns: while a layer attends on one, the next layer is copied to the other on a side
+Two buffers on the device alternate: while a layer attends on one, the next layer is copied to the other on a side
 stream. New frames are written to the stage and copied back.
 """
 
@@ -12,7 +12,7 @@ from omnistream.backbone.sessions.kv_store import LayerStore, Placement
 
 
 class Offload:
-    """Brings layers to the device.
+    """Copies layers to the device.
 
     Args:
         device: Where the attention runs.
@@ -26,11 +26,11 @@ class Offload:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def host(self, placement: Placement) -> Placement:
-        """Where the layers rest."""
+        """Placement of the layers in CPU memory."""
         return replace(placement, device=torch.device("cpu"), token_major=True, pinned=self._stream is not None)
 
     def fetch(self, layer: int, store: LayerStore, slots: int) -> LayerStore:
-        """The layer on the device, with its first `slots` slots as they are at rest."""
+        """The layer on the device, with its first `slots` slots as they are in CPU memory."""
         turn = layer % 2
         ready = self._ready[turn]
         if self._prefetched[turn] != layer:
@@ -45,12 +45,12 @@ class Offload:
         return stage
 
     def prefetch(self, layer: int, store: LayerStore, slots: int) -> None:
-        """Begin to bring a layer that will be fetched next; it must not change until then."""
+        """Start copying the layer that will be fetched next; it must not change until then."""
         if self._stream is None:
             return
         turn = layer % 2
         self._prepare(turn, store)
-        # What the device was told so far includes the last use of this stage and all copies back.
+        # Everything queued so far includes the last use of this stage and all copies back.
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._stream):
             self._load(turn, store, slots)
@@ -58,11 +58,11 @@ class Offload:
         self._prefetched[turn] = layer
 
     def save(self, store: LayerStore, stage: LayerStore, slot: int, rows: slice) -> None:
-        """Copy one slot back to where the layer rests."""
+        """Copy one slot back to CPU memory."""
         store.copy_slots(stage, slot, slot + 1, rows)
 
     def finish(self) -> None:
-        """Wait until all copies back have arrived, before the CPU reads them."""
+        """Wait for all copies back before the CPU reads them."""
         if self._stream is not None:
             torch.cuda.synchronize(self.device)
 

@@ -1,7 +1,7 @@
-"""What one layer remembers: keys and values of every slot, plain or in 8 bits.
+"""The cache of one layer: keys and values of every slot, plain or in 8 bits.
 
-A slot holds the P tokens of one frame. Both stores attend and then remember in one call, because the 8-bit store shows
-a frame to itself in full precision and to later frames quantised.
+A slot holds the P tokens of one frame. Both stores attend and write in one call, because in the 8-bit store
+a frame attends to itself in full precision and later frames attend to its quantised copy.
 """
 
 from abc import ABC, abstractmethod
@@ -36,7 +36,7 @@ class StoreShape:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and how a store's tensors lie."""
+    """Device, dtype and layout of a store's tensors."""
 
     device: torch.device
     """Device."""
@@ -49,7 +49,7 @@ class Placement:
 
 
 class Workspace:
-    """Memory that all layers use in turn, one after the other; grows to the largest request."""
+    """Memory that the layers use one after the other; grows to the largest request."""
 
     def __init__(self) -> None:
         self.buffer: Tensor | None = None
@@ -95,7 +95,7 @@ class LayerStore(ABC):
         """Attention of one new frame over the first `num_visible` slots, its own included, and write it to its slot."""
 
     def _allocate(self, capacity: int) -> dict[str, Tensor]:
-        """Zeroed tensors: memory is resident from the start, and no stale number is ever saved."""
+        """Zeroed tensors, so that memory is resident from the start and no uninitialised value is saved."""
         shape, place = self.shape, self.placement
         tensors = {}
         for name, (slots, width, dtype) in self._parts(capacity).items():
@@ -108,7 +108,7 @@ class LayerStore(ABC):
         return tensors
 
     def grow(self, capacity: int) -> None:
-        """Make room for more slots; those there are keep their content."""
+        """Make room for more slots; existing slots keep their content."""
         grown = self._allocate(capacity)
         for name, old in self.tensors.items():
             grown[name][:, :, : old.shape[2]] = old
@@ -129,10 +129,10 @@ class LayerStore(ABC):
         return 0
 
     def copy_slots(self, source: "LayerStore", start: int, end: int, rows: slice = slice(None)) -> None:
-        """Take over these slots from a store of the same kind, on any device."""
+        """Copy these slots from a store of the same kind, on any device."""
         theirs = dict(source.slots(start, end, rows))
         for name, mine in self.slots(start, end, rows):
-            # Tokens first: with token-major stores both sides are then one block, copied without a detour.
+            # Tokens first: token-major stores are then contiguous on both sides and copied directly.
             mine.permute(2, 0, 1, 3).copy_(theirs[name].permute(2, 0, 1, 3), non_blocking=True)
 
     def move(self, device: torch.device) -> "LayerStore":
@@ -140,11 +140,11 @@ class LayerStore(ABC):
         moved = self.empty_like(replace(self.placement, device=device))
         moved.copy_slots(self, 0, self.shape.capacity)
         if self.placement.device.type == "cuda":
-            torch.cuda.synchronize(self.placement.device)  # a copy to the CPU returns before it has arrived
+            torch.cuda.synchronize(self.placement.device)  # a copy to the CPU is asynchronous
         return moved
 
     def empty_like(self, placement: Placement) -> "LayerStore":
-        """A store of the same kind and size that remembers nothing yet."""
+        """An empty store of the same kind and size."""
         return self.__class__(self.shape, placement)
 
     @property
@@ -154,7 +154,7 @@ class LayerStore(ABC):
 
 
 class PlainStore(LayerStore):
-    """Keys and values as they are attended to."""
+    """Keys and values in the dtype of the attention."""
 
     def _parts(self, capacity: int) -> dict[str, tuple[int, int, torch.dtype]]:
         part = (capacity, self.shape.head_dim, self.placement.dtype)
@@ -196,10 +196,10 @@ class Int8Store(LayerStore):
 
     To attend, a few heads at a time are restored into a workspace that all layers share, so that full-precision copies
     take `WORKSPACE_BYTES` at most, or one head of one layer where that is more. On a CPU, restoring them in float16
-    takes twice as much more, for a moment, and is slower.
+    temporarily takes twice as much again, and is slower.
     """
 
-    WORKSPACE_BYTES = {"cpu": 2**24, "cuda": 2**28}  # A CPU's share stays in its cache; a GPU wants all heads at once.
+    WORKSPACE_BYTES = {"cpu": 2**24, "cuda": 2**28}  # fits a CPU's cache; a GPU is fastest with all heads at once
 
     def __init__(self, shape: StoreShape, placement: Placement, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -254,7 +254,7 @@ class Int8Store(LayerStore):
         return max(1, budget // per_head)
 
     def _restore(self, target: Tensor, name: str, rows: slice, heads: slice, slot: int, num_visible: int) -> None:
-        """Fill the visible slots other than `slot`, whose frame is at hand."""
+        """Fill the visible slots other than `slot`, the current frame's."""
         sink = self.shape.sink
         codes, scales = self.tensors[f"{name}_codes"][rows, heads], self.tensors[f"{name}_scales"][rows, heads]
         for start, end in ((0, min(slot, num_visible)), (slot + 1, num_visible)):
@@ -265,7 +265,7 @@ class Int8Store(LayerStore):
             if end > low:
                 part, coded = target[:, :, self._tokens(low, end)], self._tokens(low - sink, end - sink)
                 if part.device.type == "cpu" and part.dtype != torch.float16:
-                    # No new memory, and twice as fast there. Only float16 lacks the range for small scales.
+                    # In place, which is twice as fast here. Only float16 lacks the range for small scales.
                     part.copy_(codes[:, :, coded]).mul_(scales[:, :, coded].to(part.dtype))
                 else:
                     torch.mul(codes[:, :, coded], scales[:, :, coded], out=part)

@@ -1,4 +1,4 @@
-"""Rotary positions of one frame per stream by table lookup, for graphs that are compiled or exported.
+"""Rotary positions of one frame per stream from lookup tables, for graphs that are compiled or exported.
 
 `rope_tables` computes in float64, which TensorRT lacks. Here the frame index is split into four digits to base 256; the
 angle of each digit is looked up, already reduced to one turn in float64 when the table was made, and the four are added
@@ -22,11 +22,11 @@ class RopeLookup(nn.Module):
     Args:
         height: Rows h of patches.
         width: Columns w of patches.
-        num_prefix: Tokens before the patches, which are not turned.
+        num_prefix: Tokens before the patches, which are not rotated.
         head_dim: Width d of a head.
         layout: See `omnistream.backbone.rope`.
         device: Device of the tables.
-        latest: Time at which every later frame stands, in frames; None for its own (see `time_mode`).
+        latest: Largest time, in frames, which all later frames share; None for no limit (see `time_mode`).
     """
 
     space: Tensor
@@ -48,7 +48,7 @@ class RopeLookup(nn.Module):
         super().__init__()
         self.latest = latest
         y, x = torch.meshgrid(patch_coordinates(height), patch_coordinates(width), indexing="ij")
-        # An element is turned by time or by space, never by both, so the two tables may be added.
+        # An element is rotated by time or by space, never by both, so the two tables may be added.
         space = element_angles(torch.zeros_like(y), y, x, head_dim, layout).flatten(0, 1)
         powers = BASE ** torch.arange(NUM_DIGITS)
         t = (powers[:, None] * torch.arange(BASE)).double() / FRAMES_PER_UNIT
@@ -69,7 +69,8 @@ class RopeLookup(nn.Module):
 
     def forward(self, frame: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B P d"], Float[Tensor, "B P d"]]:
         """Cosines and sines, float32, of the frames with these indices in their streams."""
-        # An integer division becomes a rounded float32 one in ONNX. What is divided here has one digit, so it is exact.
+        # An integer division becomes a float32 one in ONNX. Here every dividend is a digit times a power of 256, so the
+        # quotient is exact.
         below = frame[:, None] % self.powers
         ends = torch.cat([below[:, 1:], frame[:, None]], dim=1)
         digits = ((ends - below) / self.powers).long()

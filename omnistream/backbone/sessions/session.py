@@ -1,6 +1,6 @@
-"""What every streaming session has: its options, the layout the first step fixes, heads, and states that are saved.
+"""The base of streaming sessions: options, the layout that the first step fixes, heads, and saved states.
 
-Where the past is kept, and how a step runs, is up to the kind of session.
+Subclasses keep the cache and run the steps.
 """
 
 from abc import ABC, abstractmethod
@@ -28,7 +28,7 @@ from omnistream.backbone.sessions.options import SessionOptions
 
 @dataclass(frozen=True)
 class Layout:
-    """What the first step fixes."""
+    """The properties of a stream that its first step fixes."""
 
     batch_size: int
     """Streams B."""
@@ -42,13 +42,13 @@ class Layout:
     """Of frames, backbone and cache."""
 
     def state(self) -> dict[str, Any]:
-        """All but the device, as plain values."""
+        """Everything but the device, as plain values."""
         sizes = {"batch_size": self.batch_size, "height": self.height, "width": self.width}
         return {**sizes, "dtype": str(self.dtype).removeprefix("torch.")}
 
     @classmethod
     def from_state(cls, state: Any, device: torch.device) -> "Layout":
-        """What `state` gave, on this device.
+        """The layout that `state` returned, on this device.
 
         Raises:
             ValueError: If a value is missing, or a size is no positive integer.
@@ -67,7 +67,7 @@ class Layout:
 
 
 class Session(ABC):
-    """Encodes B streams frame by frame; see `StreamSession` for the options and what holds of all sessions."""
+    """Encodes B streams frame by frame; see `StreamSession` for what holds for all sessions."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Session(ABC):
         """Frames seen so far by each stream, int64 [B] on the CPU."""
         self._layout: Layout | None = None
         self._torn = False
-        """True once a failed step has overwritten frames that it needs when it is tried again."""
+        """True once a failed step has overwritten frames that repeating it would need."""
 
     def _new_cache(self, batch_size: int, tokens_per_frame: int) -> KVCache:
         options = self.options
@@ -112,12 +112,12 @@ class Session(ABC):
             frames: Normalised frames (see `OmniStream.normalize`).
 
         Raises:
-            ValueError: If the frames are not floats of this shape, batch, size, device or dtype differ from the first
-                step's, or `max_frames` is exceeded.
-            RuntimeError: After a step of several frames that failed when it had overwritten remembered ones. Any other
-                step that failed can be tried again.
+            ValueError: If the frames are not floats of this shape, their batch size, size, device or dtype differs from
+                the first step's, or `max_frames` is exceeded.
+            RuntimeError: After a step of several frames failed when it had already overwritten remembered ones. Any
+                other failed step can be repeated.
         """
-        self._refuse_torn()
+        self._check_torn()
         fresh, encoding = self._layout is None, False
         # Buffers made in inference mode could not be written outside it.
         with torch.inference_mode(False), torch.no_grad():
@@ -126,34 +126,35 @@ class Session(ABC):
                 encoding = True
                 output = self._encode(frames)
                 read_heads(output, self.heads, self.options.layers, (frames.shape[-2], frames.shape[-1]))
-            except BaseException:  # whatever stops it, Ctrl-C too
+            except BaseException:  # including Ctrl-C
                 if fresh:
                     self._resume(None, torch.zeros(0, dtype=torch.int64), None)
                 elif encoding:
                     self._torn = self._overwrites(frames.shape[1])
                 raise
-            self.frame_indices += frames.shape[1]  # last, so that a step that failed can be tried again
+            self.frame_indices += frames.shape[1]  # last, so that a failed step can be repeated
             return output
 
     def _overwrites(self, num_frames: int) -> bool:
-        """Whether a step of so many frames overwrites remembered frames that its first one sees.
+        """Whether a step of this many frames overwrites remembered frames that its first frame attends to.
 
-        The sink is never overwritten, and one frame overwrites only what has left its sight. With W remembered frames
-        the first slot is written again by frame W + 1.
+        The sink is never overwritten, and a single frame overwrites only the frame that has left its window. With W
+        remembered frames, frame W + 1 is the first to overwrite a slot.
         """
         window, sink, starts = self.options.window, self.options.sink, self.frame_indices
         if window is None or window == sink or num_frames == 1:
             return False
         return bool(((starts > sink) & (starts + num_frames - 1 > window)).any())
 
-    def _refuse_torn(self) -> None:
+    def _check_torn(self) -> None:
         if self._torn:
             raise RuntimeError(
-                "a step of several frames failed after it had overwritten remembered ones; reset() or load_state_dict()"
+                "a step of several frames failed after it had overwritten remembered ones; call reset() or "
+                "load_state_dict()"
             )
 
     def _check(self, frames: Tensor) -> None:
-        """Fix the layout at the first step, insist on it later."""
+        """Fix the layout at the first step, and check it at later ones."""
         check_frames(frames)
         B, _, _, H, W = frames.shape
         layout, home = Layout(B, H, W, frames.dtype, frames.device), self.backbone.cls_token.device
@@ -177,36 +178,36 @@ class Session(ABC):
 
     @abstractmethod
     def _begin(self, layout: Layout) -> None:
-        """Make room for the first step."""
+        """Allocate what the first step needs."""
 
     @abstractmethod
     def _encode(self, frames: Tensor) -> BackboneOutput:
-        """Features of checked frames, with the blocks the heads need."""
+        """Features of checked frames, with the layers that the heads need."""
 
     def reset(self, rows: Iterable[int] | Int[Tensor, " R"] | Bool[Tensor, " B"] | None = None) -> None:
-        """Start streams anew: those in `rows` (numbers, or a mask), or all. The cache stays allocated.
+        """Restart streams: those in `rows` (indices, or a mask), or all. The cache stays allocated.
 
         Raises:
             ValueError: If there is no such stream.
         """
-        if self._layout is not None:  # else no stream has begun
+        if self._layout is not None:  # otherwise no stream has begun
             chosen = chosen_rows(rows, len(self.frame_indices))
             self.frame_indices[chosen] = 0
             self._restart(chosen)
             self._torn = self._torn and bool(self.frame_indices.any())
 
-    def _restart(self, rows: Int[Tensor, " R"]) -> None:  # noqa: B027 - a cache that counts nothing has nothing to do
-        """Told which streams start anew."""
+    def _restart(self, rows: Int[Tensor, " R"]) -> None:  # noqa: B027 (most caches have nothing to do)
+        """Called with the streams that restart."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on later with the same options: tensors and plain values only.
+        """Everything needed to continue later with the same options, as tensors and plain values.
 
-        A compiled session may go on from the state of an uncompiled one, and the other way round.
+        A compiled session can continue from the state of an uncompiled one, and vice versa.
 
         Raises:
             RuntimeError: As `step`.
         """
-        self._refuse_torn()
+        self._check_torn()
         if self._layout is None:
             return {"options": self._options_state(), "layout": None}
         return {
@@ -218,13 +219,13 @@ class Session(ABC):
 
     @abstractmethod
     def _cache_state(self, slots: int) -> dict[str, Any]:
-        """Content of the first slots, as `KVCache.state` gives it."""
+        """Content of the first slots, as `KVCache.state` returns it."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state, on the device where the backbone is now.
+        """Continue from a saved state, on the device where the backbone is now.
 
         Raises:
-            ValueError: If it was saved with other options or for another model, or is incomplete. Nothing has changed
+            ValueError: If it was saved with other options or for another model, or is incomplete; nothing is changed
                 then.
         """
         require_keys(state, ("options", "layout"), "it")
@@ -246,7 +247,7 @@ class Session(ABC):
 
     @abstractmethod
     def _resume(self, layout: Layout | None, counts: Int[Tensor, " B"], cache: KVCache | None) -> None:
-        """Take over layout, counts and cache; None where no stream had begun."""
+        """Use this layout, these counts and this cache; None where no stream had begun."""
 
     def _check_options(self, saved: Any) -> None:
         require_keys(saved, (), "its options")

@@ -1,8 +1,7 @@
-"""The step of a stream as one graph: state of fixed shape and address, and no number that lives in Python.
+"""The step of a stream as one graph: its state has fixed shapes and addresses, and no value is kept in Python.
 
-`StreamSession` counts frames in Python and slices its cache, which makes a compiler start anew at every length. Here
-the count is a tensor, the slot to write is computed from it, and slots without a frame are masked. A flag in the input
-starts a stream anew.
+`StreamSession` counts frames in Python and slices its cache, so a compiler would recompile at every length. Here the
+count is a tensor, the slot to write is computed from it, and empty slots are masked. An input flag restarts a stream.
 """
 
 import copy
@@ -80,13 +79,13 @@ class RingContext:
 
 
 class RingStep(FrameStep):
-    """A step over a ring of frame slots, which the caller keeps.
+    """A step over a ring of frame slots that the caller owns.
 
     Args:
         backbone: See `FrameStep`.
         options: See `FrameStep`.
         inputs: See `FrameStep`.
-        num_slots: Frame slots per stream; default W + 1. With fewer the step is right as long as no stream has more
+        num_slots: Frame slots per stream; default W + 1. With fewer the step is correct as long as no stream has more
             frames than that.
 
     Raises:
@@ -133,10 +132,10 @@ class RingStep(FrameStep):
         """Features of the frames with the indices `frame` [B]; `keys`, `values` come to hold what `write` returns."""
         mask = None
         if masked:
-            # Added to the scores; a boolean mask becomes a guard against rows without any token in ONNX.
+            # Added to the scores: in ONNX, a boolean mask adds a check for rows without any token.
             hidden = torch.where(self.slot_of_token <= frame[:, None], 0.0, -torch.inf)
             mask = hidden.to(self.cache_dtype)[:, None, None]
-        sink = min(self.options.sink, self.num_slots - 1)  # until the last slots are there no frame is forgotten anyway
+        sink = min(self.options.sink, self.num_slots - 1)  # with fewer slots no frame is forgotten yet
         context = RingContext(keys, values, frame, sink, mask, write)
         return self.features(images, frame, context)
 
@@ -144,8 +143,8 @@ class RingStep(FrameStep):
 class StaticStep(RingStep):
     """The step with its state: caches and frame counts are buffers that `forward` changes in place.
 
-    Keep frames that are not finite out: a NaN they leave in a slot outlives the reset flag until the
-    slot is written again, since a mask multiplies by zero. `restart` wipes it.
+    Frames must be finite: a NaN in a slot survives the reset flag until the slot is written again, since the mask
+    multiplies by zero. `restart` clears it.
 
     Args:
         backbone: See `FrameStep`.
@@ -189,9 +188,9 @@ class StaticStep(RingStep):
         """Features of the next frame of every stream.
 
         Args:
-            images: One frame per stream, normalised unless the step does it.
-            reset: True where a stream starts anew with this frame.
-            masked: Hide slots without a frame. False is faster, and right only once every stream has filled its ring.
+            images: One frame per stream, normalised unless the step does that.
+            reset: True where a stream restarts with this frame.
+            masked: Mask empty slots. False is faster, and correct only once every stream has filled its ring.
         """
         frame = torch.where(reset, 0, self.frame)
         keys, values = self.cache()
@@ -201,7 +200,7 @@ class StaticStep(RingStep):
 
     @torch.no_grad()
     def restart(self, rows: Int[Tensor, " R"]) -> None:
-        """Start these streams anew between two steps; unlike the flag of `forward` this also wipes their slots."""
+        """Restart these streams between two steps; unlike the flag of `forward`, this also clears their slots."""
         self.frame[rows] = 0
         keys, values = self.cache()
         for buffer in (*keys, *values):
@@ -209,16 +208,16 @@ class StaticStep(RingStep):
 
     @torch.no_grad()
     def grow(self, num_slots: int) -> None:
-        """Add slots while no stream has more frames than slots; every frame keeps its own.
+        """Add slots while no stream has more frames than slots; every frame keeps its slot.
 
-        The buffers move, so a compiled step is compiled again for the new size. They grow one after the other, each in
-        place of the old one, so that memory for one more is enough. When there is none, no frame is lost and `grow` can
-        be called again, but no step can be made before it has succeeded.
+        The buffers are replaced one after the other, so memory for one more is enough, and a compiled step is compiled
+        again for the new size. If memory runs out, no frame is lost and `grow` can be called again, but no step can be
+        made before it has succeeded.
         """
         for i in range(self.backbone.num_layers):
             for name in (f"keys_{i}", f"values_{i}"):
                 self._grow_buffer(name, num_slots)
-        self._set_slots(num_slots)  # last: until then the step counts as not grown
+        self._set_slots(num_slots)  # last, so that a failed attempt is repeated
 
     def _grow_buffer(self, name: str, num_slots: int) -> None:
         """Replace a cache buffer, unless an earlier attempt did, by one with more slots."""
@@ -230,7 +229,7 @@ class StaticStep(RingStep):
             self.register_buffer(name, new, persistent=False)
 
     def copied(self, device: torch.device) -> "StaticStep":
-        """The step with a state of its own, on this device; the backbone is shared and stays where it is."""
+        """A copy of the step with its own state, on this device; the backbone is shared and not moved."""
         buffers = [*self.buffers(recurse=False), *self.rope.buffers()]
         shared = {id(self.backbone): self.backbone}
         return copy.deepcopy(self, shared | {id(t): t.to(device, copy=True) for t in buffers})
@@ -247,7 +246,7 @@ class StaticStep(RingStep):
 
     @torch.no_grad()
     def fill(self, layers: list[dict[str, Tensor]], frame: Int[Tensor, " B"]) -> None:
-        """Go on from what `stored` gave of streams that have seen so many frames; nothing where no layer is given.
+        """Restore what `stored` returned for streams that have seen this many frames; nothing if no layer is given.
 
         Slots that a stream has not written stay zero, whatever is stored there.
         """

@@ -1,4 +1,4 @@
-"""A streaming session: frames in, features out, with the past kept in a preallocated cache."""
+"""A streaming session: frames in, features out, with past frames in a preallocated cache."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,13 +21,13 @@ from omnistream.backbone.time_mode import stream_times
 class StreamSession(Session):
     """Encodes B streams frame by frame, exactly as one whole-clip forward would.
 
-    Runs without gradient and as in eval mode whatever the backbone's mode. The first step fixes batch size, image size,
-    dtype and device; a mismatch later is an error. Frames are cast to the dtype of the backbone. Nothing is kept but
-    the cache: with a window, memory is constant once it is full.
+    Runs without gradient and as in eval mode, whatever the mode of the backbone. The first step fixes batch size, image
+    size, dtype and device; later steps must agree. Frames are converted to the dtype of the backbone. Only the cache is
+    kept: with a window, memory is constant once it is full.
 
     Args:
         backbone: Model to use; it is not copied.
-        options: What is remembered and returned; default all of it, as the backbone was built.
+        options: What is remembered and returned; by default as the backbone was built.
         aspect_ratio: Height over width of each stream's original images [B], added to the camera token.
         heads: Modules that read the features of each step; their results are in `BackboneOutput.heads` under the same
             names. The layers and the camera token that they need are added. If a head reads the camera token and no
@@ -72,7 +72,7 @@ class StreamSession(Session):
             head_dim, layout = backbone.arch.head_dim, backbone.rope_layout
             h, w = backbone.grid_size(H, W)
             self._grid_tables = GridTables(h, w, self._num_prefix, head_dim, layout, frames.device)
-        if bool((starts == starts[0]).all()):  # one row of tables serves all
+        if bool((starts == starts[0]).all()):  # one row of tables is enough
             indices = torch.arange(int(starts[0]), int(starts[0]) + S, device=frames.device)
         else:
             indices = (starts[:, None] + torch.arange(S)).to(frames.device, non_blocking=True)
@@ -86,14 +86,14 @@ class StreamSession(Session):
             times=stream_times(indices, self.options.window, self.options.time_mode),
             grid_tables=self._grid_tables,
         )
-        # As views of all tokens, each of these would keep them all for as long as it is kept.
+        # Copies: a view would keep all tokens in memory for as long as it lives.
         output.cls, output.registers = output.cls.clone(), output.registers.clone()
         output.camera = None if output.camera is None else output.camera.clone()
         return output
 
     @torch.inference_mode(False)  # buffers made in it could not be written outside
     def to(self, device: torch.device | str) -> "StreamSession":
-        """Move the session's memory; the backbone, which may serve others, is moved by its owner."""
+        """Move the cache of the session; the caller moves the backbone, which other sessions may share."""
         device = torch.empty(0, device=device).device  # "cuda" becomes the current one, "cuda:0"
         if self.aspect_ratio is not None:
             self.aspect_ratio = self.aspect_ratio.to(device)
@@ -105,8 +105,8 @@ class StreamSession(Session):
 
     @torch.inference_mode(False)  # buffers made in it could not be written outside
     def fork(self) -> "StreamSession":
-        """An independent session that continues from here; for trying out several futures."""
-        self._refuse_torn()
+        """An independent session that continues from here, to try several continuations."""
+        self._check_torn()
         copy = self.__class__.__new__(self.__class__)
         copy.__dict__.update(self.__dict__)
         copy.cache = None if self.cache is None else self.cache.clone()

@@ -19,6 +19,7 @@ from omnistream.run_config import find_checkpoint, is_distributed_checkpoint
 
 INDEX_NAME = "model.safetensors.index.json"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+_NAMES = ("model", "pytorch_model")
 _MAX_JSON_BYTES = 16 * 2**20
 
 
@@ -27,7 +28,7 @@ def read_file(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no file of weights, is cut short, or holds what could run code when loaded.
+        ValueError: If it is no file of weights, is cut short, or holds objects whose loading could run code.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
@@ -40,10 +41,10 @@ def read_file(path: Path) -> Any:
         except SafetensorError as error:
             raise ValueError(f"{path} is no safetensors file, or was cut short: {error}") from error
     try:
-        # Many published checkpoints hold the arguments of their training, which are plain values.
+        # Many published checkpoints hold the arguments of their training script, which are plain values.
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it is refused anyway
-            # Files in the format of PyTorch before 1.6 are no archives, and cannot be mapped.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # the error below says more
+            # Files in the format of PyTorch before 1.6 are not archives and cannot be mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
@@ -56,7 +57,7 @@ def read_file(path: Path) -> Any:
 
 
 def read_checkpoint(path: Path | str) -> StateDict:
-    """All tensors of a training module, memory-mapped: what is not copied is never read from disk.
+    """All tensors of a training module, memory-mapped: what is not used is never read from disk.
 
     Args:
         path: Checkpoint, or folder of the run that wrote it.
@@ -119,7 +120,7 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / name for name in names]
     for suffix in SUFFIXES:
         files = sorted(folder.glob(f"*{suffix}"))
-        preferred = [file for file in files if file.stem in ("model", "pytorch_model")] or files
+        preferred = [file for file in files if file.stem in _NAMES] or files
         if len(preferred) > 1:
             some = ", ".join(file.name for file in preferred[:5])
             raise ValueError(f"{folder} holds {len(preferred)} weights files ({some}); give one of them")
@@ -132,7 +133,9 @@ def holds_weights(folder: Path) -> bool:
     """Whether a folder holds weights itself, as opposed to the checkpoints of a training run."""
     if is_distributed_checkpoint(folder) or (folder / INDEX_NAME).is_file():
         return True
-    return any(file.suffix in SUFFIXES and file.suffix != ".ckpt" for file in folder.iterdir())
+    files = [file for file in folder.iterdir() if file.suffix in SUFFIXES and file.suffix != ".ckpt"]
+    named = any(file.stem in _NAMES for file in files)
+    return named or (bool(files) and not (folder / "checkpoints").is_dir())
 
 
 def _distributed(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""State-dict layouts of DINOv3 and OmniStream: recognised by a telltale key and renamed to ours.
+"""State-dict layouts of DINOv3 and OmniStream: recognised by one key and renamed to ours.
 
 Our parameter names are Meta's, with `register_token` [1, 2, 4, D] for the first and the later frames.
 Sources: facebookresearch/dinov3 (.pth), timm (`eva.py`), Hugging Face `DINOv3ViTModel`, Go2Heart/OmniStream.
@@ -15,7 +15,7 @@ from omnistream.backbone.variants import VARIANTS
 
 StateDict = dict[str, Tensor]
 
-# What a layout may lack: a DINOv3 has no camera token, timm drops the mask token, and only we store mean and std.
+# What may be missing: DINOv3 has no camera token, timm drops the mask token, and only we store mean and std.
 _DINOV3_LACKS = {"camera_token", "aspect_embed.weight", "aspect_embed.bias", "mask_token", "mean", "std"}
 OPTIONAL_KEYS: dict[str, set[str]] = {
     "ours": set(),
@@ -38,18 +38,18 @@ TELLTALES = {
 
 @dataclass
 class Converted:
-    """Weights under our names, and what became of those that have no exact counterpart."""
+    """Weights under our names, and what happened to those without an exact counterpart."""
 
     layout: str
     """Where they come from: `ours`, `official`, `meta`, `timm` or `hf`."""
     state: StateDict
     """Tensors by our names."""
     filled: list[str] = field(default_factory=list)
-    """Parameters set from something else than a tensor of the same meaning, and how."""
+    """Parameters without a tensor of the same meaning in the source, and how they were set."""
     dropped: list[str] = field(default_factory=list)
-    """Tensors not taken over, and why nothing is lost by it."""
+    """Tensors that were left out, and why nothing is lost."""
     problems: list[str] = field(default_factory=list)
-    """Why the weights must be refused."""
+    """Why the weights cannot be loaded."""
 
 
 def detect_layout(state: StateDict) -> str:
@@ -80,7 +80,7 @@ def convert(state: StateDict) -> Converted:
 
 
 def infer_variant(state: StateDict) -> str:
-    """The variant whose sizes converted weights have; heads leave no trace in shapes and follow from the variant.
+    """The variant whose sizes converted weights have; the number of heads, which shapes do not show, follows from it.
 
     Raises:
         ValueError: If a telling key is missing or no variant has these sizes.
@@ -90,7 +90,7 @@ def infer_variant(state: StateDict) -> str:
         embed_dim, _, patch_size, _ = state["patch_embed.weight"].shape
         hidden_dim = len(state["blocks.0.mlp.w1.weight" if ffn == "swiglu" else "blocks.0.mlp.fc1.weight"])
     except (KeyError, ValueError) as error:
-        raise ValueError(f"cannot tell the size of the weights from {error}; give variant=<name>") from None
+        raise ValueError(f"the size of the weights cannot be inferred without {error}; pass variant=<name>") from None
     blocks = {int(m[1]) for m in map(re.compile(r"blocks\.(\d+)\.").match, state) if m}
     sizes = {
         "embed_dim": embed_dim,

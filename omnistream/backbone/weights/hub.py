@@ -1,19 +1,16 @@
-"""Save a backbone as a folder, load one from anywhere, and share it on the Hugging Face hub."""
+"""Save a backbone as a folder, and share it on the Hugging Face hub."""
 
 import inspect
 import json
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from omnistream.backbone.model import StreamingViT
-from omnistream.backbone.weights.load import build, log
-from omnistream.backbone.weights.source import NOT_STORED, read_source
+from omnistream.backbone.weights.source import NOT_STORED
+from omnistream.paths import apply_umask
 from omnistream.version import __version__
-
-ModelT = TypeVar("ModelT", bound=StreamingViT)
 
 _CARD = """\
 ---
@@ -32,51 +29,17 @@ model = OmniStream.from_pretrained("{repo_id}")
 
 
 class HubMixin(StreamingViT):
-    """`from_pretrained`, `save_pretrained` and `push_to_hub` of the backbone."""
-
-    @classmethod
-    def from_pretrained(
-        cls: type[ModelT],
-        source: Path | str,
-        *,
-        revision: str | None = None,
-        token: str | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        **overrides: Any,
-    ) -> ModelT:
-        """A backbone in eval mode with published or saved weights; a log line says what was converted and how.
-
-        The layout (this library's, the authors' release, Meta's, timm's or Hugging Face's DINOv3), the variant and
-        mean and standard deviation of the input are found out from the weights and the settings stored beside them.
-        The release gets `rope_layout="official"`; a DINOv3 gets `rotation` unless told otherwise, and `spatial` gives
-        its own features.
-
-        Args:
-            source: Path of a file (.safetensors, .pth, .pt, .bin, .ckpt) or folder, or a hub id such as
-                `timm/vit_large_patch16_dinov3_qkvb.lvd1689m`.
-            revision: Branch, tag or commit on the hub.
-            token: Access token of the hub; default that of `hf auth login`.
-            mean: Channel means of the input for images in [0, 1], instead of the source's.
-            std: Channel standard deviations, instead of the source's.
-            overrides: Arguments of the constructor, e.g. `window=64`.
-
-        Raises:
-            FileNotFoundError: If there is no such file or folder.
-            ValueError: If the weights are unknown, incomplete, do not fit, or could run code.
-        """
-        found = read_source(source, revision=revision, token=token)
-        model, report = build(cls, found, mean=mean, std=std, **overrides)
-        log(report, found)
-        return model.eval()
+    """`save_pretrained` and `push_to_hub` of the backbone."""
 
     def save_pretrained(self, folder: Path | str, *, max_shard_size: int | str = "5GB") -> None:
-        """Write `model.safetensors` (in shards with an index if larger) and `config.json`; the folder is made."""
+        """Write `model.safetensors` (in shards with an index if larger) and `config.json` to a new or old folder."""
         from huggingface_hub import save_torch_state_dict
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_torch_state_dict(self.state_dict(), folder, max_shard_size=max_shard_size)
+        for file in folder.glob("*.safetensors"):
+            apply_umask(file)
         (folder / "config.json").write_text(json.dumps(self._config(), indent=2) + "\n", encoding="utf-8")
 
     def push_to_hub(
@@ -89,10 +52,10 @@ class HubMixin(StreamingViT):
         revision: str | None = None,
         create_pr: bool = False,
     ) -> str:
-        """Upload what `save_pretrained` writes to the Hugging Face hub, with a short card if there is none.
+        """Upload what `save_pretrained` writes to the Hugging Face hub, with a short model card if there is none.
 
         Args:
-            repo_id: `owner/name`; made if it does not exist.
+            repo_id: `owner/name`; created if it does not exist.
             private: Whether a new repository is private; None for the owner's default.
             token: Access token with write permission; default that of `hf auth login`.
             commit_message: Message of the commit.
@@ -120,7 +83,7 @@ class HubMixin(StreamingViT):
         return str(commit)
 
     def _config(self) -> dict[str, Any]:
-        """What `from_pretrained` needs beside the weights."""
+        """The settings that `from_pretrained` needs beside the weights."""
         names = [name for name in inspect.signature(type(self).__init__).parameters if name not in NOT_STORED]
         architecture = asdict(self.arch)
         for name in ("timm_name", "mean", "std", "description", "default_layers"):

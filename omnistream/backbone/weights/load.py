@@ -1,9 +1,7 @@
 """Load weights from anywhere into a backbone, without losing anything, and say what was done."""
 
 import inspect
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +9,7 @@ import torch
 from torch import Tensor
 
 from omnistream.backbone.model import StreamingViT
-from omnistream.backbone.variants import SAT493M_MEAN, SAT493M_STD, Variant
+from omnistream.backbone.variants import Variant
 from omnistream.backbone.weights.formats import (
     OPTIONAL_KEYS,
     Converted,
@@ -20,60 +18,20 @@ from omnistream.backbone.weights.formats import (
     infer_variant,
 )
 from omnistream.backbone.weights.published import timm_id
-from omnistream.backbone.weights.source import WeightSource, read_source
+from omnistream.backbone.weights.report import LoadReport, log
+from omnistream.backbone.weights.source import WeightSource, read_source, section
+from omnistream.backbone.weights.statistics import find_statistics, set_statistics
 from omnistream.version import __version__
 
 ModelT = TypeVar("ModelT", bound=StreamingViT)
-
-logger = logging.getLogger(__name__)
-
-LAYOUT_NAMES = {
-    "ours": "OmniStream (this library)",
-    "official": "OmniStream (the authors' release)",
-    "meta": "DINOv3 (Meta)",
-    "timm": "DINOv3 (timm)",
-    "hf": "DINOv3 (Hugging Face)",
-}
-
-
-@dataclass
-class LoadReport:
-    """What loading did."""
-
-    layout: str
-    """`ours`, `official`, `meta`, `timm` or `hf`."""
-    variant: str
-    """Size of the model."""
-    initialized: list[str]
-    """Our parameters that the source does not have; they keep their initial values."""
-    filled: list[str] = field(default_factory=list)
-    """Parameters set from something else than a tensor of the same meaning, and how."""
-    dropped: list[str] = field(default_factory=list)
-    """What the source holds and the model does not, and why."""
-    statistics: str = "as in the weights"
-    """Where mean and standard deviation of the input come from."""
-    hints: list[str] = field(default_factory=list)
-    """What to know when using the model."""
-
-    def __str__(self) -> str:
-        parts = [f"{self.variant} from {LAYOUT_NAMES[self.layout]}"]
-        for title, items in (
-            ("filled in", self.filled),
-            ("left as initialised", self.initialized),
-            ("not taken over", self.dropped),
-        ):
-            if items:
-                parts.append(f"{title}: {', '.join(items)}")
-        parts.append(f"mean and std: {self.statistics}")
-        return "; ".join([*parts, *self.hints])
 
 
 def load_state(model: StreamingViT, state: StateDict) -> LoadReport:
     """Load weights in any known layout.
 
     Raises:
-        ValueError: If keys are left over or missing, a shape differs, a non-zero bias has nowhere to go, or the model
-            is on the meta device; nothing is loaded then.
+        ValueError: If keys are unexpected or missing, a shape differs, the model has no place for a non-zero bias, or
+            it is on the meta device; nothing is loaded then.
     """
     return _load_converted(model, convert(state))
 
@@ -83,7 +41,7 @@ def _load_converted(model: StreamingViT, converted: Converted) -> LoadReport:
         raise ValueError("weights cannot be loaded into a model on the meta device; materialise it with to_empty first")
     own, state, layout = model.state_dict(), converted.state, converted.layout
     if layout in ("timm", "hf") and model.arch.qkv_bias and not any(k.endswith("qkv.bias") for k in state):
-        for i in range(model.num_layers):  # a model without these biases is one with zero biases
+        for i in range(model.num_layers):  # no bias is a bias of zero
             state[f"blocks.{i}.attn.qkv.bias"] = torch.zeros(3 * model.embed_dim)
         converted.filled.append("attn.qkv.bias (zero; the source has none)")
     unexpected = [k for k in state if k not in own]
@@ -132,7 +90,7 @@ def build(
         options: Arguments of `cls`.
 
     Raises:
-        ValueError: If the weights are unknown, do not fit, or were made with settings this version does not have.
+        ValueError: If the weights are unknown, do not fit, or have settings that this version does not know.
     """
     if given := {"checkpoint", "pretrained"} & options.keys():
         raise ValueError(f"{' and '.join(sorted(given))} cannot be given beside the source {source.name}")
@@ -143,26 +101,31 @@ def build(
     options = stored | options
     variant = options.pop("variant", None) or infer_variant(converted.state)
     try:
-        with torch.device("meta"):  # drawing weights that are overwritten takes longer than loading
+        with torch.device("meta"):  # initialising weights that are then overwritten would take longer than loading
             model = cls(variant, **options)
     except TypeError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{source.name}: {cls.__name__} cannot take the settings {options} ({reason})") from error
     model.to_empty(device="cpu")
     model.reset_parameters(only=model.state_dict().keys() - converted.state.keys())
-    _, report = _finish(model, source, converted, mean, std)
+    report = _fill(model, source, converted, mean, std)
     if converted.layout == "ours" and not source.config:
-        report.hints.append("no settings lie beside the weights: rope_layout, window and the like are the defaults")
+        report.hints.append(
+            "the weights have no settings beside them: rope_layout, window and other options are the defaults"
+        )
     return model, report
 
 
-def load_pretrained(model: StreamingViT, checkpoint: Path | str | None = None, tag: str | None = None) -> LoadReport:
+def load_pretrained(
+    model: StreamingViT, checkpoint: Path | str | None = None, tag: str | None = None, part: str | None = None
+) -> LoadReport:
     """Load a file, folder or hub id, or timm's DINOv3 of the model's size from the hub; logs what was done.
 
     Args:
         model: Model to fill.
         checkpoint: As `read_source` takes it; None for timm's DINOv3.
         tag: Data the DINOv3 was trained on, `lvd1689m` (default) or `sat493m`.
+        part: See `read_source`.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -170,48 +133,30 @@ def load_pretrained(model: StreamingViT, checkpoint: Path | str | None = None, t
     """
     if checkpoint is None:
         checkpoint = timm_id(model.variant, tag or "lvd1689m")
-    source = read_source(checkpoint)
-    _, report = _finish(model, source, convert(source.state), None, None)
+    source = read_source(checkpoint, part=part)
+    report = _fill(model, source, convert(source.state))
     log(report, source)
     return report
 
 
-def log(report: LoadReport, source: WeightSource) -> None:
-    """One line; a warning if anything was filled in, left out or needs to be known."""
-    exact = not (report.filled or report.dropped or report.initialized or report.hints)
-    logger.log(logging.INFO if exact else logging.WARNING, "%s: loaded %s", source.name, report)
-
-
-def _finish(
-    model: ModelT,
+def _fill(
+    model: StreamingViT,
     source: WeightSource,
     converted: Converted,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-) -> tuple[ModelT, LoadReport]:
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> LoadReport:
+    """Load weights and statistics into a model."""
     converted.problems += _contradictions(model.arch, source, converted.layout)
-    is_satellite = _is_satellite(model, source, converted)
     report = _load_converted(model, converted)
     report.dropped += source.left_out
-    numbers = _statistics(source, converted.layout, is_satellite)
-    if numbers is not None:
-        report.statistics = numbers[2]
-    elif "lvd1689m" in source.name.lower():
-        report.statistics = "DINOv3's for web images (LVD-1689M), which are ImageNet's"
-    elif converted.layout != "ours":
-        report.statistics = "ImageNet's"
-        if mean is None or std is None:
-            report.hints.append("the source does not tell mean and std, which are assumed to be ImageNet's")
-    if mean is not None or std is not None:
-        report.statistics = "as given"
-    for buffer, given, found in ((model.mean, mean, numbers and numbers[0]), (model.std, std, numbers and numbers[1])):
-        values = found if given is None else given
-        if values is not None:
-            buffer.copy_(_three_numbers(values).view(3, 1, 1))
-    if not bool((model.std > 0).all()):
-        raise ValueError(f"the standard deviations of the input must be positive, got {model.std.flatten().tolist()}")
+    found = find_statistics(source, converted, model.variant)
+    if found.assumed and (mean is None or std is None):
+        report.hints.append("the source does not give mean and std, which are assumed to be ImageNet's")
+    report.statistics = found.origin if mean is None and std is None else "as given"
+    set_statistics(model, found.mean if mean is None else mean, found.std if std is None else std)
     report.hints += _hints(model, source, converted.layout)
-    return model, report
+    return report
 
 
 def _hints(model: StreamingViT, source: WeightSource, layout: str) -> list[str]:
@@ -220,7 +165,7 @@ def _hints(model: StreamingViT, source: WeightSource, layout: str) -> list[str]:
         return [f"the release was trained with rope_layout='official', this model has {chosen!r}"]
     if layout in ("meta", "timm", "hf") and chosen != "spatial":
         return [f"rope_layout is {chosen!r}; for DINOv3's own features of images use rope_layout='spatial'"]
-    stored = _section(source.config, "options").get("rope_layout", chosen) if layout == "ours" else chosen
+    stored = section(source.config, "options").get("rope_layout", chosen) if layout == "ours" else chosen
     if stored != chosen:
         return [f"the weights were saved with rope_layout={stored!r}, this model has {chosen!r}"]
     return []
@@ -228,7 +173,7 @@ def _hints(model: StreamingViT, source: WeightSource, layout: str) -> list[str]:
 
 def _stored_options(source: WeightSource, cls: type[StreamingViT]) -> dict[str, Any]:
     """Constructor arguments in our config.json."""
-    options = _section(source.config, "options")
+    options = section(source.config, "options")
     if unknown := sorted(options.keys() - inspect.signature(cls).parameters.keys()):
         writer = source.config.get("library_version", "unknown")
         raise ValueError(
@@ -254,45 +199,9 @@ def _contradictions(arch: Variant, source: WeightSource, layout: str) -> list[st
     elif layout == "official":
         expected = {"num_attention_heads": arch.num_heads}
     elif layout == "ours":
-        config, expected = _section(config, "architecture"), {"num_heads": arch.num_heads}
+        config, expected = section(config, "architecture"), {"num_heads": arch.num_heads}
     return [
         f"config.json has {key}={config[key]}, the model {value}"
         for key, value in expected.items()
         if key in config and config[key] != value
     ]
-
-
-def _is_satellite(model: StreamingViT, source: WeightSource, converted: Converted) -> bool:
-    """Of Meta's files only the satellite ViT-L and both 7B models have a norm for local crops."""
-    local_norm = any(line.startswith("local_cls_norm.") for line in converted.dropped)
-    return "sat493m" in source.name.lower() or (local_norm and model.variant == "vit_large")
-
-
-def _statistics(
-    source: WeightSource, layout: str, is_satellite: bool
-) -> tuple[Sequence[float], Sequence[float], str] | None:
-    """Mean, standard deviation and where they are from; None if they come with the weights or are not known."""
-    if layout == "ours":
-        return None
-    timm = _section(source.config, "pretrained_cfg")
-    for mean, std, place in (
-        (timm.get("mean"), timm.get("std"), "config.json"),
-        (source.processor.get("image_mean"), source.processor.get("image_std"), "preprocessor_config.json"),
-    ):
-        if mean is not None and std is not None:
-            return mean, std, f"of the source's {place}"
-    return (SAT493M_MEAN, SAT493M_STD, "DINOv3's for satellite images (SAT-493M)") if is_satellite else None
-
-
-def _three_numbers(values: Sequence[float]) -> Tensor:
-    numbers = torch.tensor([float(value) for value in values])
-    if numbers.shape != (3,) or not numbers.isfinite().all():
-        raise ValueError(f"mean and std of the input have three numbers, one per channel, got {list(values)}")
-    return numbers
-
-
-def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
-    section = config.get(name, {})
-    if not isinstance(section, dict):
-        raise ValueError(f"{name} in config.json should be an object, got {section!r}")
-    return section

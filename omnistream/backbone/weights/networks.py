@@ -36,7 +36,7 @@ class Network:
     @property
     def name(self) -> str:
         """Its place in the checkpoint."""
-        return self.prefix.removesuffix(".") or "the top level"
+        return self.prefix.removeprefix("state_dict.").removesuffix(".") or "the top level"
 
 
 def flatten(content: Mapping[Any, Any]) -> StateDict:
@@ -71,7 +71,7 @@ def find_networks(state: StateDict) -> list[Network]:
         for key in state:
             if key == telltale or key.endswith(f".{telltale}"):
                 layouts.setdefault(key.removesuffix(telltale), layout)
-    # The release as a whole holds its inner model, which is a network on its own only where it stands alone.
+    # The release contains its inner model, which counts as a network only if it is alone.
     inner = {f"{prefix}patch_embed." for prefix in layouts}
     networks = [Network(prefix, layout, _role(prefix, layout)) for prefix, layout in layouts.items()]
     return sorted((n for n in networks if n.prefix not in inner), key=lambda n: _PREFERENCE[n.role])
@@ -87,7 +87,7 @@ def _role(prefix: str, layout: str) -> str:
 
 
 def choose_network(networks: list[Network], part: str | None) -> Network:
-    """The network that is meant.
+    """Choose one network.
 
     Args:
         networks: From `find_networks`; at least one.
@@ -99,8 +99,8 @@ def choose_network(networks: list[Network], part: str | None) -> Network:
     """
     names = ", ".join(network.name for network in networks)
     if part is not None:
-        chosen = [network for network in networks if f".{part}." in f".{network.prefix}"]
-        chosen = [network for network in chosen if network.name == part] or chosen
+        chosen = [network for network in networks if network.name == part]
+        chosen = chosen or [network for network in networks if f".{part}." in f".{network.prefix}"]
         if not chosen:
             raise ValueError(f"no network {part!r} (it has: {names})")
     else:
@@ -132,14 +132,14 @@ def extract(state: StateDict, part: str | None = None) -> tuple[StateDict, list[
     prefix, parent = network.prefix, _parent(network.prefix)
     taken, beside = {}, set()
     for key, value in state.items():
-        if any(len(other.prefix) > len(prefix) and key.startswith(other.prefix) for other in others):
+        if any(key.startswith(other.prefix) and not prefix.startswith(other.prefix) for other in others):
             continue
         if key.startswith(prefix) and (name := key.removeprefix(prefix)) not in COUNTERS:
             taken[name] = value
         elif key.startswith(parent):
             beside.add(key.removeprefix(parent).split(".")[0])
     left_out = [f"{', '.join(f'{name}.*' for name in sorted(beside))} (beside the backbone)"] if beside else []
-    left_out += [f"{other.name} (another network; choose it with part={_word(other, network)!r})" for other in others]
+    left_out += [f"{other.name} (another network; choose it with part={_word(other, networks)!r})" for other in others]
     return taken, left_out
 
 
@@ -148,7 +148,9 @@ def _parent(prefix: str) -> str:
     return head + dot
 
 
-def _word(network: Network, other: Network) -> str:
-    """A part of a network's place that the other's does not have."""
-    taken = set(other.name.split("."))
-    return next((word for word in network.name.split(".") if word not in taken), network.name)
+def _word(network: Network, networks: list[Network]) -> str:
+    """The shortest `part` that means this network, preferably what it is in training."""
+    others = {word for other in networks if other != network for word in other.name.split(".")}
+    words = [word for word in network.name.split(".") if word not in others]
+    telling = [word for word in words if _role(f"{word}.", "") != "plain"]
+    return next(iter(telling or words), network.name)

@@ -13,7 +13,7 @@ from omnistream.errors import one_line
 from omnistream.paths import expand_path
 from omnistream.run_config import Described, find_checkpoint, find_run_config, read_run_config
 
-# Arguments that say where weights come from, how they are drawn, or how the model runs and trains; not what it is.
+# Arguments that do not belong to a saved model: where weights come from, how they are initialised, how it runs.
 NOT_STORED = {
     "self",
     "checkpoint",
@@ -24,7 +24,7 @@ NOT_STORED = {
     "activation_checkpointing",
 }
 
-# Safetensors are asked for first, so that repositories that hold both forms are not downloaded twice.
+# Safetensors come first, so that repositories that hold both formats are not downloaded twice.
 _HUB_FILES = (["*.json", "*.safetensors"], ["*.pth", "*.pt", "*.bin"])
 
 
@@ -59,7 +59,7 @@ class TrainingRun:
     checkpoint do not name the class, so `class_path` is empty then."""
 
     def backbone_settings(self) -> dict[str, Any]:
-        """Variant and options of the backbone, as a config.json has them; empty if nothing describes them."""
+        """Variant and options of the backbone, as a config.json has them; empty if they are not described."""
         backbone = None if self.module is None else Described.read(self.module.settings.get("backbone"))
         if backbone is None or "variant" not in backbone.settings:
             return {}
@@ -85,7 +85,7 @@ def read_source(
 
     Raises:
         FileNotFoundError: If there is nothing there.
-        ValueError: If the hub refuses, a file cannot be read without running code, or `part` is not in it.
+        ValueError: If the hub denies access, a file cannot be read without running code, or `part` is not in it.
     """
     name, path = str(source), expand_path(source)
     if not path.exists():
@@ -108,10 +108,10 @@ def read_source(
 
 
 def _hub_id(name: str) -> str:
-    """The repository that is meant by what is no path.
+    """The repository on the hub that a name stands for.
 
     Raises:
-        FileNotFoundError: If it can only have been meant as a path.
+        FileNotFoundError: If it can only be a path.
     """
     hub_id = name.removeprefix("hf-hub:").removeprefix("hf_hub:") if "/" in name else find_published(name) or name
     if hub_id.endswith(SUFFIXES) or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", hub_id):
@@ -154,8 +154,20 @@ def _download(hub_id: str, revision: str | None, token: str | None) -> Path:
                 break
     except (OSError, HFValidationError) as error:
         raise ValueError(
-            f"there is no {hub_id} here, and it cannot be had from the hub ({one_line(error, 200)}); "
+            f"there is no {hub_id} here, and it cannot be downloaded from the hub ({one_line(error, 200)}); "
             "gated weights (facebook/dinov3-*) need their licence accepted on the hub and `hf auth login`"
         ) from error
     assert folder is not None
     return folder
+
+
+def section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """An object inside a config.json; empty if it is not there.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    section = config.get(name, {})
+    if not isinstance(section, dict):
+        raise ValueError(f"{name} in config.json should be an object, got {section!r}")
+    return section

@@ -102,14 +102,12 @@ class ImageFolderCaptions(FileDataset[CaptionClip]):
         self._check_names()
 
     def _check_names(self) -> None:
-        """Notice before training, not in the middle of it, if a name is missing."""
-        named_by_folder: dict[str, bool] = {}
-        for index in range(len(self)):
-            folder = self._class_folder(index)
-            if folder not in named_by_folder:
-                named_by_folder[folder] = class_words(folder, "", self._words) is not None
-            if not named_by_folder[folder]:
-                self.caption(index)
+        """Notice before training, not in the middle of it, if a name is missing; mostly by a look at the folders."""
+        table = self.images.files.table
+        for number, folder in enumerate(table.folders):
+            if class_words(self._class_of(folder), "", self._words) is None:
+                for position in table.positions(number):
+                    self._caption(table[position], folder)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -119,22 +117,17 @@ class ImageFolderCaptions(FileDataset[CaptionClip]):
         """One file per sample."""
         return len(self.images)
 
-    def _class_folder(self, index: int) -> str:
-        return self.images.class_name(index) or self.images.root.resolve().name
+    def _class_of(self, folder: str) -> str:
+        """Name of the class folder; that of the root for images that lie in it."""
+        return folder.split("/")[0] or self.images.root.resolve().name
 
-    def caption(self, index: int) -> str:
-        """The caption of an image.
-
-        Raises:
-            ValueError: If its class cannot be named.
-        """
-        path = self.images.files[index]
-        name = class_words(self._class_folder(index), path.stem, self._words)
+    def _caption(self, path: Path, folder: str) -> str:
+        name = class_words(self._class_of(folder), path.stem, self._words)
         if name is None:
             raise ValueError(f"{path}: cannot name the class; give `words`, a table such as LOC_synset_mapping.txt")
         return caption_of(name)
 
     def _read(self, key: SampleKey) -> CaptionClip:
         clip = self.images._read(key)
-        target = TextTarget("caption", self.caption(key.index))
-        return CaptionClip(images=clip.images, target=target, name=clip.name, seed=clip.seed)
+        caption = self._caption(self.images.files[key.index], self.images.files.folder(key.index))
+        return CaptionClip(images=clip.images, target=TextTarget("caption", caption), name=clip.name, seed=clip.seed)

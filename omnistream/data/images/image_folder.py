@@ -23,9 +23,9 @@ class ImageFolder(FileDataset[FrameClip]):
 
         <root>/<class>/**/<name>.JPEG      any format that Pillow reads, by content
 
-    Images that lie in `root` itself have no class (label -1). Classes are numbered by sorted folder name, which is
+    Images in `root` itself have no class (label -1). Classes are numbered by sorted folder name, which is
     ImageNet's index only where all 1000 folders are present; `classes` fixes the numbers for a part of them. Links to
-    folders are followed. EXIF orientation is honoured.
+    folders are followed. EXIF orientation is applied.
 
     Broken files are logged and another sample is drawn instead.
 
@@ -78,16 +78,12 @@ class ImageFolder(FileDataset[FrameClip]):
         """One file per sample."""
         return len(self.files)
 
-    def class_name(self, index: int) -> str | None:
-        """Class folder of an image; None if it lies in the root itself."""
-        return self.files.folder(index).split("/")[0] or None
-
     def _read(self, key: SampleKey) -> FrameClip:
-        path = self.files[key.index]
-        name, seed = self.class_name(key.index), sample_seed(self.seed, key)
+        path, seed = self.files[key.index], sample_seed(self.seed, key)
+        name = self.files.folder(key.index).split("/")[0]  # empty for images in the root itself
         return FrameClip(
             images=transform_images(self.transform, read_image(path)[None], seed),
-            label=torch.tensor(-1 if name is None else self._label[name]),
+            label=torch.tensor(self._label[name] if name else -1),
             name=str(path),
             seed=seed,
         )

@@ -24,7 +24,7 @@ from omnistream.data.media.errors import VideoReadError
 from omnistream.data.media.orientation import Orientation
 from omnistream.data.media.video_index import VideoIndex
 from omnistream.data.media.video_info import VideoInfo, VideoRecord
-from omnistream.paths import cache_folder
+from omnistream.paths import apply_umask, cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +119,7 @@ def _store(key: _Key, record: VideoRecord) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             np.savez_compressed(file, header=np.array(header), **arrays)
+        apply_umask(Path(temporary))
         Path(temporary).replace(target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from omnistream.data.scenes.clips import ClipSampling, SceneClips
 from omnistream.data.scenes.deep_video_mvs import DeepVideoMVS
 from omnistream.data.scenes.folder import SceneFolder
 from omnistream.data.scenes.index_cache import SceneSequence
-from omnistream.data.scenes.reader import SceneReader
+from omnistream.data.scenes.reader import SceneReader, is_rigid, read_matrix, usable_frames
 from omnistream.data.scenes.scannet import ScanNet
 from omnistream.data.scenes.tsdf_fusion import TSDFFusion
 from omnistream.data.transforms import SceneCrop
@@ -21,4 +21,7 @@ __all__ = [
     "SceneReader",
     "SceneSequence",
     "TSDFFusion",
+    "is_rigid",
+    "read_matrix",
+    "usable_frames",
 ]

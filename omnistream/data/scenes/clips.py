@@ -27,11 +27,11 @@ class ClipSampling:
     max_interval: int = 4
     """Longest step between neighbouring frames; less where the rest of the sequence is short."""
     video_prob: float = 1.0
-    """Probability of a clip in order. A causal model wants video where there is one, so this is 1 (CUT3R: 0.5)."""
+    """Probability of a clip in order. 1 suits a causal model (CUT3R: 0.5)."""
     fix_interval_prob: float = 0.5
     """Probability that all steps of an ordered clip are equal."""
     block_shuffle: int | None = None
-    """Unordered clips are shuffled within blocks of so many frames; None shuffles the whole clip."""
+    """Unordered clips are shuffled within blocks of this many frames; None shuffles the whole clip."""
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.max_interval < 1 or (self.block_shuffle is not None and self.block_shuffle < 1):
@@ -50,13 +50,13 @@ class SceneClips(FileDataset[SceneClip]):
 
     Args:
         reader: The data set; its `split` is the authors' own.
-        sampling: How random clips are drawn; its `num_frames` holds for fixed clips, too.
+        sampling: How random clips are drawn; its `num_frames` also applies to fixed clips.
         transform: Applied to the frames of a clip, such as `SceneCrop`; without one, all images must have one size.
         seed: Determines clips, what `transform` draws, replacements, and each sample's `seed`.
         split: For data without official splits: `val` holds out the end of every sequence, `train` has the rest; null
             takes whole sequences.
         val_fraction: Held-out fraction of every sequence.
-        fixed: Give fixed clips instead of random ones; by default for `val` and `test`, of the reader or of here.
+        fixed: Fixed clips instead of random ones; by default for `val` and `test`, of the reader or of this class.
         broken_files: Records broken files; by default up to 20 % are skipped.
 
     Raises:

@@ -8,9 +8,8 @@ import torch
 from omnistream.cameras import from_opencv_intrinsics
 from omnistream.data.batch import SceneFrame
 from omnistream.data.media import MediaReadError, read_depth_png, read_image
-from omnistream.data.path_table import StringTable
 from omnistream.data.scenes.index_cache import SceneSequence
-from omnistream.data.scenes.reader import SceneReader, is_rigid, read_matrix, usable
+from omnistream.data.scenes.reader import SceneReader, is_rigid, read_matrix, usable_frames
 
 
 class DeepVideoMVS(SceneReader):
@@ -43,7 +42,7 @@ class DeepVideoMVS(SceneReader):
         if len(poses) != len(names):
             raise MediaReadError(path / "poses.txt", f"has {len(poses)} poses for {len(names)} images")
         good = (is_rigid(pose) and (path / "depth" / name).is_file() for name, pose in zip(names, poses, strict=True))
-        return SceneSequence(self.name_of(path), StringTable.of(usable(path, names, good)))
+        return SceneSequence(self.name_of(path), usable_frames(path, names, good))
 
     def read(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
         """Frames as stored."""

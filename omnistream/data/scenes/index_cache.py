@@ -13,6 +13,7 @@ import numpy as np
 
 from omnistream.data.folders import IMAGE_SUFFIXES, walk_folders
 from omnistream.data.path_table import StringTable
+from omnistream.paths import apply_umask
 
 logger = logging.getLogger(__name__)
 
@@ -22,13 +23,13 @@ class SceneSequence(NamedTuple):
 
     Attributes:
         name: Unique in its data set; mostly the folder relative to the root.
-        frames: A string per usable frame, in order, by which the reader finds it again.
+        frames: A string per usable frame, in order, by which the reader finds it again; kept compactly in an index.
         is_video: The frames are in order of time; False for a collection of views.
         is_metric: Depth and translation are in metres.
     """
 
     name: str
-    frames: StringTable
+    frames: Sequence[str]
     is_video: bool = True
     is_metric: bool = True
 
@@ -80,7 +81,7 @@ def save_index(path: Path, signature: str, index: SceneIndex) -> None:
 
     A folder that cannot be written to is no error: the next run searches again.
     """
-    frames = [sequence.frames for sequence in index.sequences]
+    frames = [StringTable.of(sequence.frames) for sequence in index.sequences]
     tables = {
         "names": StringTable.of(sequence.name for sequence in index.sequences),
         "frames": StringTable.join([(table.data.tobytes(), table.lengths) for table in frames]),
@@ -94,6 +95,7 @@ def save_index(path: Path, signature: str, index: SceneIndex) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as draft:
             np.savez(draft, signature=np.array(signature), **arrays)  # type: ignore[arg-type]
+        apply_umask(Path(draft.name))
         Path(draft.name).replace(path)
     except OSError as error:
         logger.info("the index of this data set is not kept: %s", error)

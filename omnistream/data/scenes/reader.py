@@ -1,4 +1,4 @@
-"""What a data set of scenes has to say for itself: where its sequences are, and how a frame is read.
+"""The base class of scene data sets, which define where their sequences are and how a frame is read.
 
 Everything else is shared: the index on disk, splits by fraction, clips, crops and broken files
 (`omnistream.data.scenes.SceneClips`).
@@ -21,6 +21,7 @@ from omnistream.data.batch import SceneFrame
 from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.folders import dataset_root, walk_folders
 from omnistream.data.media.errors import MediaReadError
+from omnistream.data.path_table import StringTable
 from omnistream.data.scenes.index_cache import SceneIndex, SceneSequence, load_index, save_index, tree_signature
 from omnistream.data.splits import Split, check_official_split
 from omnistream.paths import cache_folder
@@ -49,11 +50,11 @@ class SceneReader(ABC):
     expected: ClassVar[str]
     """The tree in words, for error messages."""
     markers: ClassVar[tuple[str, ...]] = ()
-    """Names (or patterns) of files that together only the folder of a sequence holds."""
+    """Names (or patterns) of files that together identify the folder of a sequence."""
     splits: ClassVar[tuple[Split, ...]] = ()
     """The authors' own splits."""
     index_version: ClassVar[int] = 1
-    """To be raised when `open_sequence` changes, so that indexes on disk are made anew."""
+    """Increase when `open_sequence` changes, so that indexes on disk are rebuilt."""
 
     def __init__(self, root: str | os.PathLike[str], split: Split | None = None) -> None:
         self.root, self.split = dataset_root(root, self.expected), split
@@ -85,7 +86,7 @@ class SceneReader(ABC):
     def index(self) -> list[SceneSequence]:
         """The sequences that can be read, sorted by name; those that cannot are in `broken`.
 
-        Comes from disk if nothing in the tree has changed; else the tree is searched, which may take minutes.
+        Read from disk if nothing in the tree has changed; otherwise the tree is searched, which may take minutes.
 
         Raises:
             DatasetNotFoundError: If there is none.
@@ -119,7 +120,7 @@ class SceneReader(ABC):
                 broken.append((error.path, error.reason))
                 continue
             if sequence.num_frames:
-                sequences.append(sequence)
+                sequences.append(sequence._replace(frames=StringTable.of(sequence.frames)))
         return SceneIndex(sorted(sequences, key=lambda sequence: sequence.name), broken)
 
     def name_of(self, folder: Path) -> str:
@@ -127,8 +128,8 @@ class SceneReader(ABC):
         return folder.relative_to(self.root).as_posix()
 
 
-def usable(path: Path, frames: Sequence[str], is_usable: Iterable[bool]) -> list[str]:
-    """The frames that are usable; says how many are left out.
+def usable_frames(path: Path, frames: Sequence[str], is_usable: Iterable[bool]) -> list[str]:
+    """The usable frames; logs how many are left out.
 
     Args:
         path: Of the sequence.
@@ -154,7 +155,7 @@ def read_matrix(path: Path, shape: tuple[int, ...]) -> Float64[np.ndarray, "..."
     """Numbers of a text file in this shape, -1 is free; read-only, as they are kept in memory until the file changes.
 
     Raises:
-        MediaReadError: If the file is missing, holds something else than numbers, or not this many.
+        MediaReadError: If the file is missing, does not hold this many numbers.
     """
     try:
         status = path.stat()

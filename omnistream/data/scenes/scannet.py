@@ -11,16 +11,15 @@ from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.folders import walk_folders
 from omnistream.data.media import MediaReadError, read_depth_png, read_image
 from omnistream.data.media.sens import read_sens_frame, read_sens_header, read_sens_poses
-from omnistream.data.path_table import StringTable
 from omnistream.data.scenes.index_cache import SceneSequence
-from omnistream.data.scenes.reader import SceneReader, is_rigid, logger, read_matrix, usable
+from omnistream.data.scenes.reader import SceneReader, is_rigid, logger, read_matrix, usable_frames
 from omnistream.data.splits import Split
 
 
 class ScanNet(SceneReader):
     """ScanNet v2 (ScanNet Terms of Use, non-commercial): 1513 RGB-D videos of rooms, and 100 for testing.
 
-    Scenes as distributed, or as exported by the authors' reader, or some of each (the export is then taken):
+    Scenes as distributed, or as exported by the authors' reader (preferred where both exist):
 
         <root>/**/scene0000_00.sens                       all frames in one file
         <root>/**/scene0000_00/color/0.jpg                8-bit RGB, 1296x968
@@ -30,9 +29,9 @@ class ScanNet(SceneReader):
         <root>/scannetv2_train.txt, scannetv2_val.txt, scannetv2_test.txt
 
     The lists of scenes are the authors' (`Tasks/Benchmark` of ScanNet/ScanNet: 1201, 312 and 100 scenes); they may also
-    lie in `<root>/Tasks/Benchmark`. Without a split they are not needed.
+    be in `<root>/Tasks/Benchmark`. Without a split they are not needed.
 
-    Colour and depth have a K each, and share centre and axes: the authors say that no extrinsics are to be applied.
+    Colour and depth have a K each, and share centre and axes: according to the authors, no extrinsics are needed.
     Both K are used as stored; whether they count from the corner or the centre of the first pixel is not documented.
     Frames without tracking are left out.
 
@@ -98,7 +97,7 @@ class ScanNet(SceneReader):
             names = [file.stem for file in (path / "color").glob("*.jpg") if file.stem.isdecimal()]
             names.sort(key=int)
             good = [_is_complete(path, name) for name in names]
-        return SceneSequence(self.name_of(path), StringTable.of(usable(path, names, good)))
+        return SceneSequence(self.name_of(path), usable_frames(path, names, good))
 
     def read(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
         """Frames as stored."""

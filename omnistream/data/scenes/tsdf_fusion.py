@@ -7,9 +7,8 @@ import torch
 
 from omnistream.data.batch import SceneFrame
 from omnistream.data.media import read_depth_png, read_image
-from omnistream.data.path_table import StringTable
 from omnistream.data.scenes.index_cache import SceneSequence
-from omnistream.data.scenes.reader import SceneReader, is_rigid, read_matrix, usable
+from omnistream.data.scenes.reader import SceneReader, is_rigid, read_matrix, usable_frames
 
 
 class TSDFFusion(SceneReader):
@@ -17,13 +16,13 @@ class TSDFFusion(SceneReader):
 
     Layout of a sequence:
 
-        camera-intrinsics.txt       3x3, for colour and depth, which are taken as registered
+        camera-intrinsics.txt       3x3, for colour and depth, which are assumed to be registered
         frame-000000.color.jpg      8-bit RGB (or .png)
         frame-000000.depth.png      16-bit, millimetres, 0 and 65535 where nothing was measured
         frame-000000.pose.txt       4x4 camera-to-world, metres, OpenCV axes
 
-    The stated principal point (320, 240) is half of 640x480, so it is measured from the corner of the image and used as
-    it is. There is no official split of this layout.
+    The stated principal point (320, 240) is half of 640x480, so it counts from the corner of the image and is used
+    unchanged. There is no official split of this layout.
 
     Source: andyzeng/tsdf-fusion-python: demo.py.
     """
@@ -40,7 +39,7 @@ class TSDFFusion(SceneReader):
         read_matrix(path / "camera-intrinsics.txt", (3, 3))
         names = sorted(image.name for image in path.glob("frame-*.color.*"))
         good = (_file(path, name, "depth.png").is_file() and _has_pose(_file(path, name, "pose.txt")) for name in names)
-        return SceneSequence(self.name_of(path), StringTable.of(usable(path, names, good)))
+        return SceneSequence(self.name_of(path), usable_frames(path, names, good))
 
     def read(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
         """Frames as stored."""

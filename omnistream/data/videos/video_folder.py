@@ -25,8 +25,8 @@ _CLIP_SALT = 2
 def clip_positions(total: int, num_frames: int, stride: int, rng: np.random.Generator | None) -> np.ndarray:
     """Positions of a clip's frames in a video of `total` frames.
 
-    The stride shrinks as far as needed for the clip to fit; a video shorter than the clip gives all its frames and then
-    the last one again. The start is drawn, or central without `rng`.
+    The stride is reduced if the clip does not fit; a video shorter than the clip gives all its frames and then repeats
+    the last one. The start is drawn, or central without `rng`.
     """
     fitting = max(1, min(stride, (total - 1) // max(1, num_frames - 1)))
     spare = max(0, total - 1 - (num_frames - 1) * fitting)

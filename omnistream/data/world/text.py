@@ -66,7 +66,7 @@ def word_texture(rng: np.random.Generator, word: str, difficulty: float) -> UInt
     mask = Image.new("L", (int(right - left), int(bottom - top)))
     ImageDraw.Draw(mask).text((-left, -top), word, fill=255, font=_font(_REFERENCE))
     inner, offset = round(SIZE * (1 - 2 * SIGN_MARGIN)), round(SIZE * SIGN_MARGIN)
-    # The picture is stretched to the sign: fill the height, and at most the width.
+    # The word's image is stretched to the sign: fill the height, and at most the width.
     width = round(inner * word_share(word))
     cover = Image.new("L", (SIZE, SIZE))
     cover.paste(mask.resize((width, inner), Image.Resampling.BOX), ((SIZE - width) // 2, offset))

@@ -41,10 +41,10 @@ def atlas() -> UInt8[np.ndarray, "N 3"]:
     return np.concatenate([mip_chain(_picture(name)) for name in NAMES])
 
 
-def mip_chain(picture: UInt8[np.ndarray, "128 128 3"]) -> UInt8[np.ndarray, "N 3"]:
+def mip_chain(image: UInt8[np.ndarray, "128 128 3"]) -> UInt8[np.ndarray, "N 3"]:
     """All levels of an image, finest first, each the 2x2 average of the one before."""
     chain: list[np.ndarray] = []
-    level: np.ndarray = picture.astype(np.float32)
+    level: np.ndarray = image.astype(np.float32)
     while True:
         chain.append(level.reshape(-1, 3))
         if level.shape[0] == 1:

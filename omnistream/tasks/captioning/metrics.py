@@ -1,4 +1,4 @@
-"""Validation of captioning: token loss and, by kind of target, how right the generated answers are."""
+"""Validation of captioning: token loss and, by kind of target, the accuracy of generated answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from torch import Tensor, nn
 from omnistream.data.batch import Region, TextTarget
 from omnistream.language.prompts import parse_regions, strip_markup
 from omnistream.metrics.boxes import BoxIoU
-from omnistream.metrics.text import ExactMatch, TokenLoss, WordAccuracy
+from omnistream.metrics.text import ExactMatch, TokenLoss, UnigramEntropy, WordAccuracy
 
 
 @dataclass(frozen=True)
 class CaptionSample:
-    """One generated answer, kept for pictures."""
+    """One generated answer, kept for plots."""
 
     images: Tensor
     """uint8 [T, 3, H, W], on the CPU."""
     target: TextTarget
-    """What was to be said."""
+    """The text target."""
     instruction: str
     """The prompt."""
     answer: str
@@ -33,15 +33,22 @@ class CaptionSample:
 
 
 class CaptionMetrics(nn.Module):
-    """Token loss over all samples; exact match, word accuracy and box IoU of the generated ones.
+    """Token loss over all samples, with two baselines; exact match, word accuracy and box IoU of the generated ones.
 
+    `token_loss_unigram` is the loss of the token frequencies of the answers alone, `token_loss_other_image` that of
+    the model when every sample is shown its neighbour's image: a model that uses the image is better than both.
     `exact_match` compares the words without boxes, and so does `word_accuracy`, in any order. `box_iou` counts
     only samples that ask for boxes.
+
+    Args:
+        vocab_size: Size of the tokenizer's vocabulary.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, vocab_size: int) -> None:
         super().__init__()
         self.token_loss = TokenLoss()
+        self.token_loss_unigram = UnigramEntropy(vocab_size)
+        self.token_loss_other_image = TokenLoss()
         self.exact_match = ExactMatch()
         self.word_accuracy = WordAccuracy()
         self.box_iou = BoxIoU()
@@ -58,11 +65,11 @@ class CaptionMetrics(nn.Module):
 
     def compute(self) -> dict[str, Tensor]:
         """All metrics by name; those without any sample on any process are left out."""
-        self.update([])  # torchmetrics warns about metrics that were never updated, but here that is no mistake
+        self.update([])  # torchmetrics warns about metrics that were never updated, but here that is not a mistake
         # Computing first: it sums over processes, so that all of them leave out the same ones.
         return {name: value for name, metric in self.named_children() if (value := metric.compute()).isfinite()}  # type: ignore[operator]
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Reset all metrics."""
         for metric in self.children():
             metric.reset()  # type: ignore[operator]

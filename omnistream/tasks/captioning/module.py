@@ -12,19 +12,20 @@ from torch import Tensor, nn
 from omnistream.backbone import OmniStream
 from omnistream.data.batch import CaptionClip, TextTarget
 from omnistream.distributed import average_count
-from omnistream.language.chat import Chat, chat
+from omnistream.language.chat import Chat, tokenize_chat
 from omnistream.language.decoder import (
-    CaptionDecoder,
     DecoderConfig,
     DecoderOutput,
+    LanguageDecoder,
     pretrained_llm,
     random_llm,
 )
 from omnistream.language.projector import Projector, TokenReduction
-from omnistream.language.prompts import Wording, word
+from omnistream.language.prompts import Prompt, make_prompt
 from omnistream.language.tokenizer import ByteTokenizer, PretrainedTokenizer, Tokenizer
 from omnistream.tasks.captioning.metrics import CaptionMetrics, CaptionSample
 from omnistream.tasks.captioning.plots import captioning_plots
+from omnistream.tasks.nonfinite import NonFiniteConfig
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
 from omnistream.tasks.plots import Plot
@@ -74,10 +75,15 @@ class CaptioningModule(Objective):
         loss_chunk_size: Rows of logits held at a time.
         activation_checkpointing: Recompute the decoder's blocks in the backward pass.
         num_generations: Answers generated at each validation, from its first samples.
+        nonfinite: Used when fitted alone.
+        compile: Used when fitted alone.
+        seed: Used when fitted alone.
     """
 
+    task_name = "captioning"
+
     samples: list[CaptionSample]
-    """Answers generated since validation began, for pictures."""
+    """Answers generated since validation began, for plots."""
 
     def __init__(
         self,
@@ -93,7 +99,11 @@ class CaptioningModule(Objective):
         loss_chunk_size: int = 1024,
         activation_checkpointing: bool = False,
         num_generations: int = 16,
+        nonfinite: NonFiniteConfig | None = None,
+        compile: bool = False,
+        seed: int = 0,
     ) -> None:
+        super().__init__(optimizer, nonfinite=nonfinite, compile=compile, seed=seed)
         if max_text_tokens < 1 or max_new_tokens < 1 or loss_chunk_size < 1 or num_generations < 0:
             raise ValueError(
                 "max_text_tokens, max_new_tokens, loss_chunk_size must be positive, num_generations not negative; "
@@ -107,10 +117,10 @@ class CaptioningModule(Objective):
         }
         self.max_text_tokens, self.max_new_tokens = max_text_tokens, max_new_tokens
         self.num_generations = num_generations
-        super().__init__(backbone, optimizer)
-        self.metrics = CaptionMetrics()
         self.samples = []
         self._metrics_read = False
+        self.record_arguments(locals())
+        self.attach(backbone)
 
     def build(self, backbone: OmniStream) -> None:
         """Create decoder and projector."""
@@ -120,26 +130,27 @@ class CaptioningModule(Objective):
         else:
             tokenizer = ByteTokenizer()
             llm = random_llm(self._decoder, tokenizer.vocab_size)
-        self.decoder = CaptionDecoder(llm, tokenizer, trainable=self._train_decoder, **self._decoder_options)
+        self.decoder = LanguageDecoder(llm, tokenizer, trainable=self._train_decoder, **self._decoder_options)
         self.projector = Projector(
             backbone.embed_dim,
             self.decoder.embed_dim,
             kind=self._projector,
             token_reduction=self._token_reduction,
         )
+        self.metrics = CaptionMetrics(tokenizer.vocab_size)
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The decoder's tokenizer."""
         return self.decoder.tokenizer
 
-    def wordings(self, batch: CaptionClip) -> list[Wording]:
+    def prompts(self, batch: CaptionClip) -> list[Prompt]:
         """Instruction and answer of every sample of a batch, chosen by its seeds."""
-        return [word(target, seed) for target, seed in zip(_targets(batch), batch.seed.tolist(), strict=True)]
+        return [make_prompt(target, seed) for target, seed in zip(_targets(batch), batch.seed.tolist(), strict=True)]
 
     def chats(self, batch: CaptionClip) -> list[Chat]:
         """Token ids of every sample's exchange."""
-        return [chat(self.tokenizer, wording, self.max_text_tokens) for wording in self.wordings(batch)]
+        return [tokenize_chat(self.tokenizer, prompt, self.max_text_tokens) for prompt in self.prompts(batch)]
 
     def visual_tokens(self, backbone: nn.Module, batch: CaptionClip) -> Float[Tensor, "B N E"]:
         """Projected patch tokens of the images; gradients reach the backbone."""
@@ -155,7 +166,7 @@ class CaptioningModule(Objective):
         details: dict[str, Tensor] = {}
         tasks = [target.task for target in _targets(batch)]
         for task in sorted(set(tasks)):
-            chosen = torch.tensor([t == task for t in tasks], device=output.loss.device)
+            chosen = torch.tensor([t == task for t in tasks]).to(output.loss.device, non_blocking=True)
             details[task] = (output.loss * chosen).sum().detach() / (output.num_tokens * chosen).sum().clamp_min(1)
         return ObjectiveLoss(total, {"token": total.detach()}, details)
 
@@ -190,7 +201,7 @@ class CaptioningModule(Objective):
         return [self.tokenizer.decode(ids) for ids in output.generated]
 
     def answer_token_counts(self, batch: CaptionClip) -> Int64[Tensor, " V"]:
-        """How often each token occurs in the true answers; `metrics.text.unigram_entropy` of it is a blind baseline."""
+        """How often each token occurs in the true answers; `metrics.unigram_entropy` of it is a blind baseline."""
         answers = torch.tensor([token for item in self.chats(batch) for token in item.answer], dtype=torch.int64)
         return torch.bincount(answers, minlength=self.tokenizer.vocab_size)
 
@@ -202,6 +213,10 @@ class CaptioningModule(Objective):
         """
         loss = self.token_loss(backbone, batch)
         self.metrics.token_loss.update(loss.total, loss.count)
+        self.metrics.token_loss_unigram.update(self.answer_token_counts(batch))
+        if len(batch.images) > 1:
+            other = self.token_loss(backbone, batch, shuffle_images=True)
+            self.metrics.token_loss_other_image.update(other.total, other.count)
         if num_generations <= 0:
             return []
         samples = self._answered(backbone, batch, num_generations)
@@ -219,9 +234,9 @@ class CaptioningModule(Objective):
         )
         answers = self.generate(backbone, head)
         return [
-            CaptionSample(images.cpu(), target, wording.instruction, wording.answer, generated)
-            for images, target, wording, generated in zip(
-                head.images, _targets(head), self.wordings(head), answers, strict=True
+            CaptionSample(images.cpu(), target, prompt.instruction, prompt.answer, generated)
+            for images, target, prompt, generated in zip(
+                head.images, _targets(head), self.prompts(head), answers, strict=True
             )
         ]
 
@@ -229,17 +244,20 @@ class CaptioningModule(Objective):
         """Add a validation batch to the metrics, generating answers until there are enough of them."""
         if self._metrics_read:
             self.samples, self._metrics_read = [], False
-        self.evaluate(backbone, batch, self.num_generations - len(self.samples))
+        left = self.num_generations - len(self.samples)
+        if isinstance(batch.index, list):  # the first samples of the set, whichever process has them
+            left = sum(index < self.num_generations for index in batch.index)
+        self.evaluate(backbone, batch, left)
 
     def compute_metrics(self) -> dict[str, Tensor]:
-        """The metrics since the last call, and a fresh start; `samples` stay for pictures until the next validation."""
+        """The metrics since the last call, and a fresh start; `samples` stay for plots until the next validation."""
         results = self.metrics.compute()
         self.metrics.reset()
         self._metrics_read = True
         return results
 
-    def pictures(self, backbone: nn.Module, batch: CaptionClip, limit: int) -> dict[str, Plot]:
-        """Answers generated so far in this validation; see `tasks.plots.Draws`."""
+    def plots(self, backbone: nn.Module, batch: CaptionClip, limit: int) -> dict[str, Plot]:
+        """Answers generated so far in this validation; see `tasks.plots.HasPlots`."""
         return captioning_plots(self.samples, 3 * limit)
 
     def fsdp_units(self) -> list[nn.Module]:

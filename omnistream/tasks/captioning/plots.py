@@ -1,4 +1,4 @@
-"""What validation shows of the captioning objective."""
+"""Validation plots of the captioning objective."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from omnistream.tasks.plots import CaptionItem, CaptionPlot, Plot
 
 
 def captioning_plots(samples: Sequence[CaptionSample], limit: int) -> dict[str, Plot]:
-    """The first generated answers beside the true ones, with the boxes of both; nothing where nothing was generated."""
+    """The first generated answers next to the true ones, with the boxes of both; empty if nothing was generated."""
     items = tuple(
         CaptionItem(
             images=sample.images,

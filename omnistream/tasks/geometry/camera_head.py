@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _USUAL_FOV = 0.9
-"""Radians predicted at first, about 52 degrees."""
+"""Initial prediction in radians, about 52 degrees."""
 
 
 class CameraHead(nn.Module):
@@ -20,7 +20,7 @@ class CameraHead(nn.Module):
 
     Args:
         embed_dim: Width of the token.
-        fov_activation: Keeps the field of view positive. `relu` adds 0.01 and has no gradient once it predicts less;
+        fov_activation: Keeps the field of view positive. `relu` adds 0.01 and has no gradient for smaller predictions;
             the paper does not say, DA3 uses a plain ReLU.
 
     Source: ByteDance-Seed/Depth-Anything-3: src/depth_anything_3/model/cam_dec.py; the paper (Sec. 3.3) says

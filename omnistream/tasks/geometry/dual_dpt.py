@@ -3,8 +3,8 @@
 Both branches share the reassembly of the features into a pyramid; each has its own fusion chain and output layers. The
 head works frame by frame, so it streams, and it is run in chunks of frames to bound memory.
 
-Source: ByteDance-Seed/Depth-Anything-3: src/depth_anything_3/model/dualdpt.py, with two changes: only the one level of
-ray outputs that is ever read is built, and rays are predicted at the size of the image as the paper states them.
+Source: ByteDance-Seed/Depth-Anything-3: src/depth_anything_3/model/dualdpt.py, with two changes: only the level of
+ray outputs that is used is built, and rays are predicted at the size of the image as the paper states them.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 class DenseMaps(NamedTuple):
-    """What the head predicts, float32."""
+    """Predictions of the head, float32."""
 
     depth: Tensor
     """[B, T, H, W], positive z-depth in the unit of the normalised scene."""
@@ -59,7 +59,7 @@ def uv_embedding(
 
 
 def add_uv_embedding(x: Float[Tensor, "N C h w"], aspect: float) -> Float[Tensor, "N C h w"]:
-    """`x` plus a tenth of the embedding; added half by half, so that the full map of it is never built."""
+    """`x` plus a tenth of the embedding; added in two halves, so that its full map is never built."""
     half = x.shape[1] // 2
     horizontal, vertical = uv_embedding(x.shape[2], x.shape[3], x.shape[1], aspect, like=x)
     return torch.cat([x[:, :half] + 0.1 * horizontal, x[:, half:] + 0.1 * vertical], 1)
@@ -113,7 +113,7 @@ class ResidualConvUnit(nn.Module):
         self.first, self.second = _conv3(features, features), _conv3(features, features)
 
     def forward(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N C h w"]:
-        """As the class says."""
+        """See the class."""
         return x + self.second(F.relu(self.first(F.relu(x))))
 
 
@@ -157,14 +157,14 @@ class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of [N, C, h, w]."""
 
     def forward(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N C h w"]:
-        """As the class says."""
+        """See the class."""
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
 class DualDPT(nn.Module):
     """Depth with confidence, and rays with confidence.
 
-    Runs in float32 with autocast off whatever surrounds it, so its parameters must stay in float32.
+    Runs in float32 with autocast off regardless of its context, so its parameters must stay in float32.
 
     Args:
         embed_dim: Width D of the features.
@@ -175,8 +175,8 @@ class DualDPT(nn.Module):
         ray_down_ratio: Rays are predicted at 1/r of the image's sides. 1 is the paper's; DA3 has 2 for patches of 16.
         frames_per_chunk: Frames worked on at once; changes memory, not results.
         activation_checkpointing: Recompute each chunk in the backward pass.
-        max_confidence_logit: Confidence is 1 + exp(logit) with the logit limited to this; the loss rewards confidence
-            without bound where the error vanishes.
+        max_confidence_logit: Confidence is 1 + exp(logit) with the logit limited to this, because the loss rewards
+            confidence without bound where the error vanishes.
 
     Raises:
         ValueError: For sizes that do not fit together.

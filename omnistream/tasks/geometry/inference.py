@@ -3,8 +3,8 @@
 Coordinates: OpenCV axes (x right, y down, z forward); the centre of pixel i is at i + 0.5.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -39,17 +39,35 @@ class ClipGeometry:
     intrinsics: Float[Tensor, "*B 3 3"]
     points: Float[Tensor, "*B H W 3"]
 
+    def __len__(self) -> int:
+        """Length of the first leading axis."""
+        return len(self.camera_to_world) if self.camera_to_world.ndim > 2 else 0
+
+    def __getitem__(self, index: int | slice) -> "ClipGeometry":
+        """The geometry at this index of the first leading axis: of one frame of a clip, or of one clip.
+
+        Raises:
+            IndexError: If there is none.
+        """
+        if not len(self):
+            raise IndexError("this is the geometry of a single frame")
+        return ClipGeometry(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+    def __iter__(self) -> Iterator["ClipGeometry"]:
+        """Frame by frame, or clip by clip."""
+        return (self[i] for i in range(len(self)))
+
 
 @dataclass(frozen=True)
 class Images:
-    """Images as the backbone takes them."""
+    """Images as input of the backbone."""
 
     frames: Float[Tensor, "B T 3 h w"]
     """Normalised, on the backbone's device."""
     leading: tuple[int, ...]
     """Axes of the images before the channels."""
     size: tuple[int, int]
-    """Height and width of the images as given."""
+    """Height and width of the given images."""
 
     @property
     def encoded_size(self) -> tuple[int, int]:
@@ -119,7 +137,7 @@ class FirstCamera:
         return poses, moved.view_as(points)
 
     def reset(self, rows: Iterable[int] | Int[Tensor, " R"] | Bool[Tensor, " B"] | None = None) -> None:
-        """Forget the first camera of these streams, or of all."""
+        """Forget the first camera of these streams, or of all streams."""
         if self._inverse is not None:
             self._inverse[chosen_rows(rows, len(self._inverse)).to(self._inverse.device)] = torch.nan
 

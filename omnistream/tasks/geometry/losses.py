@@ -1,7 +1,7 @@
 """The geometry losses (paper Eq. 6 to 8).
 
 Every mean is a local sum over `average_count(local count)`, so that N processes together compute the mean over all
-their elements. Errors are limited to `error_limit`; a prediction that is not a number stays one, so that it is noticed.
+their elements. Errors are limited to `error_limit`; NaN predictions stay NaN, so that they are detected.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ class GeometryLossConfig:
     gradient_weight: float = 1.0
     """Weight of the depth gradient inside the depth term; 0 for sparse or noisy depth."""
     gradient_anchor: Anchor = "right_bottom"
-    """Which pixel of a pair lends its confidence: the second (VGGT) or the first (Eq. 7 read literally)."""
+    """Which pixel of a pair provides the confidence: the second (VGGT) or the first (Eq. 7 read literally)."""
     grad_scales: int = 1
     """Scales of the gradient, averaged, with pixel strides 1, 2, 4, ...; VGGT uses 4."""
     frame_reduction: Literal["mean", "sum"] = "mean"
@@ -44,7 +44,7 @@ class GeometryLossConfig:
     camera_weights: Literal["literal", "vggt"] = "literal"
     """Eq. 8 (sum of nine errors), or VGGT's 5 x (translation + rotation + field of view / 2) of group means."""
     sign_invariant_quaternion: bool = False
-    """Compare with the nearer of q and -q; matters only near half a turn from the first frame."""
+    """Compare with the nearer of q and -q; matters only for rotations near 180 degrees from the first frame."""
     ray_confidence: bool = False
     """Weigh ray errors by their confidence and reward its logarithm, as for depth; Eq. 8 does not."""
     valid_quantile: float | None = None
@@ -52,7 +52,7 @@ class GeometryLossConfig:
     error_limit: float = 100.0
     """Largest error of a single number."""
     min_valid_pixels: int = 100
-    """Depth and points are not trained on a batch with fewer valid pixels than this in all processes together."""
+    """Depth and points are not trained on a batch with fewer valid pixels than this over all processes."""
 
     def __post_init__(self) -> None:
         weights = (self.depth_weight, self.ray_weight, self.points_weight, self.camera_weight, self.gradient_weight)
@@ -95,8 +95,8 @@ def depth_gradient(
         error: Prediction minus truth.
         valid: Only pairs of two valid pixels count.
         confidence: Weights of the pixels; None for 1.
-        scales: Scale k looks at every 2^k-th row and column; the scales are averaged.
-        anchor: Which pixel of a pair lends its confidence.
+        scales: Scale k uses every 2^k-th row and column; the scales are averaged.
+        anchor: Which pixel of a pair provides the confidence.
         limit: Largest difference.
 
     Source: facebookresearch/vggt: training/loss.py, without its reward of confidence per pair.
@@ -112,19 +112,17 @@ def depth_gradient(
     return total / scales
 
 
-def keep_below_quantile(
-    values: Float[Tensor, " N"], quantile: float, limit: float = 100.0, least: int = 1000
-) -> Float[Tensor, " M"]:
-    """Values limited to `limit`, without those at or above the quantile; all of them if `least` or fewer would remain.
+def below_quantile(
+    values: Float[Tensor, "*B"], valid: Bool[Tensor, "*B"], quantile: float, least: int = 1000
+) -> Bool[Tensor, "*B"]:
+    """Valid places whose value is below the quantile of all valid ones; all of them if `least` or fewer would remain.
 
     Source: facebookresearch/vggt: training/loss.py, the option `valid_range`.
     """
-    values = values.clamp(max=limit)
-    if values.numel() <= least:
-        return values
-    threshold = values.detach().kthvalue(round(quantile * (values.numel() - 1)) + 1).values
-    kept = values[values < threshold]
-    return kept if kept.numel() > least else values
+    ordered = values.detach().masked_fill(~valid, float("inf")).flatten().sort().values
+    place = ((valid.sum() - 1).clamp_min(0).double() * quantile).round().long()
+    kept = valid & (values < ordered.index_select(0, place.view(1)))
+    return torch.where(kept.sum() > least, kept, valid)
 
 
 def depth_loss(
@@ -141,11 +139,11 @@ def depth_loss(
     """
     error = depth - target
     pointwise = confidence * error.abs().clamp(max=config.error_limit) - config.alpha * confidence.log()
-    if config.valid_quantile is None:
-        regression = (valid * pointwise).sum() / average_count(valid.sum())
-    else:
-        kept = keep_below_quantile(pointwise[valid], config.valid_quantile, config.error_limit)
-        regression = kept.sum() / average_count(torch.tensor(kept.numel(), device=kept.device))
+    counted = valid
+    if config.valid_quantile is not None:
+        pointwise = pointwise.clamp(max=config.error_limit)
+        counted = below_quantile(pointwise, valid, config.valid_quantile)
+    regression = (counted * pointwise).sum() / average_count(counted.sum())
     gradient = depth_gradient(
         error,
         valid,

@@ -11,13 +11,14 @@ from omnistream.backbone import BackboneOutput, OmniStream
 from omnistream.data.batch import SceneClip
 from omnistream.data.photometric import PhotometricConfig, photometric
 from omnistream.distributed import all_reduce
-from omnistream.metrics.depth import AbsRel, DeltaAccuracy
+from omnistream.metrics import AbsRel, ConstantAbsRel, DeltaAccuracy
 from omnistream.tasks.geometry.camera_head import CameraHead
 from omnistream.tasks.geometry.dual_dpt import DualDPT
 from omnistream.tasks.geometry.losses import GeometryLossConfig, geometry_loss
 from omnistream.tasks.geometry.plots import geometry_plots
 from omnistream.tasks.geometry.prediction import GeometryPrediction
 from omnistream.tasks.geometry.targets import GeometryTargets, ScaleFrames, geometry_targets
+from omnistream.tasks.nonfinite import NonFiniteConfig
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
 from omnistream.tasks.plots import FeaturesPlot, Plot
@@ -30,11 +31,12 @@ class GeometryModule(Objective):
     """Depth, ray maps and cameras from clips with known geometry.
 
     Owns two heads, `dense` (dual DPT) and `camera` (MLP), which the checkpoint holds. Batches are `SceneClip`s. In
-    train mode colours are distorted, alike in all frames of a clip; geometry never is.
+    train mode colours are distorted, identically in all frames of a clip; the geometry is unchanged.
 
     The targets are in the frame of the first camera, divided by the mean distance of the clip's points; the predictions
-    are not rescaled, so the network learns that scale. Validation logs Abs Rel and the share within a ratio of 1.25
-    after every clip is aligned by its median (`*_median`) or by least squares (`*_scale`).
+    are not rescaled, so the network learns that scale. Validation logs Abs Rel without alignment, that of the best
+    constant depth (`abs_rel_constant`), and Abs Rel and the share within a ratio of 1.25 after every clip is aligned by
+    its median (`*_median`) or by least squares (`*_scale`).
 
     Args:
         backbone: Given when fitted alone.
@@ -52,10 +54,15 @@ class GeometryModule(Objective):
         photometric: Distortion of colours in training; None for none. The paper does not say; the default is VGGT's.
         scale_frames: Frames whose points determine the scale; see `scene_scale`.
         world_to_camera: Predict world-to-camera poses (VGGT) in place of camera-to-world (DA3); the paper does not say.
+        nonfinite: Used when fitted alone.
+        compile: Used when fitted alone.
+        seed: Used when fitted alone.
 
     Raises:
         ValueError: If the sizes do not fit together or a layer does not exist.
     """
+
+    task_name = "geometry"
 
     def __init__(
         self,
@@ -74,8 +81,11 @@ class GeometryModule(Objective):
         photometric: PhotometricConfig | None = DEFAULT_COLOURS,
         scale_frames: ScaleFrames = "clip",
         world_to_camera: bool = False,
+        nonfinite: NonFiniteConfig | None = None,
+        compile: bool = False,
+        seed: int = 0,
     ) -> None:
-        super().__init__(optimizer=optimizer)
+        super().__init__(optimizer, nonfinite=nonfinite, compile=compile, seed=seed)
         if scale_frames not in ("clip", "first"):
             raise ValueError(f"scale_frames must be clip or first, got {scale_frames!r}")
         self.layers, self.features, self.out_channels, self.hidden = layers, features, out_channels, hidden
@@ -85,16 +95,17 @@ class GeometryModule(Objective):
         self.scale_frames, self.world_to_camera = scale_frames, world_to_camera
         self.metrics = MetricCollection(
             {
+                "abs_rel": AbsRel(),
+                "abs_rel_constant": ConstantAbsRel(),
                 "abs_rel_median": AbsRel(alignment="median"),
                 "delta1_median": DeltaAccuracy(alignment="median"),
                 "abs_rel_scale": AbsRel(alignment="scale"),
                 "delta1_scale": DeltaAccuracy(alignment="scale"),
             },
-            compute_groups=False,  # they would be merged whenever a first batch happens to give equal states
+            compute_groups=False,  # they would be merged if a first batch happened to give equal states
         )
-        if backbone is not None:
-            self.backbone = backbone
-            self.build(backbone)
+        self.record_arguments(locals())
+        self.attach(backbone)
 
     def build(self, backbone: OmniStream) -> None:
         """Create the heads for this backbone's width, patch size and layers."""
@@ -136,7 +147,7 @@ class GeometryModule(Objective):
         return self._forward(backbone, images)
 
     def targets(self, batch: SceneClip) -> GeometryTargets:
-        """What the heads should predict for this batch."""
+        """Targets of the heads for this batch."""
         return geometry_targets(
             batch,
             scale_frames=self.scale_frames,
@@ -162,7 +173,7 @@ class GeometryModule(Objective):
     def update_metrics(self, backbone: nn.Module, batch: SceneClip, loss: ObjectiveLoss) -> None:
         """Add a validation batch to `metrics`, from the predictions that `compute` made in eval mode."""
         targets: GeometryTargets = loss.aux["targets"]
-        self.metrics.update(loss.aux["prediction"].depth, targets.depth, targets.valid)
+        self.metrics.update(preds=loss.aux["prediction"].depth, target=targets.depth, valid=targets.valid)
 
     def compute_metrics(self) -> dict[str, Tensor]:
         """Metrics since the last call over all processes; empty if none of them had a batch."""
@@ -173,8 +184,8 @@ class GeometryModule(Objective):
         self.metrics.reset()
         return values
 
-    def pictures(self, backbone: nn.Module, batch: SceneClip, limit: int) -> dict[str, Plot]:
-        """Depth, camera path and patch features of the first clips; see `tasks.plots.Draws`."""
+    def plots(self, backbone: nn.Module, batch: SceneClip, limit: int) -> dict[str, Plot]:
+        """Depth, camera path and patch features of the first clips; see `tasks.plots.HasPlots`."""
         images, prediction = batch.images[:limit], self.predict(backbone, batch.images[:limit])
         features = backbone(backbone.normalize(images)).last  # type: ignore[operator]
         found = geometry_plots(images, prediction, self.targets(batch), limit, world_to_camera=self.world_to_camera)

@@ -1,4 +1,4 @@
-"""What validation shows of the geometry objective."""
+"""Validation plots of the geometry objective."""
 
 import torch
 from jaxtyping import UInt8
@@ -20,7 +20,7 @@ def geometry_plots(
 ) -> dict[str, Plot]:
     """Depth and camera path of the first clips, in the units of the targets.
 
-    A camera path needs at least two frames with a known pose; clips with fewer show their depth alone.
+    A camera path needs at least two frames with a known pose; clips with fewer have only a depth plot.
 
     Args:
         images: As in the batch.

@@ -1,4 +1,4 @@
-"""What the geometry heads predict for a batch of clips."""
+"""Predictions of the geometry heads for a batch of clips."""
 
 from dataclasses import dataclass, fields
 

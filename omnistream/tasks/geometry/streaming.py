@@ -1,4 +1,4 @@
-"""The geometry heads on a stream: depth, rays, pose and points of every frame as it comes."""
+"""The geometry heads on a stream: depth, rays, pose and points of every frame as it arrives."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +19,7 @@ class StreamedGeometry(GeometryPrediction):
     """Geometry of the latest S frames of B streams, in the frame of each stream's first camera, up to scale.
 
     Attributes:
-        camera_to_world: Poses, OpenCV axes, [B, S, 4, 4]; NaN where they come from rays that no camera explains.
+        camera_to_world: Poses, OpenCV axes, [B, S, 4, 4]; NaN if they are computed from rays that fit no camera.
         intrinsics: K in pixels of the frames, [B, S, 3, 3]; NaN like the poses.
     """
 
@@ -30,13 +30,13 @@ class StreamedGeometry(GeometryPrediction):
 class GeometryStream:
     """Attaches a trained `GeometryModule` to a stream: `backbone.stream(heads={"geometry": GeometryStream(module)})`.
 
-    Depth, rays and camera are each read from one frame's tokens, so frame by frame they are those of
+    Depth, rays and camera of a frame are predicted from the tokens of that frame alone, so they equal those of
     `GeometryModule.predict` on the whole clip. Nothing is remembered between steps.
 
     Args:
-        module: Built for the stream's backbone; it runs as it is, so put it in eval mode before.
+        module: Built for the stream's backbone; its mode is not changed, so put it in eval mode first.
         cameras: Where `camera_to_world` and `intrinsics` come from: the camera head, or the ray map weighted by its
-            confidence, from which DA3 reports more accurate poses. The two are not forced to agree.
+            confidence, from which DA3 reports more accurate poses. The two need not agree.
 
     Raises:
         ValueError: If the module was not built, or `cameras` is unknown.

@@ -15,12 +15,12 @@ ScaleFrames = Literal["clip", "first"]
 _MIN_DEPTH = 1e-8
 _SCALE_LIMITS = (1e-6, 1e6)
 _COUNT_EPS = 1e-3
-"""VGGT divides the summed distance by the count plus this."""
+"""Added to the count that the summed distance is divided by, as in VGGT."""
 
 
 @dataclass(kw_only=True)
 class GeometryTargets:
-    """What the heads should predict; numbers outside the masks are 0 and mean nothing.
+    """Targets of the heads; values outside the masks are 0 and have no meaning.
 
     Attributes:
         depth: z-depth [B, T, H, W] in units of `scale`.
@@ -54,9 +54,9 @@ def scene_scale(
 
     Args:
         points: In the frame of the first camera.
-        valid: Which points count.
+        valid: The points to use.
         frames: Over the whole clip, as VGGT, DA3 and the paper do, or over the first frame alone, which is all that a
-            causal model can know when it sees that frame.
+            causal model knows at that frame.
 
     Source: facebookresearch/vggt: training/train_utils/normalization.py.
     """
@@ -91,7 +91,7 @@ def geometry_targets(
 ) -> GeometryTargets:
     """Targets of a batch of clips, on the batch's device and in its dtype.
 
-    A pixel is valid where the clip says so, its depth is finite and above 1e-8, its point is finite and its camera
+    A pixel is valid if it is valid in the clip, its depth is finite and above 1e-8, its point is finite and its camera
     known. A clip whose first frame has no valid pixel has neither reference nor scale: all of it is invalid. Poses are
     supervised only in clips whose first frame has more than `min_first_pixels` valid pixels.
 

@@ -1,17 +1,14 @@
-"""Evaluation of a frozen backbone by probes."""
+"""Evaluations of frozen features."""
 
-from omnistream.tasks.probing.action import ActionProbeModule, ProbeConfig, ProbeResult, fit_action_probe
+from omnistream.tasks.probing.action import AttentiveActionProbe, ClipClassification, LinearActionProbe, ProbeConfig
 from omnistream.tasks.probing.attentive import AttentiveProbe
-from omnistream.tasks.probing.features import CachedFeatures, cache_features, clip_tokens, freeze
+from omnistream.tasks.probing.linear import RidgeClassifier
 
 __all__ = [
-    "ActionProbeModule",
+    "AttentiveActionProbe",
     "AttentiveProbe",
-    "CachedFeatures",
+    "ClipClassification",
+    "LinearActionProbe",
     "ProbeConfig",
-    "ProbeResult",
-    "cache_features",
-    "clip_tokens",
-    "fit_action_probe",
-    "freeze",
+    "RidgeClassifier",
 ]

@@ -54,7 +54,7 @@ class SelfBlock(nn.Module):
 
 
 class CrossBlock(nn.Module):
-    """Queries that look at tokens once; the query is not normalised and attention has no output projection.
+    """Queries that attend to tokens once; the query is not normalised and attention has no output projection.
 
     Args:
         embed_dim: Width.
@@ -70,7 +70,7 @@ class CrossBlock(nn.Module):
         self.mlp = _Mlp(embed_dim, mlp_ratio)
 
     def forward(self, query: Float[Tensor, "B Q D"], x: Float[Tensor, "B N D"]) -> Float[Tensor, "B Q D"]:
-        """The queries after looking at `x`."""
+        """The queries after attending to `x`."""
         q = rearrange(self.q(query), "B Q (H D) -> B H Q D", H=self.num_heads)
         k, v = rearrange(self.kv(self.norm1(x)), "B N (two H D) -> two B H N D", two=2, H=self.num_heads)
         query = query + rearrange(F.scaled_dot_product_attention(q, k, v), "B H Q D -> B Q (H D)")
@@ -80,7 +80,7 @@ class CrossBlock(nn.Module):
 class AttentiveProbe(nn.Module):
     """`num_layers` - 1 self-attention blocks, one cross-attention block with a learned query, a linear classifier.
 
-    The published probe has no position embedding: what distinguishes places and times must be in the tokens.
+    The published probe has no position embedding: position and time must be encoded in the tokens.
 
     Args:
         embed_dim: Width of the tokens.
@@ -89,10 +89,10 @@ class AttentiveProbe(nn.Module):
         num_heads: Attention heads (paper: 16).
         mlp_ratio: Hidden width of the MLPs over `embed_dim`.
         activation_checkpointing: Recompute the self-attention blocks in the backward pass.
-        num_positions: Number of tokens, for a learned position embedding, which tells the probe their order; None as
+        num_positions: Number of tokens, for a learned position embedding, which gives the probe their order; None as
             published.
-        query_std: Initial spread of the query. The published 0.02 looks at all tokens alike and needs thousands of
-            steps to look closer; 1 starts with distinct looks, for short fits.
+        query_std: Initial spread of the query. With the published 0.02 the query attends to all tokens
+            equally at first and needs thousands of steps to specialise; 1 suits short fits.
 
     Raises:
         ValueError: If the heads do not divide the width, or a count is not positive.
@@ -129,7 +129,7 @@ class AttentiveProbe(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Residual outputs scaled down with depth; the classifier keeps torch's initialisation.
+        """Scale residual outputs down with depth; the classifier keeps torch's initialisation.
 
         Weights get the published standard deviation of 0.02 at ViT-L's width of 1024 and as much signal at every other.
         """

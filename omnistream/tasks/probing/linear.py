@@ -1,82 +1,108 @@
-"""A linear probe over space and time on cached frozen tokens, in closed form: no step size, no epochs, a second."""
+"""A linear classifier over space and time on frozen tokens, in closed form: no step size and no epochs."""
 
-from typing import NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
-_PENALTIES = (1.0, 10.0, 100.0, 1000.0, 10000.0)
-
-
-class LinearProbeResult(NamedTuple):
-    """`accuracy` on the evaluated clips; `penalty` chosen on held-out training clips; `predictions` [N]."""
-
-    accuracy: float
-    penalty: float
-    predictions: Tensor
+PENALTIES = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 
 
-def fit_linear_probe(
-    features: Float[Tensor, "N L D"],
-    labels: Int64[Tensor, " N"],
-    eval_features: Float[Tensor, "M L D"],
-    eval_labels: Int64[Tensor, " M"],
-    *,
-    num_classes: int,
-    num_components: int = 8,
-    holdout: float = 0.2,
-    seed: int = 0,
-) -> LinearProbeResult:
-    """Accuracy of ridge regression onto one-hot classes from all tokens of a clip side by side.
+class RidgeClassifier(nn.Module):
+    """Ridge regression onto one-hot classes from the concatenated tokens of a clip.
 
     Every token is reduced to its first principal components, shared by all tokens, so that the L tokens of a clip give
-    L * num_components numbers, each standardised. A weight per place, time and component then reads motion wherever the
-    components tell where things are. All statistics come from the training clips; the penalty is chosen on a held-out
-    share of them.
+    L * num_components numbers, each standardised. With a weight per position, time and component it can detect motion
+    if the components encode positions. All statistics come from the training clips; the penalty is chosen on a held-out
+    share of them, and the weights are then computed from all.
 
     Args:
-        features: Tokens of the training clips, as from `cache_features`, in one order for all clips.
-        labels: Their classes.
-        eval_features: Tokens of the clips to be judged on.
-        eval_labels: Their classes.
         num_classes: Classes.
         num_components: Principal components kept per token.
         holdout: Share of the training clips that chooses the penalty.
-        seed: Of the split.
-
-    Raises:
-        ValueError: If labels do not fit the classes, or the held-out share leaves nothing to train on or to choose
-        with.
+        seed: Of that share.
     """
-    for values in (labels, eval_labels):
-        if len(values) == 0 or int(values.min()) < 0 or int(values.max()) >= num_classes:
-            raise ValueError(f"needs clips with labels in [0, {num_classes}); got {values.tolist()[:8]}...")
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    chosen, train = order.split([held := round(holdout * len(labels)), len(labels) - held])
-    if not len(chosen) or not len(train):
-        raise ValueError(f"holdout {holdout} of {len(labels)} clips leaves nothing to train on or to choose with")
-    x, x_eval = _components(features, eval_features, num_components)
-    target = F.one_hot(labels, num_classes).double() - 1 / num_classes
 
-    def predict(rows: Tensor, penalty: float, inputs: Tensor) -> Tensor:
-        gram = x[rows].T @ x[rows] + penalty * torch.eye(x.shape[1], dtype=x.dtype)
-        return (inputs @ torch.linalg.solve(gram, x[rows].T @ target[rows])).argmax(-1)
+    mean: Tensor
+    std: Tensor
+    axes: Tensor
+    """Principal axes of standardised tokens, [D, K]."""
+    component_mean: Tensor
+    component_std: Tensor
+    weight: Tensor
+    """[L * K, C]"""
+    penalty: Tensor
+    """The chosen one of `PENALTIES`."""
 
-    right = [(predict(train, penalty, x[chosen]) == labels[chosen]).sum() for penalty in _PENALTIES]
-    penalty = _PENALTIES[int(torch.stack(right).argmax())]
-    predictions = predict(order, penalty, x_eval)
-    return LinearProbeResult(float((predictions == eval_labels).double().mean()), penalty, predictions)
+    def __init__(self, num_classes: int, num_components: int = 8, holdout: float = 0.2, seed: int = 0) -> None:
+        super().__init__()
+        self.num_classes, self.num_components = num_classes, num_components
+        self.holdout, self.seed = holdout, seed
+        for name in ("mean", "std", "axes", "component_mean", "component_std", "weight", "penalty"):
+            self.register_buffer(name, torch.empty(0, dtype=torch.float64))
 
+    def forward(self, features: Float[Tensor, "B L D"]) -> Float[Tensor, "B C"]:
+        """Scores of the classes.
 
-def _components(features: Tensor, eval_features: Tensor, num_components: int) -> tuple[Tensor, Tensor]:
-    """Standardised principal components of all tokens, [N, L * num_components], float64."""
-    features, eval_features = features.double(), eval_features.double()
-    mean, std = features.mean((0, 1)), features.std((0, 1)).clamp_min(1e-6)
-    features, eval_features = (features - mean) / std, (eval_features - mean) / std
-    covariance = torch.einsum("n l d, n l e -> d e", features, features)
-    axes = torch.linalg.eigh(covariance).eigenvectors[:, -num_components:]
-    x, x_eval = (features @ axes).flatten(1), (eval_features @ axes).flatten(1)
-    mean, std = x.mean(0), x.std(0).clamp_min(1e-6)
-    return (x - mean) / std, (x_eval - mean) / std
+        Raises:
+            RuntimeError: Before `fit`.
+        """
+        if self.weight.numel() == 0:
+            raise RuntimeError("this classifier was not fitted; call fit, or load a checkpoint in which it was")
+        return (self._inputs(features) @ self.weight).float()
+
+    def fit(self, features: Float[Tensor, "N L D"], target: Int64[Tensor, " N"]) -> None:
+        """Set the weights.
+
+        Args:
+            features: Tokens of the training clips, in one order for all clips.
+            target: Their classes.
+
+        Raises:
+            ValueError: If the classes are out of range, or the held-out share leaves nothing to train on or to choose
+                with.
+        """
+        if len(target) == 0 or int(target.min()) < 0 or int(target.max()) >= self.num_classes:
+            raise ValueError(f"needs clips with labels in [0, {self.num_classes}); got {target.tolist()[:8]}...")
+        order = torch.randperm(len(target), generator=torch.Generator().manual_seed(self.seed))
+        chosen, train = order.split([held := round(self.holdout * len(target)), len(target) - held])
+        if not len(chosen) or not len(train):
+            raise ValueError(
+                f"holdout {self.holdout} of {len(target)} clips leaves nothing to train on or to choose with"
+            )
+        device = self.weight.device
+        self._fit_components(features)
+        x = self._inputs(features)
+        wanted = F.one_hot(target, self.num_classes).double() - 1 / self.num_classes
+
+        def solve(rows: Tensor, penalty: float) -> Tensor:
+            gram = x[rows].T @ x[rows] + penalty * torch.eye(x.shape[1], dtype=x.dtype)
+            return torch.linalg.solve(gram, x[rows].T @ wanted[rows])
+
+        right = [((x[chosen] @ solve(train, penalty)).argmax(-1) == target[chosen]).sum() for penalty in PENALTIES]
+        self.penalty = torch.tensor(PENALTIES[int(torch.stack(right).argmax())], dtype=torch.float64)
+        self.weight = solve(order, float(self.penalty))
+        self.to(device)
+
+    def _fit_components(self, features: Tensor) -> None:
+        """Set the statistics on the device of the features."""
+        features = features.double()
+        self.mean, self.std = features.mean((0, 1)), features.std((0, 1)).clamp_min(1e-6)
+        tokens = (features - self.mean) / self.std
+        covariance = torch.einsum("n l d, n l e -> d e", tokens, tokens)
+        self.axes = torch.linalg.eigh(covariance).eigenvectors[:, -self.num_components :]
+        components = (tokens @ self.axes).flatten(1)
+        self.component_mean, self.component_std = components.mean(0), components.std(0).clamp_min(1e-6)
+
+    def _inputs(self, features: Tensor) -> Tensor:
+        """Standardised principal components of all tokens, [N, L * K], float64."""
+        components = ((features.double() - self.mean) / self.std @ self.axes).flatten(1)
+        return (components - self.component_mean) / self.component_std
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        for name in dict(self.named_buffers(recurse=False)):  # their sizes are those of the data it was fitted to
+            if (value := state_dict.get(prefix + name)) is not None:
+                setattr(self, name, torch.empty_like(value, device=self.weight.device))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -38,7 +38,7 @@ class SSLLossConfig:
     gram: float = 1.0
     """Weight of Gram anchoring, images only; 0 leaves the gram teacher out."""
     student_temperature: float = 0.1
-    """Divides the student's logits in DINO and iBOT."""
+    """Temperature of the student's logits in DINO and iBOT."""
     sinkhorn_iterations: int = 3
     """Rounds of normalising rows and columns of the teacher's assignment."""
     koleo_neighbours: int = 1
@@ -56,7 +56,7 @@ class SSLLossConfig:
     gram_remove_only_teacher_negative: bool = False
     """Set negative similarities of the teacher alone to 0."""
     chunk_size: int = 1024
-    """Masked patches whose logits exist at once in the iBOT loss: memory against speed, same result."""
+    """Masked patches per chunk in the iBOT loss: more is faster and needs more memory; the result is the same."""
 
     def __post_init__(self) -> None:
         if min(self.dino, self.ibot, self.koleo, self.gram) < 0:
@@ -74,7 +74,7 @@ class TeacherConfig:
     temperature: tuple[float, float] = (0.04, 0.07)
     """First and final temperature of the teacher."""
     temperature_warmup_steps: int = 4000
-    """Steps of the linear way between the two; 0 starts with the final one."""
+    """Steps of the linear schedule between the two; 0 starts with the final one."""
     gram_update_steps: int | None = None
     """Copy the EMA teacher into the gram teacher every so many steps; None keeps the initial weights."""
 

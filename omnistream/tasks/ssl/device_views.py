@@ -1,15 +1,16 @@
-"""From uint8 crops to what the networks see: colours distorted per view, batched on the device."""
+"""From uint8 crops to the inputs of the networks: colours distorted per view, batched on the device."""
 
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from omnistream.data.batch import ViewBatch
 from omnistream.data.photometric import PhotometricConfig, photometric
+from omnistream.tasks.ssl.ibot import mask_weights
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class DistortionConfig:
 
 @dataclass
 class DeviceViews:
-    """What the networks see, crop-major: rows are [crop 0 of all samples, crop 1 of all samples, ...].
+    """Inputs of the networks, crop-major: rows are [crop 0 of all samples, crop 1 of all samples, ...].
 
     Attributes:
         globals: float [G*B, T, 3, S, S] in [0, 1], distorted.
         locals: float [L*B, T, 3, s, s] in [0, 1], distorted.
         masks: bool [G*B, T, h, w].
+        masked_places: int64 [M], flat indices of the masked patches.
+        masked_weights: float32 [M], see `ibot.mask_weights`.
         undistorted: uint8 [G*B, T, 3, S', S'] for the gram teacher, perhaps larger than `globals`.
         num_samples: B.
     """
@@ -39,10 +42,16 @@ class DeviceViews:
     globals: Tensor
     locals: Tensor
     masks: Tensor
+    masked_places: Int64[Tensor, " M"]
+    masked_weights: Float32[Tensor, " M"]
     undistorted: Tensor
     num_samples: int
 
-    def pictures(self) -> dict[str, Tensor]:
+    def masked(self, patches: Float[Tensor, "C T h w D"]) -> Float[Tensor, "M D"]:
+        """The masked patches of the global crops, in flat order."""
+        return rearrange(patches, "c t h w d -> (c t h w) d").index_select(0, self.masked_places)
+
+    def first_sample(self) -> dict[str, Tensor]:
         """All views of the first sample, and its masks."""
         first = slice(None, None, self.num_samples)
         return {
@@ -55,7 +64,8 @@ class DeviceViews:
 def device_views(batch: ViewBatch, patch_size: int, config: DistortionConfig) -> DeviceViews:
     """Views of a batch, each with its own random colours; they depend on the seeds of the samples alone.
 
-    The masks tell the size at which student and teacher see the global crops.
+    The masks determine the size at which student and teacher see the global crops. They are read on the host, like the
+    seeds: keep both on the CPU, or this waits for the device.
 
     Raises:
         ValueError: If the batch has no masks, or its crops were cut for another patch size.
@@ -77,17 +87,20 @@ def device_views(batch: ViewBatch, patch_size: int, config: DistortionConfig) ->
         photometric(crop, batch.seed, config.local, salt=num_global + i)
         for i, crop in enumerate(batch.local_crops.unbind(1))
     ]
+    masks, device = rearrange(batch.masks.cpu(), "b g t h w -> (g b) t h w"), batch.global_crops.device
     return DeviceViews(
         globals=torch.cat(global_crops),
         locals=torch.cat(local_crops) if local_crops else global_crops[0][:0],
-        masks=rearrange(batch.masks, "b g t h w -> (g b) t h w"),
+        masks=masks.to(device, non_blocking=True),
+        masked_places=masks.flatten().nonzero()[:, 0].to(device, non_blocking=True),
+        masked_weights=mask_weights(masks).to(device, non_blocking=True),
         undistorted=rearrange(batch.global_crops, "b g t c h w -> (g b) t c h w"),
         num_samples=len(batch.seed),
     )
 
 
 def _reduce(images: UInt8[Tensor, "B T 3 H W"], side: int) -> UInt8[Tensor, "B T 3 S S"]:
-    """Crops cut for a larger gram view, brought to the student's size before their colours are distorted."""
+    """Crops for a larger gram view, resized to the student's size before their colours are distorted."""
     if images.shape[-1] == side:
         return images
     frames = rearrange(images, "b t c h w -> (b t) c h w").float()

@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def pool_frames(cls: Float[Tensor, "B T D"]) -> Float[Tensor, "B D"]:
-    """Mean over the frames, before the head: one summary per clip; a single image is unchanged.
+    """Mean over the frames in float32, before the head: one summary per clip; a single image is unchanged.
 
     Source: paper Appendix A.
     """
-    return reduce(cls, "b t d -> b d", "mean")
+    return reduce(cls.float(), "b t d -> b d", "mean")
 
 
 def dino_loss(
@@ -21,7 +21,7 @@ def dino_loss(
     temperature: float = 0.1,
     ignore_diagonal: bool = False,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy averaged over samples and (student view, teacher view) pairs.
+    """Cross-entropy averaged over samples and (student view, teacher view) pairs, in float32 also under autocast.
 
         loss = mean over pairs (s, t) and samples b of  - sum_k p[t, b, k] * log_softmax(logits[s, b] / temperature)[k]
 
@@ -43,8 +43,9 @@ def dino_loss(
         num_pairs -= min(num_student, len(teacher_probabilities))
     if num_pairs < 1:
         raise ValueError("no pair of a student and a teacher view is left; use more than one global crop")
-    log_probabilities = F.log_softmax(student_logits.float() / temperature, dim=-1)
-    pairs = -torch.einsum("sbk,tbk->st", log_probabilities, teacher_probabilities.float())
+    with torch.autocast(student_logits.device.type, enabled=False):  # else the product would be in bfloat16
+        log_probabilities = F.log_softmax(student_logits.float() / temperature, dim=-1)
+        pairs = -torch.einsum("sbk,tbk->st", log_probabilities, teacher_probabilities.float())
     if ignore_diagonal:
         pairs = pairs.masked_fill(torch.eye(*pairs.shape, dtype=torch.bool, device=pairs.device), 0.0)
     return pairs.sum() / (num_pairs * num_samples)

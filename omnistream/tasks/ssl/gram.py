@@ -1,4 +1,4 @@
-"""Gram anchoring: the student keeps the gram teacher's patch-to-patch similarities, so that features stay sharp."""
+"""Gram anchoring: the student keeps the gram teacher's patch-to-patch similarities, so that features stay local."""
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ def gram_loss(
 
     Args:
         student: Patch features after the final norm, masked positions included.
-        teacher: Of the gram teacher, on the same grid.
+        teacher: Patch features of the gram teacher, on the same grid.
         normalize: Use cosine similarities.
         image_level: One N x N matrix per image; otherwise one over all patches of the batch.
         remove_negative: Replace negative similarities by 0 in both.

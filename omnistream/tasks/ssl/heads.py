@@ -13,6 +13,8 @@ from torch import Tensor, nn
 class ProjectionHead(nn.Module):
     """MLP to a unit-length bottleneck, then dot products with the prototypes (no bias, no weight normalisation).
 
+    Runs in float32 with autocast off, so its parameters must stay in float32.
+
     Args:
         embed_dim: Width of the tokens.
         hidden_dim: Width between the MLP's layers.
@@ -52,13 +54,13 @@ class ProjectionHead(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, tokens: Float[Tensor, "*N D"], function: Callable[[Tensor, Tensor], Any] | None = None) -> Any:
-        """Logits [*N, K], or what `function(bottleneck [*N, d], prototypes [K, d])` makes of the two factors.
+        """Logits [*N, K], or the result of `function(bottleneck [*N, d], prototypes [K, d])`.
 
-        The function runs inside this call because only there a sharded head has its whole prototypes; it lets a caller
-        go through 65,536 logits per token in chunks.
+        The function runs inside this call because only there a sharded head has its complete prototypes. It lets a
+        caller process 65,536 logits per token in chunks.
         """
-        features = self.mlp(tokens)
-        features = F.normalize(features, dim=-1, eps=1e-6 if features.dtype == torch.float16 else 1e-12)
-        if function is None:
-            return self.last_layer(features)
-        return function(features, self.last_layer.weight)
+        with torch.autocast(tokens.device.type, enabled=False):
+            features = F.normalize(self.mlp(tokens.to(self.last_layer.weight.dtype)), dim=-1)
+            if function is None:
+                return self.last_layer(features)
+            return function(features, self.last_layer.weight)

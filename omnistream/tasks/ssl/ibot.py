@@ -1,6 +1,6 @@
-"""The patch-level loss: the student names the prototype of patches it cannot see.
+"""The patch-level loss: the student predicts the prototype of masked patches.
 
-One 16-frame view at 512 pixels has some 13,000 masked patches; at 65,536 prototypes their float32 logits take 3.2 GiB,
+One 16-frame view at 512 pixels has about 13,000 masked patches; at 65,536 prototypes their float32 logits take 3.2 GiB,
 and training would hold several such arrays. Everything here therefore works on chunks of patches: the teacher's
 targets are kept as Sinkhorn potentials and formed when needed, and the student's logits are recomputed in the backward
 pass.
@@ -56,7 +56,7 @@ def patch_targets(
         prototypes: Of the teacher head.
         temperature: Of the teacher.
         num_iterations: Of Sinkhorn-Knopp.
-        chunk_size: Patches whose logits exist at once.
+        chunk_size: Patches per chunk of logits.
     """
     rows = _chunks(len(bottleneck), chunk_size)
     logits = [lambda part=part: F.linear(bottleneck[part], prototypes) for part in rows]
@@ -94,7 +94,7 @@ def ibot_loss(
         weights: From `mask_weights`.
         num_crops: Global crops in the local batch.
         temperature: Of the student.
-        chunk_size: Patches whose logits exist at once.
+        chunk_size: Patches per chunk of logits.
 
     Source: paper eq. 12; facebookresearch/dinov3: dinov3/loss/ibot_patch_loss.py.
     """

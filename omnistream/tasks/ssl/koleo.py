@@ -1,4 +1,4 @@
-"""Keeps the CLS features of different samples apart, against collapse."""
+"""Keeps the CLS features of different samples apart, which prevents collapse."""
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ def koleo_loss(
     does not exist. Always computed in float32; bfloat16 shifts the value by 10 % and float16 overflows.
 
     Args:
-        features: Of one crop; never mix two crops of one sample.
+        features: Of one crop; do not mix two crops of one sample.
         num_neighbours: Nearest samples that are averaged over.
         across_processes: Look for neighbours in the batches of all processes; all must have equally many rows.
         group_size: With `across_processes`, cut the global batch into consecutive groups of this many rows and look

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from omnistream.backbone import OmniStream
 from omnistream.data.batch import ViewBatch
 from omnistream.distributed import world_size
+from omnistream.tasks.nonfinite import NonFiniteConfig
 from omnistream.tasks.objective import Objective, ObjectiveLoss
 from omnistream.tasks.optimization import OptimizerConfig
 from omnistream.tasks.plots import Plot
@@ -19,7 +20,7 @@ from omnistream.tasks.ssl.device_views import DeviceViews, DistortionConfig, dev
 from omnistream.tasks.ssl.dino import dino_loss, pair_shares, pool_frames
 from omnistream.tasks.ssl.gram import gram_loss, resize_patches
 from omnistream.tasks.ssl.heads import ProjectionHead
-from omnistream.tasks.ssl.ibot import PatchTargets, ibot_loss, mask_weights, patch_targets
+from omnistream.tasks.ssl.ibot import PatchTargets, ibot_loss, patch_targets
 from omnistream.tasks.ssl.koleo import koleo_loss
 from omnistream.tasks.ssl.plots import ssl_plots
 from omnistream.tasks.ssl.schedules import inclusive_warmup_cosine, warmup_then_cosine
@@ -57,11 +58,17 @@ class SSLModule(Objective):
         losses: Weights and options of the terms.
         teacher: Momentum and temperature.
         distortions: Colours of the views.
-        head_warmup_steps: Steps in which the gradients of this objective do not reach the backbone, so that random
-            heads do not harm pre-trained weights; 0 is the paper as written.
+        head_warmup_steps: Steps in which the gradients of the DINO and iBOT heads do not reach the backbone, so that
+            random heads do not harm pre-trained weights; KoLeo and Gram need no head and act from the start. 0 is the
+            paper as written.
+        nonfinite: Used when fitted alone.
+        compile: Used when fitted alone.
+        seed: Used when fitted alone.
 
     Source: paper eq. 5, 11-15; facebookresearch/dinov3: dinov3/train/ssl_meta_arch.py.
     """
+
+    task_name = "ssl"
 
     def __init__(
         self,
@@ -73,15 +80,16 @@ class SSLModule(Objective):
         teacher: TeacherConfig | None = None,
         distortions: DistortionConfig | None = None,
         head_warmup_steps: int = 1000,
+        nonfinite: NonFiniteConfig | None = None,
+        compile: bool = False,
+        seed: int = 0,
     ) -> None:
-        super().__init__(optimizer=optimizer)
+        super().__init__(optimizer, nonfinite=nonfinite, compile=compile, seed=seed)
         self.heads, self.losses = heads or SSLHeadConfig(), losses or SSLLossConfig()
         self.teacher_config, self.distortions = teacher or TeacherConfig(), distortions or DistortionConfig()
         self.head_warmup_steps = head_warmup_steps
-        self._last_update = 0
-        if backbone is not None:
-            self.backbone = backbone
-            self.build(backbone)
+        self.record_arguments(locals())
+        self.attach(backbone)
 
     def build(self, backbone: OmniStream) -> None:
         """Make the heads and copy backbone and heads into the teachers."""
@@ -128,7 +136,7 @@ class SSLModule(Objective):
         terms = self._student_terms(backbone, views, dino_targets, ibot_targets, scale)
         total = weigh(terms, self.losses, batch.global_crops.shape[1], batch.local_crops.shape[1])
         logs = {name: value.detach() for name, value in terms.items()}
-        return ObjectiveLoss(total, logs | self._entropies(dino_targets), aux=views.pictures())
+        return ObjectiveLoss(total, logs | self._entropies(dino_targets), aux=views.first_sample())
 
     def _normalize(self, images: Tensor) -> Tensor:
         return self.teacher.backbone.normalize(images)
@@ -140,7 +148,7 @@ class SSLModule(Objective):
         logits = self.teacher.dino_head(pool_frames(output.cls))
         probabilities = sinkhorn_knopp(logits, temperature, options.sinkhorn_iterations)
         targets = self.teacher.ibot_head(
-            output.last[views.masks],
+            views.masked(output.last),
             lambda features, prototypes: patch_targets(
                 features, prototypes, temperature, options.sinkhorn_iterations, options.chunk_size
             ),
@@ -152,27 +160,27 @@ class SSLModule(Objective):
     ) -> dict[str, Tensor]:
         options, num_samples = self.losses, views.num_samples
         output = backbone(self._normalize(views.globals), masks=views.masks)
-        cls, last = _ScaleGradient.apply(pool_frames(output.cls), scale), _ScaleGradient.apply(output.last, scale)
-        num_crops, pooled = len(cls), cls
+        cls = pooled = pool_frames(output.cls)
+        num_crops = len(cls)
         if len(views.locals):
-            local_output = backbone(self._normalize(views.locals))
-            pooled = torch.cat([cls, _ScaleGradient.apply(pool_frames(local_output.cls), scale)])
-        logits = rearrange(self.dino_head(pooled), "(v b) k -> v b k", b=num_samples)
+            pooled = torch.cat([cls, pool_frames(backbone(self._normalize(views.locals)).cls)])
+        # While the heads warm up, only gradients through randomly initialised heads are held back.
+        logits = rearrange(self.dino_head(_ScaleGradient.apply(pooled, scale)), "(v b) k -> v b k", b=num_samples)
         num_global = num_crops // num_samples
         temperature = options.student_temperature
         terms = {"dino_global": dino_loss(logits[:num_global], dino_targets, temperature, ignore_diagonal=True)}
         if len(views.locals):
             terms["dino_local"] = dino_loss(logits[num_global:], dino_targets, temperature)
-        weights = mask_weights(views.masks)
+        weights = views.masked_weights
         terms["ibot"] = self.ibot_head(
-            last[views.masks],
+            _ScaleGradient.apply(views.masked(output.last), scale),
             lambda features, prototypes: ibot_loss(
                 features, prototypes, ibot_targets, weights, num_crops, temperature, options.chunk_size
             ),
         )
         terms["koleo"] = torch.stack([self._koleo(crop) for crop in cls.split(num_samples)]).mean()
-        if self.gram_teacher is not None and last.shape[1] == 1:
-            terms["gram"] = self._gram(self.gram_teacher, last[:, 0], views.undistorted)
+        if self.gram_teacher is not None and output.last.shape[1] == 1:
+            terms["gram"] = self._gram(self.gram_teacher, output.last[:, 0], views.undistorted)
         return terms
 
     def _koleo(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
@@ -199,13 +207,13 @@ class SSLModule(Objective):
         )
 
     def _entropies(self, targets: Float[Tensor, "G B K"]) -> dict[str, Tensor]:
-        """Where the DINO loss can move: entropy of the targets, that of a uniform student, the least there can be."""
+        """The range of the DINO loss: entropy of the targets, loss of a uniform student, and the minimum."""
         num_crops, num_samples, num_prototypes = targets.shape
         rows = num_crops * num_samples * world_size()
         return {
             "teacher_entropy": torch.special.entr(targets).sum(-1).mean(),
-            "uniform_entropy": targets.new_tensor(math.log(num_prototypes)),
-            "least_entropy": targets.new_tensor(math.log(max(1.0, num_prototypes / rows))),
+            "uniform_entropy": targets.new_full((), math.log(num_prototypes)),
+            "least_entropy": targets.new_full((), math.log(max(1.0, num_prototypes / rows))),
         }
 
     def teacher_temperature(self, step: int) -> float:
@@ -228,23 +236,20 @@ class SSLModule(Objective):
         return inclusive_warmup_cosine(step, base=first, final=last, total=self.total_steps)
 
     def after_step(self, backbone: nn.Module, step: int) -> None:
-        """Move the teacher once per optimiser step (calls between two steps, under accumulation, do nothing)."""
-        if step == self._last_update:
-            return
-        self._last_update = step
+        """Move the teachers after an optimiser step."""
         self.teacher.update(backbone, self.dino_head, self.ibot_head, self.teacher_momentum(step - 1))
         every = self.teacher_config.gram_update_steps
         if self.gram_teacher is not None and every is not None and step % every == 0:
             self.gram_teacher.update(self.teacher.backbone)
 
-    def pictures(
+    def plots(
         self, backbone: nn.Module, batch: "ViewBatch | dict[str, ViewBatch | None]", limit: int
     ) -> dict[str, Plot]:
-        """Views with their masks, and patch features, of the first image and clip; see `tasks.plots.Draws`."""
+        """Views with their masks, and patch features, of the first image and clip; see `tasks.plots.HasPlots`."""
         return {
-            f"{part}/{name}": picture
+            f"{part}/{name}": plot
             for part, views in self.micro_batches(batch).items()
-            for name, picture in ssl_plots(backbone, views, self.patch_size, self.distortions).items()
+            for name, plot in ssl_plots(backbone, views, self.patch_size, self.distortions).items()
         }
 
 

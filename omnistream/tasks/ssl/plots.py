@@ -1,4 +1,4 @@
-"""What validation shows of self-supervision."""
+"""Validation plots of self-supervision."""
 
 from typing import cast
 
@@ -20,7 +20,7 @@ def ssl_plots(backbone: nn.Module, batch: ViewBatch, patch_size: int, distortion
         distortions: Of the colours.
     """
     views = device_views(batch, patch_size, distortions)
-    shown = views.pictures()
+    shown = views.first_sample()
     local_crops = shown["local_crops"] if len(shown["local_crops"]) else None
     frames = batch.global_crops[0, 0]
     output = cast(BackboneOutput, backbone(backbone.normalize(frames[None])))  # type: ignore[operator]

@@ -2,7 +2,7 @@
 
 With X = logits / temperature, start at u = 0 and repeat: v_k = logsumexp over samples of (X_bk - u_b), then
 u_b = logsumexp over prototypes of (X_bk - v_k). The targets are exp(X_bk - u_b - v_k), that is the softmax over
-prototypes of X - v. Only v is kept, so X may be recomputed chunk by chunk. Nothing overflows, whatever the logits.
+prototypes of X - v. Only v is kept, so X may be recomputed chunk by chunk. Nothing overflows for any logits.
 
 Source: facebookresearch/dinov3: dinov3/loss/dino_clstoken_loss.py, ibot_patch_loss.py (there with plain exponentials;
 the constant factors it divides by cancel).
@@ -23,7 +23,7 @@ def prototype_potentials(
 ) -> Float[Tensor, " K"]:
     """The potentials v, the same in every process; `targets` turns them into probabilities.
 
-    Every process must call this, also one without samples: it joins one maximum and one sum per iteration.
+    Every process must call this, also without samples: each iteration contains collectives.
 
     Args:
         chunks: Functions that return the logits of some samples of this process, at least one, perhaps with no rows;

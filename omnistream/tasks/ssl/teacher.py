@@ -12,7 +12,7 @@ from omnistream.parallel import local_tensor
 
 
 def _paired(teacher: nn.Module, student: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """This process's shards of both: they are cut alike, so no communication is needed."""
+    """This process's shards of both; they are sharded alike, so no communication is needed."""
     for module in (*teacher.modules(), *student.modules()):
         if isinstance(module, FSDPModule):
             module.reshard()  # FSDP2 leaves an outermost module whole after a forward pass without gradient
@@ -38,7 +38,7 @@ def update_average(teacher: nn.Module, student: nn.Module, momentum: float) -> N
 
 @torch.no_grad()
 def copy_parameters(target: nn.Module, source: nn.Module) -> None:
-    """Overwrite the parameters of `target`; unlike an average with weight 0, this also clears what is not finite."""
+    """Overwrite the parameters of `target`; unlike an average with weight 0, this clears NaN and infinity."""
     torch._foreach_copy_(*_paired(target, source))
 
 
@@ -64,7 +64,7 @@ class EMATeacher(nn.Module):
         return super().train(False)
 
     def update(self, backbone: nn.Module, dino_head: nn.Module, ibot_head: nn.Module, momentum: float) -> None:
-        """Move towards the student; to be called once after each optimiser step."""
+        """Move towards the student; call once after each optimiser step."""
         update_average(self.backbone, backbone, momentum)
         update_average(self.dino_head, dino_head, momentum)
         update_average(self.ibot_head, ibot_head, momentum)
@@ -101,7 +101,7 @@ class GramTeacher(nn.Module):
         return self.backbone(images)
 
     def update(self, teacher: nn.Module) -> None:
-        """Become a copy of the EMA teacher's backbone."""
+        """Copy the EMA teacher's backbone."""
         copy_parameters(self.backbone, teacher)
         self.backbone.set_rope_layout(self.updated_layout)
         self.num_updates += 1

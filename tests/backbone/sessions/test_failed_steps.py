@@ -11,7 +11,7 @@ from visibility import visible_frames
 from omnistream.backbone.sessions import compiled
 from omnistream.backbone.sessions.kv_cache import KVCache
 
-TORN = r"had overwritten remembered ones; reset\(\) or load_state_dict\(\)$"
+TORN = r"had overwritten remembered ones; call reset\(\) or load_state_dict\(\)$"
 KINDS = pytest.mark.parametrize("choice", [False, True], ids=["stream", "compiled"])
 
 

@@ -28,6 +28,8 @@ def test_options_are_frozen_and_plain():
     assert {field.name for field in fields(options)} - options.state().keys() == HOW_IT_RUNS
     with pytest.raises(FrozenInstanceError):
         options.window = 3
+    with pytest.raises(TypeError):
+        SessionOptions(3)
 
 
 @pytest.mark.parametrize(

@@ -187,9 +187,7 @@ def test_sizes_without_a_variant_are_refused(randomize):
     with pytest.raises(ValueError, match=r"no variant has .* \(embed_dim=64, num_layers=7, hidden_dim=256, ffn=mlp"):
         infer_variant(state)
     del state["patch_embed.weight"]
-    with pytest.raises(
-        ValueError, match=r"cannot tell the size of the weights from 'patch_embed.weight'; give variant="
-    ):
+    with pytest.raises(ValueError, match=r"cannot be inferred without 'patch_embed.weight'; pass variant="):
         infer_variant(state)
 
 

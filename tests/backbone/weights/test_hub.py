@@ -64,7 +64,10 @@ class TestSaved:
         path.parent.mkdir(parents=True)
         torch.save({"state_dict": state}, path)
         assert OmniStream.from_pretrained(path).window is None
-        assert "no settings lie beside the weights: rope_layout, window and the like are the defaults" in caplog.text
+        assert (
+            "the weights have no settings beside them: rope_layout, window and other options are the defaults"
+            in caplog.text
+        )
         arguments = {"variant": "vit_nano", "checkpoint": "x.pth", "pretrained": False, "layer_scale_init": 1.0}
         backbone = {"class_path": "omnistream.backbone.OmniStream", "init_args": arguments | self.OPTIONS}
         config = {"model": {"class_path": "omnistream.tasks.MultiTaskModule", "init_args": {"backbone": backbone}}}

@@ -76,3 +76,10 @@ def test_too_few_frames():
 def test_bad_settings(bad):
     with pytest.raises(ValueError, match="expected"):
         ClipSampling(**bad)
+
+
+def test_the_smallest_settings_are_allowed():
+    assert (
+        ClipSampling(num_frames=1, max_interval=1, block_shuffle=1, video_prob=0.0, fix_interval_prob=1.0).block_shuffle
+        == 1
+    )

@@ -169,7 +169,7 @@ def test_links_and_home_in_the_root(root, tmp_path_factory, monkeypatch):
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
-@pytest.mark.parametrize("layout", ["tsdf_fusion", "deep_video_mvs"])
+@pytest.mark.parametrize("layout", ["tsdf_fusion", "deep_video_mvs", "scannet"])
 def test_exif_orientation_is_ignored_because_depth_belongs_to_the_stored_pixels(
     tmp_path, write_scene, layout, orientation
 ):
@@ -177,7 +177,7 @@ def test_exif_orientation_is_ignored_because_depth_belongs_to_the_stored_pixels(
     before = SceneClips(SceneFolder(tmp_path), SAMPLING)[0].images
     exif = Image.Exif()
     exif[0x0112] = orientation
-    for path in [*tmp_path.rglob("*.color.jpg"), *tmp_path.rglob("images/*.png")]:
+    for path in [*tmp_path.rglob("*.color.jpg"), *tmp_path.rglob("images/*.png"), *tmp_path.rglob("color/*.jpg")]:
         with Image.open(path) as image:
             image.load()
         image.save(path, exif=exif.tobytes(), quality=100, subsampling=0)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from omnistream.boxes import Box
 from omnistream.data.batch import CaptionClip, Region, TextTarget
 
 CAPTIONS = ("a red square", "two green stripes", "a blue sky over sand", "grey noise")
@@ -47,8 +48,8 @@ def mixed() -> CaptionClip:
     return _make_batch(
         [
             TextTarget("caption", "a red square"),
-            TextTarget("ocr", "", (Region("HI", (0.1, 0.1, 0.4, 0.3)),)),
-            TextTarget("grounding", "the sky", (Region("the sky", (0.0, 0.0, 1.0, 0.5)),)),
-            TextTarget("region", "noise", (Region("", (0.25, 0.5, 0.75, 1.0)),)),
+            TextTarget("ocr", "", (Region("HI", Box(0.1, 0.1, 0.4, 0.3)),)),
+            TextTarget("grounding", "the sky", (Region("the sky", Box(0.0, 0.0, 1.0, 0.5)),)),
+            TextTarget("region", "noise", (Region("", Box(0.25, 0.5, 0.75, 1.0)),)),
         ]
     )

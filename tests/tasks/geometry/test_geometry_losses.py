@@ -6,10 +6,10 @@ import torch
 
 from omnistream.tasks.geometry import GeometryLossConfig, GeometryPrediction, geometry_loss, geometry_targets
 from omnistream.tasks.geometry.losses import (
+    below_quantile,
     camera_loss,
     depth_gradient,
     depth_loss,
-    keep_below_quantile,
     masked_l1,
     ray_loss,
 )
@@ -97,11 +97,14 @@ def test_opposite_quaternions():
 
 
 def test_quantile_filter():
-    kept = keep_below_quantile(torch.arange(2000).double() / 100, 0.98)
-    assert (kept.numel(), kept.max().item()) == (1959, 19.58)
-    kept = keep_below_quantile(torch.arange(2000).double() / 10, 0.98)
-    assert (kept.numel(), kept.max().item()) == (2000, 100)
-    assert keep_below_quantile(torch.arange(1000).double(), 0.98).numel() == 1000
+    values, valid = torch.arange(2000).double() / 100, torch.ones(2000, dtype=torch.bool)
+    kept = below_quantile(values, valid, 0.98)
+    assert (kept.sum(), values[kept].max().item()) == (1959, 19.58)
+    assert below_quantile((10 * values).clamp(max=100), valid, 0.98).all()  # half would go: too few are left
+    assert below_quantile(values[:1000], valid[:1000], 0.98).all()
+    valid[::2] = False
+    kept = below_quantile(values, valid, 0.98, least=100)
+    assert torch.equal(kept, valid & (values < values[valid][979]))  # of 1000 valid ones; the others do not count
 
 
 def test_quantile_filter_in_the_depth_loss():

@@ -9,7 +9,7 @@ from omnistream.backbone import create_model
 from omnistream.cameras import relative_to_first
 from omnistream.data.batch import SceneClip
 from omnistream.data.photometric import PhotometricConfig
-from omnistream.metrics.depth import abs_rel
+from omnistream.metrics import abs_rel, constant_abs_rel
 from omnistream.tasks.geometry import GeometryLossConfig, GeometryModule
 from omnistream.tasks.optimization import OptimizerConfig, build_optimizer
 
@@ -68,7 +68,7 @@ def test_gradients_reach_every_part(backbone, make_scene_clip):
     assert not any(value.requires_grad for value in loss.terms.values())
 
 
-def test_what_is_kept_for_pictures(backbone, make_scene_clip):
+def test_what_is_kept_for_plots(backbone, make_scene_clip):
     module, clip = built(backbone), make_scene_clip()
     aux = module.eval().compute(backbone, clip, 0).aux
     assert aux["prediction"].depth.shape == aux["targets"].depth.shape == (2, 3, 16, 24)
@@ -78,14 +78,14 @@ def test_what_is_kept_for_pictures(backbone, make_scene_clip):
 
 
 @torch.no_grad()
-def test_pictures_show_prediction_beside_truth(backbone, make_scene_clip):
+def test_plots_show_prediction_beside_truth(backbone, make_scene_clip):
     module, clip = built(backbone).eval(), make_scene_clip()
-    pictures = module.pictures(backbone.eval(), clip, limit=1)
-    assert set(pictures) == {"depth/0", "camera/0", "features/0"}
-    torch.testing.assert_close(pictures["depth/0"].prediction, module.predict(backbone, clip.images).depth[0])
+    plots = module.plots(backbone.eval(), clip, limit=1)
+    assert set(plots) == {"depth/0", "camera/0", "features/0"}
+    torch.testing.assert_close(plots["depth/0"].prediction, module.predict(backbone, clip.images).depth[0])
     poses = relative_to_first(clip.camera_to_world[0])
     poses[:, :3, 3] /= module.targets(clip).scale[0]
-    torch.testing.assert_close(pictures["camera/0"].truth, poses, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(plots["camera/0"].truth, poses, rtol=1e-4, atol=1e-5)
 
 
 def test_metrics_are_those_of_all_batches_and_start_afresh(backbone, make_scene_clip):
@@ -96,11 +96,14 @@ def test_metrics_are_those_of_all_batches_and_start_afresh(backbone, make_scene_
         for clip in clips:
             module.update_metrics(backbone, clip, module.compute(backbone, clip, 0))
         values = module.compute_metrics()
-        assert set(values) == {"abs_rel_median", "delta1_median", "abs_rel_scale", "delta1_scale"}
+        aligned = {f"{name}_{alignment}" for name in ("abs_rel", "delta1") for alignment in ("median", "scale")}
+        assert set(values) == aligned | {"abs_rel", "abs_rel_constant"}
         both = [module.predict(backbone, clip.images).depth for clip in clips]
         truth = torch.cat([module.targets(clip).depth for clip in clips])
         expected = abs_rel(torch.cat(both), truth, torch.ones_like(truth, dtype=torch.bool), "median")
         torch.testing.assert_close(values["abs_rel_median"], expected, rtol=1e-6, atol=0)
+        constant = constant_abs_rel(truth, torch.ones_like(truth, dtype=torch.bool))
+        torch.testing.assert_close(values["abs_rel_constant"], constant, rtol=0, atol=2e-3)  # of its bins
     assert module.compute_metrics() == {}
 
 
@@ -196,14 +199,14 @@ def test_fitted_alone(backbone, make_scene_clip, tmp_path):
     trainer.fit(module, loader, loader)
     assert not torch.equal(before, module.dense.depth_neck.weight)
     for name in ("loss", "depth", "ray", "points", "camera"):
-        assert torch.isfinite(trainer.callback_metrics[f"val/{name}"])
+        assert torch.isfinite(trainer.callback_metrics[f"val/geometry/{name}"])
     logged = trainer.validate(module, loader, verbose=False)[0]
     module.eval()
     for batch in loader:
         module.update_metrics(backbone, batch, module.compute(backbone, batch, 0))
     expected = module.compute_metrics()
-    assert len(expected) == 4
-    assert {name: logged[f"val/{name}"] for name in expected} == pytest.approx(
+    assert len(expected) == 6
+    assert {name: logged[f"val/geometry/{name}"] for name in expected} == pytest.approx(
         {k: v.item() for k, v in expected.items()}
     )
 

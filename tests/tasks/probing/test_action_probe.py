@@ -1,29 +1,24 @@
-import copy
-import math
-
 import lightning
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
+from torch.utils.data import Dataset
 
 from omnistream.backbone import create_model
+from omnistream.data import EvaluationDataModule
 from omnistream.data.batch import FrameClip
-from omnistream.tasks.probing import (
-    ActionProbeModule,
-    ProbeConfig,
-    cache_features,
-    clip_tokens,
-    fit_action_probe,
-    freeze,
-)
-from omnistream.tasks.probing.action import probe_optimizer
-from omnistream.tasks.probing.features import spatial_views
+from omnistream.evaluation import CachedFeatures, FeatureBatch
+from omnistream.tasks.probing import AttentiveActionProbe, LinearActionProbe, ProbeConfig
+from omnistream.tasks.probing.clip_features import clip_tokens, spatial_views
 
 SMALL = ProbeConfig(num_layers=2, num_heads=2, lrs=(3e-3, 1e-8))
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
-class _Clips(Dataset):
+class Clips(Dataset):
     """A moving bar whose colour is the class: an untrained backbone tells colours, but hardly times, apart."""
+
+    collate = staticmethod(FrameClip.collate)
 
     def __init__(self, length: int, frames: int = 4, size: tuple[int, int] = (32, 32)) -> None:
         self.length, self.frames, self.size = length, frames, size
@@ -42,68 +37,44 @@ class _Clips(Dataset):
         return FrameClip(images=images, label=torch.tensor(label), name=str(index), seed=torch.tensor(index))
 
 
-def _loader(length, **kwargs):
-    return DataLoader(_Clips(length, **kwargs), batch_size=8, collate_fn=FrameClip.collate)
-
-
-def _trainer(**kwargs):
+def trainer(**kwargs):
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
     return lightning.Trainer(enable_model_summary=False, **options, **kwargs)
 
 
-def test_probe_learns_and_the_backbone_stays_bit_identical():
-    torch.manual_seed(0)
-    backbone = create_model("vit_nano")
-    before = copy.deepcopy(backbone.state_dict())
-    module = ActionProbeModule(backbone, 4, probe=SMALL, num_crops=1)
-    trainer = _trainer(max_epochs=6)
-    trainer.fit(module, _loader(64))
-    (results,) = trainer.validate(module, _loader(32), verbose=False)
-    assert results["val/accuracy"] == 1.0
-    assert results["val/accuracy"] == results["val/accuracy_lr0.003_wd0.01"] > results["val/accuracy_lr1e-08_wd0.01"]
-    after = backbone.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert not any(p.requires_grad for p in backbone.parameters())
+@pytest.mark.parametrize("cache", [False, True])
+def test_attentive_probes_learn_and_the_better_one_is_reported(cache):
+    probe = AttentiveActionProbe(create_model("vit_nano"), 4, probe=SMALL, num_crops=1, cache=cache)
+    run = trainer(max_epochs=6)
+    data = EvaluationDataModule(Clips(64), Clips(32), holdout=0.2, batch_size=8)
+    run.fit(probe, data)
+    (found,) = run.test(probe, data, verbose=False)
+    assert found["test/accuracy"] == found["test/accuracy/0"] == 1.0 > found["test/accuracy/1"]
+    assert found["test/accuracy_majority"] == 0.25
+    assert probe.test_results()["selection"]["setting"] == {"lr": 3e-3, "weight_decay": 0.01}
+    assert probe.test_results()["settings"]["probe"]["num_layers"] == 2
 
 
-def test_backbone_is_in_evaluation_mode_even_while_training():
-    module = ActionProbeModule(create_model("vit_nano"), 4, probe=SMALL)
-    module.train()
-    assert module.probes.training
-    assert not any(m.training for m in module.backbone.modules())
+def test_linear_probe_through_a_trainer_and_a_checkpoint(tmp_path):
+    def probe():
+        torch.manual_seed(0)
+        return LinearActionProbe(create_model("vit_nano"), 4, token_grid=2)
 
-
-def test_every_probe_trains_as_if_alone():
-    batch = FrameClip.collate([_Clips(8)[i] for i in range(8)])
-    config = ProbeConfig(num_layers=1, num_heads=2, lrs=(1e-2, 1e-3), weight_decays=(0.0, 0.4))
-    module = ActionProbeModule(create_model("vit_nano"), 4, probe=config, num_crops=1)
-    module.log = lambda *args, **kwargs: None
-    alone = copy.deepcopy(module.probes[3])
-    optimizer, _ = probe_optimizer(module.probes, config, 10)
-    module.training_step(batch, 0).backward()
-    optimizer.step()
-    single, _ = probe_optimizer([alone], ProbeConfig(lrs=(1e-3,), weight_decays=(0.4,)), 10)
-    loss = torch.nn.functional.cross_entropy(alone(clip_tokens(module.backbone, batch.images)), batch.label)
-    loss.backward()
-    single.step()
-    assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), module.probes[3].parameters(), strict=True))
-
-
-def test_schedule_starts_after_one_step_and_ends_at_zero():
-    probe = torch.nn.Linear(2, 2)
-    optimizer, schedule = probe_optimizer([probe], ProbeConfig(lrs=(2.0,)), 4)
-    rates = []
-    for _ in range(4):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    assert rates == pytest.approx([1 + math.cos(math.pi * i / 4) for i in (1, 2, 3, 4)])
+    data = EvaluationDataModule(Clips(64), Clips(30), batch_size=16)
+    first, run = probe(), trainer(max_epochs=1, default_root_dir=str(tmp_path))
+    run.fit(first, data)
+    assert run.test(first, data, verbose=False)[0]["test/accuracy"] == 1.0
+    run.save_checkpoint(tmp_path / "linear.ckpt")
+    again = probe()
+    assert run.test(again, data, ckpt_path=tmp_path / "linear.ckpt", verbose=False)[0]["test/accuracy"] == 1.0
+    with pytest.raises(ValueError, match=r"set trainer.max_epochs and devices to 1"):
+        trainer(max_epochs=2).fit(probe(), data)
 
 
 def test_views_are_averaged_as_probabilities_and_segments_are_joined():
-    batch = FrameClip.collate([_Clips(2, frames=4, size=(32, 48))[i] for i in range(2)])
-    module = ActionProbeModule(create_model("vit_nano"), 4, probe=SMALL, frames_per_segment=2, num_crops=3).eval()
+    batch = FrameClip.collate([Clips(2, frames=4, size=(32, 48))[i] for i in range(2)])
+    module = AttentiveActionProbe(create_model("vit_nano"), 4, probe=SMALL, frames_per_segment=2, num_crops=3).eval()
+    module.configure_model()
     with torch.no_grad():
         expected = 0
         for start in (0, 8, 16):
@@ -111,8 +82,8 @@ def test_views_are_averaged_as_probabilities_and_segments_are_joined():
             segments = [
                 module.backbone(module.backbone.normalize(crop[:, i : i + 2])).last.flatten(1, 3) for i in (0, 2)
             ]
-            expected = expected + module.probes[0](torch.cat(segments, dim=1)).softmax(-1) / 3
-        torch.testing.assert_close(module.probabilities(batch)[0], expected)
+            expected = expected + module.heads[0](torch.cat(segments, dim=1)).softmax(-1) / 3
+        torch.testing.assert_close(module.predict(module.heads[0], module.extract(batch).features), expected)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +101,7 @@ def test_crops_lie_along_the_longer_side(size, crops, starts):
 
 
 def test_pooled_tokens_keep_the_order_of_segments_and_frames():
-    backbone = freeze(create_model("vit_nano"))
+    backbone = create_model("vit_nano").eval()
     images = torch.randint(0, 255, (2, 4, 3, 32, 32), dtype=torch.uint8)
     tokens = clip_tokens(backbone, images, frames_per_segment=2, token_grid=1)
     second = backbone(backbone.normalize(images[:, 2:])).last.mean((2, 3))
@@ -138,64 +109,46 @@ def test_pooled_tokens_keep_the_order_of_segments_and_frames():
     assert clip_tokens(backbone, images).shape == (2, 64, 64)
 
 
-def test_quick_probe_on_cached_features():
-    torch.manual_seed(0)
-    backbone = create_model("vit_nano")
-    train = cache_features(backbone, _loader(96), token_grid=2)
-    held_out = cache_features(backbone, _loader(40), token_grid=2)
-    assert train.tokens.shape == (96, 4 * 4, 64)
-    assert backbone.training
-    assert all(p.requires_grad for p in backbone.parameters())
-    state = torch.get_rng_state()
-    result = fit_action_probe(*train, *held_out, num_classes=4, epochs=15, batch_size=16)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert result.accuracy == 1.0
-    assert result.chance == 0.25
-    assert torch.equal(result.predictions, held_out.labels)
-    again = fit_action_probe(*train, *held_out, num_classes=4, epochs=15, batch_size=16)
-    assert again[1:4] == result[1:4]
+def accuracy_on_features(features, labels, num_train, config, epochs):
+    """Test accuracy of a probe fitted to given features in place of clips."""
+    backbone = nn.Identity()
+    backbone.embed_dim = features.shape[-1]
+    probe = AttentiveActionProbe(backbone, int(labels.max()) + 1, probe=config, selection="test")
+    run = trainer(max_epochs=epochs)
+    train = CachedFeatures([FeatureBatch(features[:num_train], labels[:num_train])])
+    test = CachedFeatures([FeatureBatch(features[num_train:, None], labels[num_train:])])
+    run.fit(probe, train.loader(32, shuffle=True))
+    return run.test(probe, test.loader(50), verbose=False)[0]["test/accuracy"]
 
 
-@pytest.mark.parametrize("position_embedding", [False, True])
-def test_order_of_two_events_needs_time_in_the_features_or_in_the_probe(position_embedding):
+@pytest.mark.parametrize("num_positions", [None, 2])
+def test_order_of_two_events_needs_time_in_the_features_or_in_the_probe(num_positions):
     # Two events, one after the other; the class is which came first.
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(240) % 2
     features = 0.1 * torch.randn(240, 2, 16, generator=generator)
     features[torch.arange(240), 0, labels] += 1.0
     features[torch.arange(240), 1, 1 - labels] += 1.0
-    result = fit_action_probe(
-        *(features[:200], labels[:200], features[200:], labels[200:]),
-        num_classes=2,
-        config=ProbeConfig(num_layers=2, num_heads=4, lrs=(1e-2,)),
-        position_embedding=position_embedding,
-        epochs=40,
-        batch_size=32,
-    )
-    assert result.accuracy > 0.9 if position_embedding else result.accuracy < 0.7
+    config = ProbeConfig(num_layers=2, num_heads=4, lrs=(1e-2,), num_positions=num_positions)
+    accuracy = accuracy_on_features(features, labels, 200, config, epochs=40)
+    assert accuracy > 0.9 if num_positions else accuracy < 0.7
 
 
-def test_quick_probe_is_at_chance_where_labels_are_random():
+def test_probe_is_at_chance_where_labels_are_random():
     # A probe that saw the evaluated labels would do better than this.
     generator = torch.Generator().manual_seed(0)
     features, labels = torch.randn(300, 2, 16, generator=generator), torch.randint(4, (300,), generator=generator)
-    result = fit_action_probe(features[:100], labels[:100], features[100:], labels[100:], num_classes=4, epochs=10)
-    assert abs(result.accuracy - 0.25) < 0.1
+    config = ProbeConfig(num_layers=1, num_heads=4, lrs=(1e-3,))
+    assert abs(accuracy_on_features(features, labels, 100, config, epochs=10) - 0.25) < 0.1
 
 
 def test_mistakes_are_named():
     backbone = create_model("vit_nano")
     clips = torch.zeros(1, 3, 3, 32, 32, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="evaluation mode"):
-        clip_tokens(backbone.train(), clips)
     with pytest.raises(ValueError, match="3 frames do not make segments of 2"):
-        clip_tokens(freeze(backbone), clips, frames_per_segment=2)
-    with pytest.raises(ValueError, match="loader is empty"):
-        cache_features(backbone, [])
+        clip_tokens(backbone.eval(), clips, frames_per_segment=2)
     unlabelled = FrameClip(images=clips, label=torch.tensor([-1]), name=["x"], seed=torch.tensor([0]))
-    with pytest.raises(ValueError, match="labelled clips"):
-        cache_features(backbone, [unlabelled])
-    module = ActionProbeModule(backbone, 4, probe=SMALL)
+    module = AttentiveActionProbe(backbone, 4, probe=SMALL)
     with pytest.raises(ValueError, match=r"labels must be in \[0, 4\)"):
         module.validation_step(unlabelled, 0)
     with pytest.raises(ValueError, match="lrs must be positive"):

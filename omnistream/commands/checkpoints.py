@@ -1,0 +1,129 @@
+"""`--ckpt_path`: which checkpoint is meant, and what happens without one."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning import LightningModule
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from omnistream.backbone.weights.files import read_file
+from omnistream.commands.run_folders import checkpoint_folders
+from omnistream.errors import UsageError, one_line
+from omnistream.run_config import find_checkpoint, find_run_config, newest_checkpoint
+
+_LIGHTNINGS = ("best", "hpc")
+"""Names of checkpoints that Lightning itself knows how to find."""
+_STATE = "state_dict"
+
+RANDOM = "--random"
+"""Option that lets an evaluation run on random weights."""
+
+
+def find_ckpt_path(value: str, trainer: Namespace) -> str:
+    """The checkpoint meant by `--ckpt_path`.
+
+    Args:
+        value: Path of a checkpoint or of a run folder, with `~` and `$VAR`; `last`; or what Lightning itself knows: an
+            address or `best`.
+        trainer: Settings of the trainer, which say where this configuration's runs are.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    if value in _LIGHTNINGS or "://" in value:
+        return value
+    if value != "last":
+        try:
+            found = find_checkpoint(value)
+        except FileNotFoundError as error:
+            raise UsageError(f"--ckpt_path: {error}") from error
+        if found.is_file():
+            _check_file(found)
+        return str(found)
+    folders = checkpoint_folders(trainer)
+    newest = newest_checkpoint(folders)
+    if newest is None:
+        places = ", ".join(map(str, folders[-3:])) or "any folder"
+        raise UsageError(
+            f"--ckpt_path last: no run of this configuration has saved a checkpoint in {places}; leave it out to start "
+            "a new run"
+        )
+    rank_zero_info(f"--ckpt_path last is {newest}")
+    return str(newest)
+
+
+def has_random_weights(model: LightningModule, config: Namespace) -> bool:
+    """Whether a model that gets no checkpoint has weights that nobody has trained.
+
+    That is so if it has weights to train, or names a backbone without `checkpoint` and without `pretrained`. A model
+    that takes its weights from `init_from` has none.
+
+    Args:
+        model: As built.
+        config: Its class and arguments.
+    """
+    if config.get("init_args") and config.init_args.get("init_from"):
+        return False
+    trained = any(parameter.requires_grad for parameter in model.parameters())
+    return trained or _names_random_backbone(config.as_dict())
+
+
+def allow_random_weights(allowed: bool, subcommand: str) -> None:
+    """Say that the weights are random, or refuse.
+
+    Raises:
+        UsageError: If they are not allowed.
+    """
+    if not allowed:
+        raise UsageError(
+            f"{subcommand} needs weights: give --ckpt_path with a checkpoint, a run folder or last (or {RANDOM}, to "
+            "try the configuration on random weights)"
+        )
+    _warn(f"omnistream: {RANDOM}: the weights of this model are random, so its results mean nothing")
+
+
+@rank_zero_only
+def _warn(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _names_random_backbone(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        name, settings = value.get("class_path"), value.get("init_args") or {}
+        if isinstance(name, str) and name.rsplit(".", 1)[-1] in ("OmniStream", "create_model"):
+            return not (settings.get("checkpoint") or settings.get("pretrained"))
+        return any(map(_names_random_backbone, value.values()))
+    return isinstance(value, list) and any(map(_names_random_backbone, value))
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a file that is not a checkpoint of training; its tensors are mapped, not read.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    try:
+        content = read_file(path)
+    except ValueError as error:
+        raise UsageError(f"--ckpt_path: {error}") from error
+    if not isinstance(content, Mapping) or _STATE not in content:
+        raise UsageError(
+            f"--ckpt_path: {path} is not a checkpoint of `omnistream fit`. Weights of a backbone go to "
+            "--model.backbone.checkpoint"
+        )
+
+
+def refused_weights(path: str, complaint: str) -> UsageError:
+    """The error of a checkpoint whose weights do not fit the model: which one, and which configuration fits it."""
+    config = find_run_config(Path(path)) if Path(path).exists() else None
+    advice = f"; its own configuration is {shown(config)}" if config else ""
+    return UsageError(f"--ckpt_path {path}: {one_line(complaint, 400)}{advice}")
+
+
+def shown(path: Path) -> Path:
+    """The path as a user of the working directory would write it."""
+    path = path.absolute()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

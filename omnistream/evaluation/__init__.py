@@ -1,0 +1,26 @@
+"""What all evaluations share: frozen probes, adapters for other models, and results files."""
+
+from omnistream.evaluation.cache import CachedFeatures, FeatureBatch
+from omnistream.evaluation.closed_form import ClosedFormHead, ClosedFormProbe
+from omnistream.evaluation.frozen import FrozenProbe, Setting
+from omnistream.evaluation.models import Backbone, FrameGeometry, StreamingGeometry
+from omnistream.evaluation.results import EvaluationResult, MetricValue, ResultsWriter
+from omnistream.evaluation.saved_predictions import SavedPredictions
+from omnistream.evaluation.timm_backbone import TimmBackbone
+
+__all__ = [
+    "Backbone",
+    "CachedFeatures",
+    "ClosedFormHead",
+    "ClosedFormProbe",
+    "EvaluationResult",
+    "FeatureBatch",
+    "FrameGeometry",
+    "FrozenProbe",
+    "MetricValue",
+    "ResultsWriter",
+    "SavedPredictions",
+    "Setting",
+    "StreamingGeometry",
+    "TimmBackbone",
+]

@@ -1,0 +1,218 @@
+"""`results.json`: what was evaluated, how, and what came out; read by the report and by other programs."""
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
+from torch import nn
+from torchmetrics import Metric
+
+from omnistream import distributed
+from omnistream.data.batch import Batch
+from omnistream.evaluation.environment import command, file_sha256, machine, versions, weights_sha256
+
+SCHEMA = "omnistream/results/1"
+"""Changes whenever a key changes its meaning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricValue:
+    """The value of one metric."""
+
+    value: float
+    higher_is_better: bool | None
+    """None for a number that is neither, or of which that is not known."""
+    stderr: float | None = None
+    """Standard error over the samples, where the metric is a mean over samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """One model on one protocol: the content of a `results.json`."""
+
+    protocol: str
+    """Stable name, such as `action/world`; with a metric's name it finds the same number of other models."""
+    metrics: dict[str, MetricValue]
+    """By stable names, such as `abs_rel` or `geometry/abs_rel`."""
+    num_samples: int
+    """Samples that were evaluated, over all processes, each once; of several tasks, those of the largest."""
+    skipped: int = 0
+    """Samples that were left out: broken files, and those for which a metric has no reference."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Class, number of parameters and `weights_sha256` of the backbone."""
+    checkpoint: dict[str, str] | None = None
+    """Path and SHA-256 of the checkpoint that was evaluated, if there was one."""
+    selection: dict[str, Any] | None = None
+    """Which of several settings the metrics are of and on which data it was chosen; None where there was no choice."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the protocol."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    """Versions, machine, processes, precision, command and date."""
+    wall_time_seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; numbers that JSON lacks (NaN, infinities) become strings."""
+        return {"schema": SCHEMA} | _plain(asdict(self))
+
+    def write(self, path: Path) -> None:
+        """Write to a file, replacing it at once; makes its folder where needed."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".tmp")
+        draft.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        draft.replace(path)
+
+    @classmethod
+    def read(cls, path: Path | str) -> "EvaluationResult":
+        """The result in a file.
+
+        Raises:
+            ValueError: If it is not a results file of this schema.
+        """
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
+            raise ValueError(f"{path} is not a results file of schema {SCHEMA}")
+        metrics = content.pop("metrics")
+        values = {name: MetricValue(**(entry | {"value": float(entry["value"])})) for name, entry in metrics.items()}
+        return cls(metrics=values, **content)
+
+
+@runtime_checkable
+class ReportsResults(Protocol):
+    """A module that knows more about its results than what it logged, as `FrozenProbe` does."""
+
+    def test_results(self) -> dict[str, Any]:
+        """Fields of `EvaluationResult`: at least `protocol` and `metrics`; called after a test, on every process."""
+        ...
+
+
+class ResultsWriter(Callback):
+    """Writes `results.json` into the log folder when a test ends.
+
+    A module with `test_results` says what is in it; of any other, it is everything that was logged as `test/<name>`.
+
+    Args:
+        path: Where to write; by default `results.json` in the log folder.
+        protocol: Stable name of the evaluation for modules that do not name it; by default the class of the module.
+    """
+
+    def __init__(self, path: Path | str | None = None, protocol: str | None = None) -> None:
+        self.path = None if path is None else Path(path)
+        self.protocol = protocol
+        self.result: EvaluationResult | None = None
+        """Of the last test, on every process."""
+        self._start = 0.0
+        self._samples: Counter[str] = Counter()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._start, self._samples = time.monotonic(), Counter()
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Count the samples of this process."""
+        parts = batch if isinstance(batch, Mapping) else {"": batch}
+        self._samples.update({name: count_samples(part) for name, part in parts.items()})
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the result together and write it on rank zero."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # a collective: on every process
+        samples = sum(distributed.gather_objects(self._samples), Counter())
+        known = (
+            pl_module.test_results() if isinstance(pl_module, ReportsResults) else logged_results(trainer, pl_module)
+        )
+        name = {"protocol": self.protocol or type(pl_module).__name__}
+        skipped = int(known.pop("skipped", 0)) + max(distributed.gather_objects(broken_files(trainer.test_dataloaders)))
+        fields = (
+            name
+            | {"skipped": skipped, "num_samples": max(samples.values(), default=0)}
+            | known
+            | describe(trainer, pl_module)
+        )
+        self.result = EvaluationResult(**fields, wall_time_seconds=round(time.monotonic() - self._start, 3))
+        if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+            path = self.path or folder / "results.json"
+            self.result.write(path)
+            rank_zero_info(f"Results: {path.resolve()}")
+
+
+def count_samples(batch: Any) -> int:
+    """Samples in a batch: the first axis of its tensors; of a batch in parts, those of the largest."""
+    if isinstance(batch, torch.Tensor):
+        return len(batch)
+    if isinstance(batch, Batch):
+        return max((len(value) for value in vars(batch).values() if isinstance(value, torch.Tensor)), default=0)
+    parts = (
+        list(batch.values()) if isinstance(batch, Mapping) else list(batch) if isinstance(batch, list | tuple) else []
+    )
+    return max((count_samples(part) for part in parts), default=0)
+
+
+def broken_files(loaders: Any) -> int:
+    """Broken files that the data sets of some loaders have met, as far as this process knows."""
+    if isinstance(loaders, CombinedLoader):
+        loaders = loaders.flattened
+    if isinstance(loaders, Mapping | list | tuple):
+        return sum(broken_files(part) for part in (loaders.values() if isinstance(loaders, Mapping) else loaders))
+    found = getattr(getattr(loaders, "dataset", None), "broken_files", None)
+    return 0 if found is None else int(found.count)
+
+
+def logged_results(trainer: Trainer, module: nn.Module) -> dict[str, Any]:
+    """What was logged as `test/<name>`, with the direction of the metric object of the same name."""
+    directions = {
+        name.rpartition(".")[2]: m.higher_is_better for name, m in module.named_modules() if isinstance(m, Metric)
+    }
+    logged = {
+        name.removeprefix("test/"): float(v) for name, v in trainer.callback_metrics.items() if name.startswith("test/")
+    }
+
+    def direction(name: str) -> bool | None:
+        last = name.rpartition("/")[2]
+        return directions.get(last, False if last == "loss" else None)
+
+    return {"metrics": {name: MetricValue(value=v, higher_is_better=direction(name)) for name, v in logged.items()}}
+
+
+def describe(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+    """Model, checkpoint and environment of a test."""
+    backbone = getattr(module, "backbone", module)
+    model = {
+        "class": type(backbone).__name__,
+        "name": getattr(backbone, "name", None) or getattr(backbone, "variant", None),
+        "parameters": sum(p.numel() for p in backbone.parameters()),
+        "weights_sha256": weights_sha256(backbone),
+    }
+    path = trainer.ckpt_path
+    checkpoint = {"path": str(path), "sha256": file_sha256(path)} if path and Path(path).is_file() else None
+    environment = {
+        "versions": versions(),
+        "machine": machine(),
+        "processes": trainer.world_size,
+        "precision": str(trainer.precision),
+        "command": command(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    return {"model": model, "checkpoint": checkpoint, "environment": environment}
+
+
+def _plain(value: Any) -> Any:
+    """Nested values as JSON has them."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)

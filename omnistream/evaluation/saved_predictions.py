@@ -1,0 +1,92 @@
+"""Geometry that another program has written to files, evaluated like that of a streaming model."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from omnistream.evaluation.models import FrameGeometry
+
+
+class SavedPredictions:
+    """One video's predictions in a folder, one frame per step: `StreamingGeometry` without a model.
+
+    The folder holds `depth/*.npy` (or `*.npy`), one z-depth map [H, W] per frame, read in the order of their names;
+    `poses.txt`, a row-major 4x4 or 3x4 camera-to-world matrix per line; and `intrinsics.txt`, a row-major 3x3 K per
+    line, or one line for all frames.
+
+    Args:
+        folder: Of one video.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If the number of maps, poses and intrinsics differ, or a line has another number of values.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder).expanduser()
+        self._maps = sorted((self.folder / "depth").glob("*.npy")) or sorted(self.folder.glob("*.npy"))
+        if not self._maps:
+            raise FileNotFoundError(f"no depth maps at {self.folder / 'depth'}/*.npy or {self.folder}/*.npy")
+        self._poses = _poses(self.folder / "poses.txt")
+        self._intrinsics = _table(self.folder / "intrinsics.txt", (9,)).view(-1, 3, 3)
+        if len(self._intrinsics) == 1:
+            self._intrinsics = self._intrinsics.expand(len(self._maps), 3, 3)
+        if not len(self._maps) == len(self._poses) == len(self._intrinsics):
+            raise ValueError(
+                f"{self.folder} holds {len(self._maps)} depth maps, {len(self._poses)} poses and "
+                f"{len(self._intrinsics)} intrinsics; there must be one of each per frame"
+            )
+        self._next = 0
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self._maps)
+
+    def reset(self) -> None:
+        """Start again from the first frame."""
+        self._next = 0
+
+    def step(self, images: UInt8[Tensor, "S 3 H W"]) -> list[FrameGeometry]:
+        """The next predictions, as many as there are images; the images are not used.
+
+        Raises:
+            ValueError: If there are fewer predictions than frames, or a file is not a depth map.
+        """
+        first, self._next = self._next, self._next + len(images)
+        if self._next > len(self._maps):
+            raise ValueError(
+                f"{self.folder} has predictions of {len(self._maps)} frames; frame {self._next - 1} was asked"
+            )
+        return [FrameGeometry(self._depth(i), self._poses[i], self._intrinsics[i]) for i in range(first, self._next)]
+
+    def _depth(self, index: int) -> Tensor:
+        path = self._maps[index]
+        values = np.load(path, allow_pickle=False)
+        if values.ndim != 2:
+            raise ValueError(f"{path}: expected a depth map [H, W], got shape {values.shape}")
+        return torch.from_numpy(values.astype(np.float32))
+
+
+def _poses(path: Path) -> Tensor:
+    values = _table(path, (12, 16))
+    poses = values.view(len(values), -1, 4)
+    if poses.shape[1] == 3:
+        bottom = torch.tensor([0.0, 0.0, 0.0, 1.0]).expand(len(poses), 1, 4)
+        poses = torch.cat([poses, bottom], dim=1)
+    return poses
+
+
+def _table(path: Path, columns: tuple[int, ...]) -> Tensor:
+    """Numbers of a text file, one row per line that is not empty or a comment."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    wrong = [number for number, row in enumerate(rows, start=1) if len(row) not in columns or len(row) != len(rows[0])]
+    if wrong or not rows:
+        wanted = " or ".join(str(number) for number in columns)
+        raise ValueError(
+            f"{path}: expected {wanted} numbers per line" + (f"; row {wrong[0]} has others" if wrong else "")
+        )
+    return torch.tensor([[float(value) for value in row] for row in rows])

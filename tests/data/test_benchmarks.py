@@ -1,0 +1,77 @@
+"""The data module of evaluations: what each process is given."""
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from omnistream import distributed
+from omnistream.data import EvaluationDataModule
+from omnistream.data.batch import FrameClip
+
+
+class Numbers(Dataset):
+    """Clips whose label is their index."""
+
+    def __init__(self, num_samples):
+        self.num_samples = num_samples
+
+    def __len__(self):
+        return self.num_samples
+
+    def __getitem__(self, index):
+        images = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+        return FrameClip(images=images, label=torch.tensor(index), name=str(index), seed=torch.tensor(index))
+
+
+def labels(loader):
+    return [[] if batch is None else batch.label.tolist() for batch in loader]
+
+
+def flat(batches):
+    return [label for batch in batches for label in batch]
+
+
+def of_processes(monkeypatch, make, count=2):
+    """The batches of every process."""
+    monkeypatch.setattr(distributed, "world_size", lambda: count)
+    found = []
+    for rank in range(count):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        found.append(labels(make()))
+    return found
+
+
+@pytest.mark.parametrize("loader", ["val_dataloader", "test_dataloader"])
+def test_two_processes_see_every_sample_once(monkeypatch, loader):
+    def make():
+        return getattr(EvaluationDataModule(val=Numbers(7), test=Numbers(7), eval_batch_size=2), loader)()
+
+    assert labels(make()) == [[0, 1], [2, 3], [4, 5], [6]]
+    first, second = of_processes(monkeypatch, make)
+    assert first == [[0, 1], [4, 5]]
+    assert second == [[2, 3], [6]]
+
+
+def test_training_is_shuffled_anew_in_every_epoch_and_shared_evenly(monkeypatch):
+    module = EvaluationDataModule(train=Numbers(9), batch_size=4, seed=3)
+    loader, epochs = module.train_dataloader(), []
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        epochs.append(flat(labels(loader)))
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(9))
+    assert epochs[0] != epochs[1]
+    assert epochs[0] != list(range(9))
+    assert flat(labels(EvaluationDataModule(train=Numbers(9), seed=4).train_dataloader())) != epochs[0]
+    first, second = of_processes(
+        monkeypatch, lambda: EvaluationDataModule(train=Numbers(9), batch_size=4).train_dataloader()
+    )
+    assert [len(batch) for batch in first] == [len(batch) for batch in second] == [4, 1]
+    assert {*flat(first), *flat(second)} == set(range(9))
+
+
+def test_held_out_samples_come_from_the_training_set():
+    module = EvaluationDataModule(train=Numbers(20), holdout=0.25, batch_size=4, seed=1)
+    held = flat(labels(module.val_dataloader()))
+    assert len(held) == 5
+    assert sorted([*held, *flat(labels(module.train_dataloader()))]) == list(range(20))
+    assert held != flat(labels(EvaluationDataModule(train=Numbers(20), holdout=0.25, seed=2).val_dataloader()))

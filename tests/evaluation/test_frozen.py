@@ -1,0 +1,309 @@
+import copy
+import math
+
+import pytest
+import torch
+import torch.distributed as dist
+from probes import ColourProbe, Colours, backbone, trainer
+from torch import nn
+from torch.utils.data import DataLoader
+
+from omnistream.data import EvaluationDataModule
+from omnistream.data.batch import FrameClip
+from omnistream.evaluation import CachedFeatures, FeatureBatch, MetricValue
+from omnistream.evaluation.frozen import _best, _mean
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def data(**options):
+    return EvaluationDataModule(**({"train": Colours(48), "test": Colours(9, 100), "batch_size": 8} | options))
+
+
+def batch(count=6):
+    return FrameClip.collate([Colours(count)[i] for i in range(count)])
+
+
+class TestFreezing:
+    def test_heads_learn_and_the_backbone_stays_bit_identical(self, tmp_path):
+        model = backbone()
+        before = copy.deepcopy(model.state_dict())
+        probe = ColourProbe(model, lrs=(1e-1,))
+        run = trainer(tmp_path, max_epochs=6)
+        run.fit(probe, data())
+        (found,) = run.test(probe, data(), verbose=False)
+        assert found["test/accuracy"] == 1.0
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        assert not any(p.requires_grad for p in model.parameters())
+
+    def test_training_sees_the_features_of_evaluation(self):
+        probe = ColourProbe(backbone())
+        assert probe.backbone.rope_rescale is not None  # positions would be random in training mode
+        probe.train()
+        assert not any(module.training for module in probe.backbone.modules())
+        features = [probe.extract(batch()).features for _ in range(2)]
+        probe.eval()
+        assert torch.equal(features[0], features[1])
+        assert torch.equal(features[0], probe.extract(batch()).features)
+        assert not features[0].requires_grad
+
+    def test_a_backbone_that_someone_thawed_is_refused(self):
+        probe = ColourProbe(backbone())
+        probe.backbone.train()
+        with pytest.raises(RuntimeError, match="evaluation mode"):
+            probe.extract(batch())
+        probe.eval()
+        next(probe.backbone.parameters()).requires_grad_(True)
+        with pytest.raises(RuntimeError, match="requires_grad"):
+            probe.extract(batch())
+
+
+class TestSweep:
+    def test_every_head_trains_as_if_alone(self, tmp_path):
+        settings = (1e-1, 1e-3, 1e-3)
+        probe = ColourProbe(backbone(), lrs=settings)
+        probe.configure_model()
+        alone = copy.deepcopy(probe.heads[1])
+        trainer(tmp_path, max_epochs=2, limit_val_batches=0).fit(probe, data())
+        single = ColourProbe(backbone(), lrs=settings[1:2])
+        single.heads.append(alone)
+        single.head_metrics.append(nn.ModuleDict(single.metrics()))
+        trainer(tmp_path, max_epochs=2, limit_val_batches=0).fit(single, data())
+        torch.testing.assert_close(alone.weight, probe.heads[1].weight, atol=1e-7, rtol=0)
+        assert not torch.equal(probe.heads[1].weight, probe.heads[2].weight)
+
+    def test_equal_settings_stay_apart_by_their_index(self, tmp_path):
+        probe = ColourProbe(backbone(), lrs=(1e-7, 1e-7, 1e-1), selection="test")
+        run = trainer(tmp_path, max_epochs=6)
+        run.fit(probe, data())
+        (found,) = run.test(probe, data(), verbose=False)
+        assert set(found) == {"test/accuracy", *(f"test/accuracy/{i}" for i in range(3))}
+        assert found["test/accuracy"] == found["test/accuracy/2"] == 1.0
+        assert probe.selected == 2
+
+    def test_schedule_starts_after_one_step_and_ends_at_zero(self):
+        probe = ColourProbe(backbone())
+        assert [probe.schedule(i, 4) for i in range(5)] == pytest.approx(
+            [0.5 * (1 + math.cos(math.pi * i / 4)) for i in (1, 2, 3, 4, 4)]
+        )
+
+    def test_settings_reach_the_optimiser_and_the_rate_ends_at_zero(self, tmp_path):
+        class TwoValues(ColourProbe):
+            def settings(self):
+                return [{"lr": 1e-2, "weight_decay": 0.3}, {"lr": 2e-2, "weight_decay": 0.0}]
+
+        probe, run = TwoValues(backbone(), selection="test", repetitions=2), trainer(tmp_path, max_epochs=2)
+        run.fit(probe, data())
+        groups = run.optimizers[0].param_groups
+        assert [group["initial_lr"] for group in groups] == [1e-2, 1e-2, 2e-2, 2e-2]
+        assert [group["weight_decay"] for group in groups] == [0.3, 0.3, 0.0, 0.0]
+        assert [group["lr"] for group in groups] == [0.0] * 4
+        assert run.global_step == 12
+
+    def test_repetitions_differ_and_their_mean_is_reported(self, tmp_path):
+        probe = ColourProbe(backbone(), lrs=(1e-7,), repetitions=3)
+        run = trainer(tmp_path, max_epochs=1)
+        run.fit(probe, data())
+        (found,) = run.test(probe, data(), verbose=False)
+        assert len(probe.heads) == 3
+        with torch.no_grad():
+            right = [
+                (head(probe.extract(test).features).argmax(1) == test.label).float().mean()
+                for head in probe.heads
+                for test in [FrameClip.collate([Colours(9, 100)[i] for i in range(9)])]
+            ]
+        assert len(set(map(float, right))) > 1  # or nothing is shown
+        assert found["test/accuracy"] == pytest.approx(float(torch.stack(right).mean()))
+
+
+def values(*numbers, higher=True, stderr=None):
+    return [{"m": MetricValue(value=number, higher_is_better=higher, stderr=stderr)} for number in numbers]
+
+
+class TestSelection:
+    def test_best_is_the_highest_or_lowest_number_and_never_nan(self):
+        assert _best(values(0.1, 0.3, 0.2)) == 1
+        assert _best(values(0.3, 0.1, 0.2, higher=False)) == 1
+        assert _best(values(math.nan, 0.1, math.nan)) == 1
+        assert _best(values(math.nan, 0.1, higher=False)) == 1
+        assert _best(values(0.2, 0.2)) == 0
+
+    def test_mean_over_repetitions(self):
+        mean = _mean(values(0.1, 0.4, stderr=0.2))["m"]
+        assert (mean.value, mean.stderr, mean.higher_is_better) == (0.25, 0.2, True)
+        assert _mean(values(0.1, 0.4))["m"].stderr is None
+
+    def test_the_last_validation_decides_and_not_the_test(self, tmp_path):
+        class Misleading(Colours):
+            """Other labels than in training: whoever learned is wrong."""
+
+            def __getitem__(self, index):
+                sample = super().__getitem__(index)
+                sample.label = (sample.label + 1) % 3
+                return sample
+
+        probe = ColourProbe(backbone(), lrs=(1e-1, 1e-7))
+        run = trainer(tmp_path, max_epochs=6)
+        run.fit(probe, data(val=Colours(12, 50)))
+        assert probe.selected == 0
+        (found,) = run.test(probe, data(test=Misleading(9, 100)), verbose=False)
+        assert found["test/accuracy"] == found["test/accuracy/0"] == 0.0
+        assert found["test/accuracy/1"] > 0.0
+        assert probe.test_results()["selection"] == {
+            "on": "val", "metric": "accuracy", "index": 0, "setting": {"lr": 1e-1},
+        }  # fmt: skip
+
+    def test_held_out_samples_are_not_trained_on(self):
+        module = data(holdout=0.25)
+        assert sorted([*module.train.indices, *module.val.indices]) == list(range(48))
+        assert len(module.val) == 12
+        assert data(holdout=0.25).val.indices == module.val.indices
+
+    def test_without_a_choice_there_is_no_result(self, tmp_path):
+        probe = ColourProbe(backbone(), lrs=(1e-1, 1e-7))
+        run = trainer(tmp_path, max_epochs=1, limit_val_batches=0)
+        run.fit(probe, data())
+        with pytest.raises(ValueError, match=r"none of the 2 settings was chosen.*holdout.*selection to test"):
+            run.test(probe, data(), verbose=False)
+
+    def test_a_sanity_check_chooses_nothing(self, tmp_path):
+        class Spy(ColourProbe):
+            def on_train_start(self):
+                super().on_train_start()
+                self.before_training = self.selected
+
+        probe = Spy(backbone(), lrs=(1e-1, 1e-7))
+        trainer(tmp_path, max_epochs=1, num_sanity_val_steps=1).fit(probe, data(val=Colours(12, 50)))
+        assert probe.before_training is None
+        assert probe.selected is not None
+
+
+class TestCache:
+    def test_cached_features_give_the_same_heads(self, tmp_path):
+        class InOrder(ColourProbe):
+            def cached_loader(self, loader, batch_size, *, training):
+                return self.extract_all(loader, training=training).loader(batch_size)
+
+        weights = []
+        for cache in (False, True):
+            probe = InOrder(backbone(), cache=cache)
+            probe.configure_model()
+            nn.init.ones_(probe.heads[0].weight)
+            nn.init.zeros_(probe.heads[0].bias)
+            module = data(eval_batch_size=5)
+            if not cache:
+                loader = DataLoader(module.train, 8, collate_fn=FrameClip.collate)
+                module.train_dataloader = lambda loader=loader: loader
+            trainer(tmp_path, max_epochs=2, limit_val_batches=0).fit(probe, module)
+            weights.append(probe.heads[0].weight)
+        torch.testing.assert_close(weights[0], weights[1], atol=1e-6, rtol=0)
+
+    def test_the_backbone_runs_once_per_sample(self, tmp_path):
+        class Counting(ColourProbe):
+            seen = 0
+
+            def features(self, batch):
+                self.seen += len(batch.images)
+                return super().features(batch)
+
+        probe = Counting(backbone(), cache=True)
+        trainer(tmp_path, max_epochs=4).fit(probe, data(val=Colours(6)))
+        assert probe.seen == 48 + 6
+
+    def test_statistics_are_of_the_training_set_and_survive_a_checkpoint(self, tmp_path):
+        probe = ColourProbe(backbone(), cache=True, standardize=True)
+        run = trainer(tmp_path, max_epochs=1)
+        run.fit(probe, data())
+        features = torch.cat([probe.extract(FrameClip.collate([Colours(48)[i]])).features for i in range(48)])
+        standardized = probe._inputs(features)
+        torch.testing.assert_close(standardized.mean(0), torch.zeros(64), atol=1e-4, rtol=0)
+        torch.testing.assert_close(standardized.std(0), torch.ones(64), atol=1e-4, rtol=0)
+        run.save_checkpoint(tmp_path / "probe.ckpt")
+        again = ColourProbe(backbone(), cache=True, standardize=True)
+        run.test(again, data(), ckpt_path=tmp_path / "probe.ckpt", verbose=False)
+        assert torch.equal(again._inputs(features), standardized)
+        with pytest.raises(ValueError, match="set cache to true"):
+            ColourProbe(backbone(), standardize=True)
+
+    def test_an_empty_loader_is_named(self):
+        with pytest.raises(ValueError, match="the loader is empty"):
+            CachedFeatures([])
+
+    def test_order_depends_on_the_seed_alone(self):
+        features = CachedFeatures([FeatureBatch(torch.arange(20.0)[:, None], torch.arange(20))])
+
+        def order(seed):
+            loader = features.loader(7, shuffle=True, seed=seed)
+            return [torch.cat([part.target for part in loader]).tolist() for _ in range(2)]
+
+        assert order(0) == order(0) != order(1)
+        first, second = order(0)
+        assert first != second
+        assert sorted(first) == sorted(second) == list(range(20))
+
+
+class TestCheckpoint:
+    def test_holds_the_heads_alone_and_goes_on(self, tmp_path):
+        probe = ColourProbe(backbone(), lrs=(1e-1, 1e-7))
+        run = trainer(tmp_path, max_epochs=4)
+        run.fit(probe, data(val=Colours(12, 50)))
+        run.save_checkpoint(tmp_path / "probe.ckpt")
+        state = torch.load(tmp_path / "probe.ckpt", weights_only=True)["state_dict"]
+        assert set(state) == {f"heads.{i}.{name}" for i in (0, 1) for name in ("weight", "bias")}
+        again = ColourProbe(backbone(), lrs=(1e-1, 1e-7))
+        (found,) = run.test(again, data(), ckpt_path=tmp_path / "probe.ckpt", verbose=False)
+        assert again.selected == 0
+        assert found["test/accuracy"] == run.test(probe, data(), verbose=False)[0]["test/accuracy"]
+
+    def test_of_another_backbone_is_refused(self, tmp_path):
+        run = trainer(tmp_path, max_epochs=1)
+        run.fit(ColourProbe(backbone()), data())
+        run.save_checkpoint(tmp_path / "probe.ckpt")
+        with pytest.raises(ValueError, match="another backbone"):
+            run.test(ColourProbe(backbone(seed=1)), data(), ckpt_path=tmp_path / "probe.ckpt", verbose=False)
+
+    def test_of_no_probe_is_refused(self):
+        with pytest.raises(ValueError, match="not a checkpoint of a probe"):
+            ColourProbe(backbone()).on_load_checkpoint({"state_dict": {}})
+
+
+def _evaluate_a_share(rank, folder, shares, expected):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    probe = ColourProbe(backbone(), lrs=(1e-1, 1e-7)).eval()
+    torch.manual_seed(0)
+    probe.configure_model()
+    samples = Colours(9)
+    for index in shares[rank]:
+        probe.test_step(FrameClip.collate([samples[index]]), 0)
+    assert [found["accuracy"] for found in probe._computed()] == expected
+    dist.destroy_process_group()
+
+
+def test_two_processes_on_an_odd_number_of_samples_are_one(tmp_path):
+    probe = ColourProbe(backbone(), lrs=(1e-1, 1e-7)).eval()
+    torch.manual_seed(0)
+    probe.configure_model()
+    with torch.no_grad():
+        for index in range(9):
+            probe.test_step(FrameClip.collate([Colours(9)[index]]), 0)
+    expected = [found["accuracy"] for found in probe._computed()]
+    assert expected[0] != expected[1]  # or nothing is shown
+    shares = (range(0, 9, 2), range(1, 9, 2))
+    torch.multiprocessing.start_processes(
+        _evaluate_a_share, (str(tmp_path), shares, expected), nprocs=2, start_method="fork"
+    )
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="selection must be val or test"):
+        ColourProbe(backbone(), repetitions=0)
+    for options, message in (
+        ({"holdout": 0.5, "val": Colours(3)}, "give train and no val"),
+        ({"holdout": 0.001}, "leaves nothing"),
+        ({"batch_size": 0}, "at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            data(**options)
+    with pytest.raises(ValueError, match=r"no test set; give one as data\.test"):
+        EvaluationDataModule(train=Colours(3)).test_dataloader()

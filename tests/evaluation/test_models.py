@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import timm
+import torch
+
+from omnistream.backbone import create_model
+from omnistream.evaluation import Backbone, SavedPredictions, StreamingGeometry, TimmBackbone
+
+IMAGES = torch.randint(0, 256, (2, 3, 3, 32, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_our_backbone_is_one():
+    assert isinstance(create_model("vit_nano"), Backbone)
+
+
+# A class token alone; a class token and registers (DINOv3, rotary positions); registers and no class token.
+@pytest.mark.parametrize(
+    ("name", "num_registers"),
+    [("vit_tiny_patch16_224", 0), ("vit_small_patch16_dinov3", 4), ("vit_wee_patch16_reg1_gap_256", 1)],
+)
+def test_features_are_those_of_timm_on_every_frame(name, num_registers):
+    adapter = TimmBackbone(name).eval()
+    assert isinstance(adapter, Backbone)
+    model = adapter.model
+    config = model.pretrained_cfg
+    mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
+    with torch.no_grad():
+        output = adapter(adapter.normalize(IMAGES), layers=(1, 4))
+        for b, t in ((0, 0), (1, 2)):
+            frame = ((IMAGES[b, t] / 255 - mean) / std)[None]
+            tokens = model.forward_features(frame)[0]
+            patches = tokens[model.num_prefix_tokens :]
+            torch.testing.assert_close(output.last[b, t].flatten(0, 1), patches)
+            expected = tokens[0] if model.cls_token is not None else patches.mean(0)
+            torch.testing.assert_close(output.cls[b, t], expected)
+            torch.testing.assert_close(
+                output.registers[b, t], tokens[model.num_prefix_tokens - num_registers :][:num_registers]
+            )
+            found = model.forward_intermediates(frame, indices=[1, 4], norm=False, intermediates_only=True)
+            for layer, expected in zip((1, 4), found, strict=True):
+                torch.testing.assert_close(output.patches[layer][b, t], expected[0].permute(1, 2, 0))
+        plain = adapter(adapter.normalize(IMAGES))
+    torch.testing.assert_close(plain.last, output.last)
+    assert output.last.shape == (2, 3, 2, 3, adapter.embed_dim)
+
+
+def test_what_is_no_vit_is_named():
+    with pytest.raises(ValueError, match="no model 'vit_tyni'"):
+        TimmBackbone("vit_tyni")
+    with pytest.raises(ValueError, match="resnet18 is not a ViT"):
+        TimmBackbone("resnet18")
+    adapter = TimmBackbone("vit_tiny_patch16_224")
+    with pytest.raises(ValueError, match=r"layers \[12\] do not exist"):
+        adapter(torch.zeros(1, 1, 3, 32, 32), layers=(12,))
+    with pytest.raises(ValueError, match="multiples of the patch size 16, got 32 x 40"):
+        adapter(torch.zeros(1, 1, 3, 32, 40))
+    assert timm.is_model(adapter.name)
+
+
+@pytest.fixture
+def predictions(tmp_path):
+    (tmp_path / "depth").mkdir()
+    for i in range(3):
+        np.save(tmp_path / "depth" / f"frame_{i:04d}.npy", np.full((4, 5), i + 1, np.float64))
+    rows = [" ".join(str(value) for value in [1, 0, 0, i, 0, 1, 0, 0, 0, 0, 1, 0]) for i in range(3)]
+    (tmp_path / "poses.txt").write_text("# camera to world\n" + "\n".join(rows) + "\n\n")
+    (tmp_path / "intrinsics.txt").write_text("7 0 2.5 0 7 2 0 0 1\n")
+    return tmp_path
+
+
+class TestSavedPredictions:
+    def test_streams_what_lies_in_the_files(self, predictions):
+        saved = SavedPredictions(predictions)
+        assert isinstance(saved, StreamingGeometry)
+        first, second = saved.step(IMAGES[0, :2]), saved.step(IMAGES[0, :1])
+        assert [float(frame.depth.mean()) for frame in (*first, *second)] == [1, 2, 3]
+        assert second[0].camera_to_world[:, 3].tolist() == [2, 0, 0, 1]
+        assert second[0].intrinsics[0].tolist() == [7, 0, 2.5]
+        saved.reset()
+        assert float(saved.step(IMAGES[0, :1])[0].depth.mean()) == 1
+
+    def test_too_few_frames_are_named(self, predictions):
+        saved = SavedPredictions(predictions)
+        saved.step(IMAGES[0])
+        with pytest.raises(ValueError, match="predictions of 3 frames; frame 3 was asked"):
+            saved.step(IMAGES[0, :1])
+
+    def test_what_does_not_fit_is_named(self, predictions):
+        (predictions / "depth" / "frame_0003.npy").write_bytes((predictions / "depth" / "frame_0000.npy").read_bytes())
+        with pytest.raises(ValueError, match="4 depth maps, 3 poses and 4 intrinsics"):
+            SavedPredictions(predictions)
+        (predictions / "poses.txt").write_text("1 2 3\n")
+        with pytest.raises(ValueError, match="expected 12 or 16 numbers per line; row 1 has others"):
+            SavedPredictions(predictions)
+        with pytest.raises(FileNotFoundError, match="no depth maps"):
+            SavedPredictions(predictions / "depth" / "nothing")
+
+    def test_pickled_arrays_are_refused(self, predictions):
+        np.save(predictions / "depth" / "frame_0000.npy", np.array([{}], dtype=object), allow_pickle=True)
+        with pytest.raises(ValueError, match="allow_pickle"):
+            SavedPredictions(predictions).step(IMAGES[0, :1])

@@ -1,0 +1,117 @@
+"""Every metric of the library with its twin and inputs; `test_every_metric.py` runs them all."""
+
+import torch
+from metric_tester import MetricCase
+
+from omnistream import metrics as m
+from omnistream.boxes import Box
+
+WORDS = ("a", "red", "cube", "left", "of", "blue", "ball")
+
+
+def _generator(count):
+    return torch.Generator().manual_seed(count)
+
+
+def depth(count):
+    g = _generator(count)
+    target = torch.rand(count, 2, 6, 7, generator=g) * 5 + 0.5
+    preds = target * (0.7 + 0.6 * torch.rand(target.shape, generator=g))
+    return preds, target, torch.rand(target.shape, generator=g) > 0.3
+
+
+def true_depth(count):
+    return depth(count)[1:]
+
+
+def scores(count):
+    g = _generator(count)
+    return torch.randn(count, 5, generator=g), torch.randint(5, (count,), generator=g)
+
+
+def texts(count):
+    g = _generator(count)
+
+    def text():
+        return " ".join(WORDS[i] for i in torch.randint(len(WORDS), (3,), generator=g).tolist())
+
+    target = [text() for _ in range(count)]
+    return [true.upper() + "." if i % 3 == 0 else text() for i, true in enumerate(target)], target
+
+
+def boxes(count):
+    g = _generator(count)
+
+    def some(number):
+        corners = torch.rand(number, 2, 2, generator=g).sort(1).values.flatten(1)
+        return [Box(*box) for box in corners.tolist()]
+
+    return [some(i % 3 + 1) for i in range(count)], [some(2) for _ in range(count)]
+
+
+def token_sums(count):
+    g = _generator(count)
+    return torch.rand(count, generator=g) * 9, torch.randint(1, 9, (count,), generator=g)
+
+
+def token_counts(count):
+    return (torch.randint(4, (count, 11), generator=_generator(count)),)
+
+
+def trajectories(count):
+    """Noisy walks, and predictions of them in another frame and scale; one reference stands still."""
+    g = _generator(count)
+    target = torch.eye(4).repeat(count, 6, 1, 1)
+    target[..., :3, 3] = torch.randn(count, 6, 3, generator=g).cumsum(1)
+    target[0, :, :3, 3] = 1.0
+    preds = target.clone()
+    preds[..., :3, 3] = 0.3 * (target[..., :3, 3] + 0.05 * torch.randn(count, 6, 3, generator=g)) + 2
+    angle = 0.1 * torch.randn(count, 6, generator=g)
+    preds[..., 0, 0], preds[..., 0, 1] = angle.cos(), -angle.sin()
+    preds[..., 1, 0], preds[..., 1, 1] = angle.sin(), angle.cos()
+    return preds, target
+
+
+def nan_at_the_end(inputs):
+    preds = inputs[0].clone()
+    preds[-1] = torch.nan
+    return preds, *inputs[1:]
+
+
+def _unigram(counts):
+    return m.unigram_entropy(counts.sum(0))
+
+
+class _Rows(m.UnigramEntropy):
+    """Takes the counts of several samples at once, as every other metric here."""
+
+    def update(self, counts):
+        for row in counts:
+            super().update(row)
+
+
+ALIGNED = [
+    MetricCase(metric, function, depth, {"alignment": alignment}, broken=nan_at_the_end, tolerance=1e-5)
+    for metric, function in ((m.AbsRel, m.abs_rel), (m.DepthRMSE, m.depth_rmse), (m.DeltaAccuracy, m.delta_accuracy))
+    for alignment in ("none", "median", "scale", "scale_shift")
+]
+CASES = [
+    *ALIGNED,
+    MetricCase(m.ConstantAbsRel, m.constant_abs_rel, true_depth, tolerance=2e-3),
+    MetricCase(m.TopKAccuracy, m.top_k_accuracy, scores, {"k": 1}, broken=None),
+    MetricCase(m.TopKAccuracy, m.top_k_accuracy, scores, {"k": 3}),
+    MetricCase(m.MajorityAccuracy, m.majority_accuracy, scores, state_options={"num_classes": 5}),
+    MetricCase(m.ExactMatch, m.exact_match, texts),
+    MetricCase(m.WordAccuracy, m.word_accuracy, texts),
+    MetricCase(m.BoxIoU, m.mean_matched_iou, boxes),
+    MetricCase(m.TokenLoss, m.token_loss, token_sums, broken=nan_at_the_end),
+    MetricCase(_Rows, _unigram, token_counts, state_options={"vocab_size": 11}),
+    *(
+        MetricCase(metric, function, trajectories, broken=nan_at_the_end)
+        for metric, function in (
+            (m.AbsoluteTrajectoryError, m.absolute_trajectory_error),
+            (m.RelativeTranslationError, m.relative_translation_error),
+            (m.RelativeRotationError, m.relative_rotation_error),
+        )
+    ),
+]

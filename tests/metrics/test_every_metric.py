@@ -1,0 +1,94 @@
+"""The checks that every metric of the library must pass; what is particular to one has its own file."""
+
+import pickle
+
+import pytest
+import torch
+import torch.distributed as dist
+from metric_cases import CASES
+from metric_tester import assert_equal, rows, updated
+from torchmetrics import Metric
+
+from omnistream import metrics
+from omnistream.metrics.mean import SampleMean
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``compute`` method of metric:UserWarning")
+every_metric = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def test_every_public_metric_has_a_case_and_a_direction():
+    public = {value for name in metrics.__all__ if isinstance(value := getattr(metrics, name), type)}
+    public = {one for one in public if issubclass(one, Metric)} - {SampleMean}
+    tested = {base for case in CASES for base in case.metric.__mro__}
+    assert public <= tested
+    assert all(isinstance(one.higher_is_better, bool) for one in public)
+    assert sorted(metrics.__all__) == metrics.__all__
+
+
+@every_metric
+class TestEveryMetric:
+    def test_batches_in_any_order_are_the_whole(self, case):
+        inputs = case.make(7)
+        expected = case.expected(inputs)
+        assert expected.isfinite()
+        for batches in ([range(7)], [[6], [3, 0, 5], [], [4], [1, 2]]):
+            assert_equal(case, updated(case.new(), inputs, batches).compute(), expected)
+
+    def test_reset_starts_afresh(self, case):
+        inputs, metric = case.make(7), case.new()
+        updated(metric, inputs, [range(7)]).compute()
+        metric.reset()
+        some = rows(inputs, [1, 2, 4])
+        assert_equal(case, updated(metric, some, [range(3)]).compute(), case.expected(some))
+
+    def test_nothing_is_nan(self, case):
+        nothing = rows(case.make(7), [])
+        assert case.new().compute().isnan()
+        assert updated(case.new(), nothing, [[]]).compute().isnan()
+        assert case.expected(nothing).isnan()
+
+    def test_a_broken_prediction_is_noticed(self, case):
+        if case.broken is None:
+            pytest.skip("predictions cannot be NaN")
+        inputs = case.broken(case.make(7))
+        assert updated(case.new(), inputs, [range(4), range(4, 7)]).compute().isnan()
+        assert case.expected(inputs).isnan()
+
+    def test_it_travels_between_processes(self, case):
+        inputs = case.make(7)
+        metric = pickle.loads(pickle.dumps(updated(case.new(), inputs, [range(4)])))
+        assert_equal(case, updated(metric, inputs, [range(4, 7)]).compute(), case.expected(inputs))
+        assert metric.state_dict() == {}
+
+
+SHARES = ([[0, 2, 4, 6], [1, 3, 5]], [list(range(7)), []])
+
+
+def _update_and_compare(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    for case in CASES:
+        inputs = case.make(7)
+        for shares in SHARES:
+            assert_equal(case, updated(case.new(), inputs, [shares[rank]]).compute(), case.expected(inputs))
+    dist.destroy_process_group()
+
+
+def test_two_processes_give_the_value_of_one(tmp_path):
+    """An odd number of samples: 4 and 3; then all of them in one process and none in the other."""
+    torch.multiprocessing.start_processes(_update_and_compare, (str(tmp_path),), nprocs=2, start_method="fork")
+
+
+def test_standard_error_of_a_mean_is_that_of_its_values():
+    class Mean(SampleMean):
+        def update(self, values):
+            self.add(values)
+
+    metric, values = Mean(), torch.tensor([0.0, 1.0, 1.0, 4.0])
+    metric.update(values[:1])
+    metric.update(values[1:])
+    assert metric.compute() == 1.5
+    torch.testing.assert_close(metric.standard_error, values.std() / 2)
+    metric.reset()
+    metric.update(values[:1])
+    metric.compute()
+    assert metric.standard_error.isnan()
