@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from omnistream.data.media import video_cache, video_decode, video_probe
 from omnistream.data.broken_files import BrokenFiles
 from omnistream.data.errors import DatasetNotFoundError, TooManyBrokenFilesError
+from omnistream.data.media import video_cache, video_decode, video_probe
 from omnistream.data.sampling import SampleKey
 from omnistream.data.transforms import square_crop
 from omnistream.data.videos import VideoFolder, clip_positions
