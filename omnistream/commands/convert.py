@@ -11,9 +11,9 @@ _DESCRIPTION = """\
 Write weights from elsewhere as a folder that OmniStream.from_pretrained and every --checkpoint option read:
 model.safetensors (in shards if large) and config.json, with mean and std of the input.
 
-SOURCE is a file (.safetensors, .pth, .pt, .bin, .ckpt), a folder or a hub id. Its layout is detected: this library's
-(also a training checkpoint), the authors' release, or DINOv3 as published by Meta, timm or Hugging Face. Files are
-read without running code. There is no conversion back: other libraries have no counterpart of the camera token, the
+SOURCE is a file (.safetensors, .pth, .pt, .bin, .ckpt), a folder or a hub id. Its layout is recognised: this library's
+(also a training run), the authors' release, or DINOv3 as published by Meta, timm or Hugging Face. Files are read
+without running code. Weights cannot be converted back: other libraries have no parameters for the camera token, the
 registers of later frames and time.
 """
 _EXAMPLES = """\

@@ -166,6 +166,7 @@ def quieten() -> None:
         r"Found \d+ module\(s\) in eval mode",  # teachers are in eval mode on purpose
         r"Using ModelCheckpoint with manual optimization",  # the state after the step is what we resume from
         r".*does not have many workers which may be a bottleneck",  # samples may be rendered in the main process
+        r"You have overridden `transfer_batch_to_device` in `LightningModule`",  # ours moves the batches of any data
         r"The dirpath has changed from",  # a resumed run writes to a folder of its own
         r"FSDP2-wrapped module \(.*\) returned a view tensor",  # of in-place changes; tests show none matter
     ):
