@@ -106,7 +106,7 @@ def _load(key: _Key) -> VideoRecord | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        logger.warning("%s is damaged (%s) and is made anew", _file(key[0]), error)
+        logger.warning("%s is damaged (%s) and is rebuilt", _file(key[0]), error)
         return None
 
 
