@@ -11,10 +11,10 @@ _DESCRIPTION = """\
 Write weights from elsewhere as a folder that OmniStream.from_pretrained and every --checkpoint option read:
 model.safetensors (in shards if large) and config.json, with mean and std of the input.
 
-SOURCE is a file (.safetensors, .pth, .pt, .bin, .ckpt), a folder or a hub id. Its layout is found out: this library's
-(also a training checkpoint), the authors' release, or DINOv3 as published by Meta, timm or Hugging Face. Files are
-read without running code. There is no way back: other libraries have no place for the camera token, the registers of
-later frames and time.
+SOURCE is a file (.safetensors, .pth, .pt, .bin, .ckpt), a folder or a hub id. Its layout is recognised: this library's
+(also a training run), the authors' release, or DINOv3 as published by Meta, timm or Hugging Face. Files are read
+without running code. Weights cannot be converted back: other libraries have no parameters for the camera token, the
+registers of later frames and time.
 """
 _EXAMPLES = """\
 examples:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
@@ -33,6 +32,8 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, *, pretrained: bool = False, image_size: int | None = None) -> None:
         super().__init__()
+        import timm  # takes a second
+
         if not timm.is_model(name):
             close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:3]
             raise ValueError(f"timm has no model {name!r}; see timm.list_models(), for example {', '.join(close)}")

@@ -31,13 +31,13 @@ class Mp4File:
         self._container = av.open(str(path), "w", format="mp4")
         self._stream: VideoStream | None = None
 
-    def add(self, picture: UInt8[np.ndarray, "H W 3"]) -> None:
+    def add(self, image: UInt8[np.ndarray, "H W 3"]) -> None:
         """Append a frame; an odd side gets one more row or column, because the colours are stored at half size."""
-        height, width = picture.shape[:2]
-        picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        height, width = image.shape[:2]
+        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._stream is None:
-            self._stream = self._open(*picture.shape[:2])
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            self._stream = self._open(*image.shape[:2])
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         frame.pts, frame.time_base = self.num_frames, 1 / self.rate
         self._container.mux(self._stream.encode(frame))
         self.num_frames += 1

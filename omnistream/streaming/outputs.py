@@ -1,4 +1,4 @@
-"""Which files a stream leaves, and the summary beside them."""
+"""The files that a stream writes, and the summary beside them."""
 
 import json
 import math
@@ -85,7 +85,7 @@ class OutputOptions:
 
 
 def make_writers(folder: Path, fps: float, options: OutputOptions) -> list[Writer]:
-    """Writers of everything asked for. They open no file before the first step.
+    """Writers of everything that the options name. They open no file before the first step.
 
     Args:
         folder: Where the files go; it need not exist yet.

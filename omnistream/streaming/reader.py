@@ -1,4 +1,4 @@
-"""Sources are opened and read in threads, so that a wait for a silent one can be broken off."""
+"""Sources are opened and read in threads, so that waiting for a silent one can be interrupted."""
 
 import queue
 import threading
@@ -43,7 +43,7 @@ def frames_until(stop: StopRequest, source: Source) -> Generator[Frame, None, No
     """The frames of a source until it ends or a stop is requested, also while it is silent.
 
     FFmpeg returns to Python only when it has data or gives up, so it waits in a thread of its own. The thread takes a
-    frame only when one is asked for: nothing is read ahead. One that still waits at the end is left to the end of the
+    frame only when one is requested: nothing is read ahead. One that still waits at the end runs until the end of the
     process (and `VideoSource.close` leaves what it uses open).
 
     Raises:
@@ -57,7 +57,7 @@ def frames_until(stop: StopRequest, source: Source) -> Generator[Frame, None, No
             frames = iter(source)
             while asked.get():
                 found.put(next(frames, None))
-        except BaseException as error:  # raised again by who asked
+        except BaseException as error:  # raised again in the other thread
             found.put(error)
 
     def wait() -> Frame | BaseException | None:

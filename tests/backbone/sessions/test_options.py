@@ -21,6 +21,7 @@ def test_options_are_frozen_and_plain():
     assert options == SessionOptions(layers=(1, 3), cache_dtype="bfloat16")
     assert options.stored_dtype == torch.bfloat16
     assert SessionOptions().stored_dtype is None
+    assert SessionOptions(max_frames=1).max_frames == 1
     assert options.state() == {
         "window": "backbone", "sink": "backbone", "max_frames": None, "cache_dtype": "bfloat16",
         "time_mode": "backbone", "layers": (1, 3), "camera_token": False,

@@ -157,7 +157,7 @@ def test_jumps_over_many_packets_seek(made, monkeypatch):
     monkeypatch.setattr(video_decode.Cursor, "_seek", lambda self, *args: sought.append(args[0]) or seek(self, *args))
     for positions in ([599], [0, 10, 420, 425, 430], [300, 310]):
         assert torch.equal(read_frames(path, positions, backend="pyav"), expected[positions])
-    assert sought == [580, 420, 300]
+    assert sought == [592, 416, 296]  # key frames every 8 frames: nothing moves
 
 
 @pytest.mark.parametrize("suffix", ["ts", "mkv", "flv", "avi", "wmv", "mpg"])

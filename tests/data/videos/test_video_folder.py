@@ -1,3 +1,4 @@
+import re
 from fractions import Fraction
 
 import av
@@ -7,6 +8,7 @@ import torch
 
 from omnistream.data.broken_files import BrokenFiles
 from omnistream.data.errors import DatasetNotFoundError, TooManyBrokenFilesError
+from omnistream.data.media import video_cache, video_decode, video_probe
 from omnistream.data.sampling import SampleKey
 from omnistream.data.transforms import square_crop
 from omnistream.data.videos import VideoFolder, clip_positions
@@ -79,6 +81,21 @@ def test_start_depends_on_seed_epoch_and_index_only(root):
     assert int(batch.seed[0]) != int(batch.seed[1])
 
 
+def test_files_are_examined_once_and_only_what_a_clip_needs_is_decoded(root, monkeypatch):
+    scanned, decoded = [], []
+    scan, frames = video_probe.scan_packets, video_decode.Cursor._frames
+    monkeypatch.setattr(video_probe, "scan_packets", lambda path, *rest: scanned.append(path) or scan(path, *rest))
+    monkeypatch.setattr(
+        video_decode.Cursor, "_frames", lambda self, n, packet: decoded.append(n) or frames(self, n, packet)
+    )
+    for _ in range(3):  # as in three workers, or three runs
+        video_cache._memory.clear()
+        data = VideoFolder(root, num_frames=2, stride=1, random_start=False)
+        assert numbers(data[0]) == [19, 20]
+    assert scanned == [str(root / "a.mp4")]
+    assert set(decoded) <= {0, *range(10, 23)}  # groups of 10 frames
+
+
 def test_broken_videos_are_replaced_and_counted(root):
     (root / "0.mp4").write_bytes(b"broken" * 100)
     whole = (root / "a.mp4").read_bytes()
@@ -130,6 +147,6 @@ def test_broken_sample_videos_are_named(sample_data):
         assert torch.is_tensor(data[index].images)
         assert data[index].name.endswith("flipping_a_pancake_truncated.mkv")
     reasons = {name.rsplit("/", 1)[1]: reason for name, reason in data.broken_files.reasons.items()}
-    assert reasons["demo_flipped_bytes.mp4"] == "frame 59 is damaged"
-    assert reasons["decord_corrupted.mp4"].startswith("breaks off after 28 frames")
+    assert re.fullmatch(r"frame \d+ is damaged \(packet \d+ of the video stream\)", reasons["demo_flipped_bytes.mp4"])
+    assert reasons["decord_corrupted.mp4"].endswith("is damaged (packet 30 of the video stream)")
     assert reasons["bikes_truncated.mp4"].startswith("cannot be opened as a video")
