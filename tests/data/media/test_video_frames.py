@@ -203,18 +203,8 @@ def test_every_sample_clip_equals_sequential_decoding(sample_data):
         assert info.num_frames == len(sequential(path)), path.name
         assert torch.equal(read_frames(path, indices), expected), path.name
         assert verify_video(path) == info.num_frames, path.name
-        if not probe_video(path).doubts and decord_reader.decord_module() is not None:
-            assert torch.equal(read_frames(path, indices, backend="decord"), expected), path.name
-
-
-def sequential_while_it_lasts(path, indices):
-    images = []
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            images.append(frame.to_ndarray(format="rgb24"))
-            if len(images) > max(indices):
-                break
-    return torch.from_numpy(np.stack([images[i] for i in indices])).permute(0, 3, 1, 2)
+        # Now decord reads where nothing speaks against it, and PyAV where decord cannot open the file.
+        assert torch.equal(read_frames(path, indices), expected), path.name
 
 
 @pytest.mark.parametrize(
