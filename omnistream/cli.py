@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _is_for_the_user(error: Exception) -> bool:
-    """Whether a message says all there is to know: bad values, bad paths, full disks, and this library's exceptions."""
+    """Whether the message alone suffices: bad values, bad paths, full disks, and exceptions of this library."""
     return isinstance(error, (ValueError, OSError)) or type(error).__module__.split(".")[0] == "omnistream"
 
 

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Parsed:
-    """What stands on a command line."""
+    """The parsed values of a command line."""
 
     options: dict[type, Any]
     given: frozenset[str]
@@ -206,7 +206,7 @@ def usable_device(name: str) -> "torch.device":
 
 
 def refuse_occupied(path: Path, overwrite: bool, option: str) -> None:
-    """Refuse to write a folder that is not empty.
+    """Check that a folder to write is empty or may be overwritten.
 
     Args:
         path: Folder to write; it need not exist.
@@ -227,8 +227,8 @@ def place(backbone: "OmniStream", device: "torch.device", dtype: str) -> None:
 
     Args:
         backbone: Changed in place.
-        device: Where it goes.
-        dtype: Of the weights.
+        device: Target device.
+        dtype: Dtype of the weights.
     """
     import torch
 

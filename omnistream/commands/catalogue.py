@@ -1,4 +1,4 @@
-"""`omnistream configs` and `omnistream models`: what there is to choose from."""
+"""`omnistream configs` and `omnistream models`: the available configurations, variants and weights."""
 
 from collections.abc import Sequence
 

@@ -56,7 +56,7 @@ def find_ckpt_path(value: str, trainer: Namespace) -> str:
 
 
 def has_random_weights(model: LightningModule, config: Namespace) -> bool:
-    """Whether a model that gets no checkpoint has weights that nobody has trained.
+    """Whether a model without checkpoint has untrained weights.
 
     That is so if it has weights to train, or names a backbone without `checkpoint` and without `pretrained`. A model
     that takes its weights from `init_from` has none.
@@ -72,7 +72,7 @@ def has_random_weights(model: LightningModule, config: Namespace) -> bool:
 
 
 def allow_random_weights(allowed: bool, subcommand: str) -> None:
-    """Say that the weights are random, or refuse.
+    """Warn that the weights are random, or raise.
 
     Raises:
         UsageError: If they are not allowed.
@@ -82,7 +82,7 @@ def allow_random_weights(allowed: bool, subcommand: str) -> None:
             f"{subcommand} needs weights: give --ckpt_path with a checkpoint, a run folder or last (or {RANDOM}, to "
             "try the configuration on random weights)"
         )
-    _warn(f"omnistream: {RANDOM}: the weights of this model are random, so its results mean nothing")
+    _warn(f"omnistream: {RANDOM}: the weights of this model are random, so its results are meaningless")
 
 
 @rank_zero_only
@@ -100,7 +100,7 @@ def _names_random_backbone(value: Any) -> bool:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse a file that is not a checkpoint of training; its tensors are mapped, not read.
+    """Check that a file is a training checkpoint; its tensors are mapped, not read.
 
     Raises:
         UsageError: If it is not.

@@ -1,4 +1,4 @@
-"""Which entry of a dictionary a complaint of jsonargparse's is about.
+"""The entry of a dictionary that an error of jsonargparse refers to.
 
 Its reports name the keys of arguments, but not those of a dictionary of classes such as `model.tasks`. They print the
 values, though, the inner one before those around it: the entry is where the inner value is found in the outermost.

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Write the streaming step, one frame in and features out, as a file that runs without this library.
 
-pt2   for torch.export.load: the state is inside, a flag per stream starts it anew (examples/run_pt2.py).
-onnx  for ONNX Runtime and TensorRT: the cache goes in and comes out (examples/run_onnx.py); needs the extra `onnx`.
+pt2   for torch.export.load: the state is inside, a flag per stream restarts it (examples/run_pt2.py).
+onnx  for ONNX Runtime and TensorRT: the cache is an input and an output (examples/run_onnx.py); needs the extra `onnx`.
 
 CHECKPOINT is a weights file or folder in a known layout, or a hub id, as for OmniStream.from_pretrained. A .pt2 can run
 code when it is loaded: load only files from people you trust.
@@ -51,9 +51,9 @@ class ExportOptions:
     rope_layout: Literal["rotation", "official", "spatial"] | None = None
     """Positions. Default: the checkpoint's own."""
     dtype: FloatName = "float32"
-    """Of the weights."""
+    """Dtype of the weights."""
     device: str = "cpu"
-    """Where a .pt2 is to run, e.g. cuda."""
+    """Device on which a .pt2 runs, e.g. cuda."""
     normalized: bool = False
     """Take frames that are normalised already instead of uint8 RGB."""
     cache: Literal["ring", "growing"] = "ring"
@@ -115,7 +115,7 @@ def _with_window(session: "SessionOptions", options: ExportOptions, given: froze
     if options.cache == "growing":
         if {"window", "sink"} & given:
             raise UsageError(
-                "a growing cache forgets nothing by itself; leave --window and --sink out, or use --cache ring"
+                "a growing cache never drops frames itself; leave --window and --sink out, or use --cache ring"
             )
         return replace(session, window=None)
     if "window" not in given:

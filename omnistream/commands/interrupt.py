@@ -27,7 +27,7 @@ _VALIDATION = "epoch_loop.val_loop.batch_progress"
 
 
 class StopOnSignal(Callback):
-    """Saves a checkpoint when the process is told to stop, and raises `Stopped`.
+    """Saves a checkpoint when the process is asked to stop, and raises `Stopped`.
 
     While training, SIGINT (Ctrl-C) and SIGTERM are answered at the end of the step, or of the validation batch: the
     state goes to `last.ckpt` in the folder of the run's ModelCheckpoint, in place of an older file of that name, and

@@ -61,7 +61,7 @@ def as_json(hint: Any, value: str) -> str:
 
 
 def metavar_of(name: str, hint: Any) -> str:
-    """What stands for the value in the help."""
+    """The placeholder of the value in the help."""
     kinds = alternatives(hint)
     if kinds == (bool,):
         return ""
@@ -74,7 +74,7 @@ def metavar_of(name: str, hint: Any) -> str:
 
 
 def default_text(default: Any) -> str:
-    """What the help says about a default; nothing where it is not a value."""
+    """The default as the help shows it; empty if there is none."""
     if default is None or default is False or default == () or default is argparse.SUPPRESS:
         return ""
     return f" (default: {','.join(map(str, default)) if isinstance(default, tuple) else default})"

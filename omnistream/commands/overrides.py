@@ -6,8 +6,8 @@ the files are merged entry by entry, and overrides to `null` are written into th
 to LightningCLI, which then reads one configuration.
 
 Rules of the merge: a later file wins; mappings merge key by key; where a later file names another `class_path`, the
-earlier `init_args` go; a mapping without `class_path` laid over a class means its `init_args`. A command-line override
-wins over every file, wherever it stands; of two overrides the later one wins.
+earlier `init_args` go; a mapping without `class_path` that is merged into a class sets its `init_args`. A command-line
+override wins over every file, wherever it stands; of two overrides the later one wins.
 """
 
 import re
@@ -105,10 +105,10 @@ def _expand_override(value: str | None) -> str | None:
 
 
 def _refuse_overlay_alone(config: dict[str, Any], names: list[str], overrides: list[Override]) -> None:
-    """Refuse files that change settings of a model or of data that nothing names.
+    """Check that files do not change settings of a model or data module that no file names.
 
     Raises:
-        UsageError: If they do; it says what to lay them over.
+        UsageError: If they do; the message names the configuration to merge them into.
     """
     given = {override.key for override in overrides}
     for key in ("model", "data"):
@@ -118,7 +118,7 @@ def _refuse_overlay_alone(config: dict[str, Any], names: list[str], overrides: l
             continue
         problem = f"changes settings of {key}, but names none" if settings else f"names no {key}"
         example = f"-c quickstart -c {names[-1]}"
-        raise UsageError(f"{', '.join(names)} {problem}: lay it over a complete configuration, as in {example}")
+        raise UsageError(f"{', '.join(names)} {problem}: combine it with a complete configuration, as in {example}")
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[Override], list[str]]:
@@ -167,7 +167,7 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def merge(base: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
-    """A new mapping: `later` laid over `base` by the rules at the top of this module."""
+    """A new mapping: `later` merged into `base` by the rules at the top of this module."""
     if "class_path" in base:
         if base["class_path"] != later.get("class_path", base["class_path"]):
             return later

@@ -1,4 +1,4 @@
-"""jsonargparse's nested error reports cut down to the one line that says what to change.
+"""jsonargparse's nested error reports reduced to one line that says what to change.
 
 A report is a tree by indentation: `Parser key "x":` and `Problem with given class_path 'C':` lead down to the reason,
 and every alternative of a union adds its own complaint ("Expected a <class 'NoneType'>"). The first alternative that is
@@ -73,7 +73,7 @@ def _where(message: str, path: list[str], unions: list[int], complaint: str) -> 
     whole = path[:first] + entry + path[last:]
     if not path[last:] and (found := re.match(r"Expected a .+?\. Got value: (.*)", complaint)):
         whole += key_of_value(message, found[1])
-    # A constructor's complaint comes without any key; about the model as a whole it says enough.
+    # An error of a constructor has no key; for the model as a whole that is enough.
     return [_root(message), *whole] if whole and not path else whole
 
 
@@ -92,7 +92,7 @@ def _option(text: str) -> str | None:
 
 
 def _reason(text: str, class_path: str | None, known_keys: Iterable[str]) -> str:
-    """The innermost complaint in plain words."""
+    """The innermost error in plain words."""
     if option := _option(text):
         return _unknown_key(option, class_path, known_keys)
     if found := re.match(r"unrecognized arguments: (\S+)", text):

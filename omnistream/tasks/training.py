@@ -130,7 +130,7 @@ class TrainingModule(CheckpointedModule):
             task.total_steps = self.trainer.max_steps
 
     def on_train_start(self) -> None:
-        """Read the number of batches, which a checkpoint may have set; a step that was interrupted begins anew."""
+        """Read the number of batches, which a checkpoint may have set; an interrupted step is repeated."""
         self._batches = int(self.batch_count)
         self._numbers, self._batches_in_step = StepNumbers(), 0
 

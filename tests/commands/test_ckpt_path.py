@@ -108,7 +108,7 @@ class TestWeights:
         assert line.startswith(f"{subcommand} needs weights: give --ckpt_path with a checkpoint, a run folder or last")
         nothing_to_write = "--trainer.callbacks+=stopping.NoWriter"
         error = run(subcommand, "--random", nothing_to_write)
-        assert error.count("--random: the weights of this model are random, so its results mean nothing") == 1
+        assert error.count("--random: the weights of this model are random, so its results are meaningless") == 1
 
     def test_random_is_no_option_of_training(self, folder, capsys):
         assert error_of(capsys, "fit", "-c", "run.yaml", "--random").startswith(

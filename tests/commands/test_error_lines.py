@@ -136,7 +136,7 @@ class TestErrors:
     ) -> None:
         (tmp_path / "my.yaml").write_text(text)
         line = error_of(capsys, "fit", "-c", "my.yaml")
-        assert line == f"my.yaml {problem}: lay it over a complete configuration, as in -c quickstart -c my.yaml"
+        assert line == f"my.yaml {problem}: combine it with a complete configuration, as in -c quickstart -c my.yaml"
         main(["fit", "-c", str(config), "-c", "my.yaml", "--data.root=null"])
 
     def test_a_packaged_overlay_alone(self, capsys: pytest.CaptureFixture[str]) -> None:

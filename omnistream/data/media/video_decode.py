@@ -90,7 +90,7 @@ class Cursor:
         self._packets = self._numbered()
 
     def decode(self) -> Iterator[Decoded]:
-        """Everything from the next packet to the end; a jump ends it, and it is called anew."""
+        """Everything from the next packet to the end; after a jump it is called again."""
         codec = self._stream.codec_context
         for number, packet in self._packets:
             packet.pts = packet.dts = number  # the decoder hands it on to the frame
