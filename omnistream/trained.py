@@ -189,8 +189,12 @@ def load(
             "OmniStream.from_pretrained"
         )
     backbone, report = build(OmniStream, found, **overrides)
+    restored: dict[str, Any] = {}
+    if found.run is not None:
+        restored = restore_heads(found.run, backbone, heads)
+        # A run's checkpoint holds teachers, heads and counters beside the backbone; nothing of them is missed here.
+        report.dropped = [line for line in report.dropped if line not in found.left_out]
     log(report, found)
-    restored: dict[str, Any] = {} if found.run is None else restore_heads(found.run, backbone, heads)
     names = "".join(f", {name} heads" for name in restored)
     return TrainedModel(backbone, **restored, origin=f"{found.name} ({backbone.variant}{names})").eval()
 

@@ -232,6 +232,11 @@ def test_a_run_gives_backbone_and_heads(run, model, alone, hyper_parameters, mon
     assert load(folder, heads=()).geometry is None
 
 
+def test_heads_that_are_loaded_are_not_reported_as_left_out(run, caplog):
+    load(run())
+    assert not [record for record in caplog.records if "not taken over" in record.getMessage()]
+
+
 def test_the_newest_version_of_a_run_is_meant(run):
     first, second = run("runs/small/version_9"), run("runs/small/version_10")
     state = torch.load(second / "checkpoints" / "last.ckpt", weights_only=True)

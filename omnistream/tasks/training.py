@@ -113,7 +113,9 @@ class TrainingModule(CheckpointedModule):
         return list(self.objectives.values())
 
     def on_fit_start(self) -> None:
-        """Tell the tasks how long training is, for their schedules.
+        """Put a backbone that is trained into train mode, and set the length of training for the tasks' schedules.
+
+        `OmniStream.from_pretrained` returns a backbone in eval mode, and Lightning leaves modes as they are.
 
         Raises:
             ValueError: If a gradient scaler is at work: clipping and the check for infinities would see scaled
@@ -121,6 +123,9 @@ class TrainingModule(CheckpointedModule):
         """
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             raise ValueError("gradients are not scaled here: set trainer.precision to bf16-mixed or 32-true")
+        assert self.backbone is not None
+        if any(parameter.requires_grad for parameter in self.backbone.parameters()):
+            self.backbone.train()
         for task in self._tasks():
             task.total_steps = self.trainer.max_steps
 

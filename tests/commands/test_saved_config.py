@@ -39,5 +39,5 @@ class TestSavedConfig:
         logger = ["--trainer.logger=lightning.pytorch.loggers.CSVLogger", f"--trainer.logger.save_dir={tmp_path}"]
         folder = ["--trainer.logger.name=run", "--trainer.logger.version=two"]
         command = ["-m", "omnistream", "fit", "-c", str(config), *options, *logger, *folder]
-        run_python(command, cwd=tmp_path, import_from=[Path(__file__).parent])
+        run_python(command, cwd=tmp_path, import_from=Path(__file__).parents[:2])
         assert [path.name for path in (tmp_path / "run" / "two").glob("config*")] == ["config.yaml"]

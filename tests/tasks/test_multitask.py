@@ -170,6 +170,15 @@ def test_positions_are_drawn_per_forward_and_process_and_repeated_by_a_resumed_r
     assert set(draws_of(tmp_path / "other")).isdisjoint(first)
 
 
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_a_backbone_that_comes_in_eval_mode_is_trained_in_train_mode(is_trained, tmp_path):
+    """As `from_pretrained` returns it; a frozen one keeps its mode."""
+    module = make_module()
+    module.backbone.eval().requires_grad_(is_trained)
+    fit(tmp_path, steps=1, module=module)
+    assert all(part.training == is_trained for part in module.backbone.modules())
+
+
 @pytest.mark.slow
 def test_two_processes_draw_their_own_positions(tmp_path):
     """Rank 0 draws what one process draws, rank 1 something else, and a resumed run repeats both."""
