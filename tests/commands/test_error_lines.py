@@ -149,6 +149,12 @@ class TestErrors:
         config.write_text("just words\n")
         assert "expected a mapping" in error_of(capsys, "fit", "-c", str(config))
 
+    def test_a_file_that_is_no_text_is_named(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        config.write_bytes(b"\x00\x00\x00\x1cftypisom\xe1\xff")
+        assert error_of(capsys, "fit", "-c", str(config)) == (
+            f"{config}: not a text file; expected a configuration in YAML"
+        )
+
     def test_debug_raises_the_error_itself(self, config: Path) -> None:
         with pytest.raises(UsageError, match=r"no key 'trainer\.foo'"):
             main(["--debug", "fit", "-c", str(config), "--trainer.foo", "1"])
