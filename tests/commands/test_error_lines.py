@@ -139,6 +139,10 @@ class TestErrors:
         assert line == f"my.yaml {problem}: lay it over a complete configuration, as in -c quickstart -c my.yaml"
         main(["fit", "-c", str(config), "-c", "my.yaml", "--data.root=null"])
 
+    def test_a_missing_argument_names_its_option(self, capsys: pytest.CaptureFixture[str]) -> None:
+        line = error_of(capsys, "fit", "-c", "real_samples")
+        assert line.endswith("MediaFolderDataModule needs root; add --data.root VALUE")
+
     def test_a_packaged_overlay_alone(self, capsys: pytest.CaptureFixture[str]) -> None:
         line = error_of(capsys, "fit", "-c", "ablations/without_video")
         assert line.endswith("as in -c quickstart -c ablations/without_video")
