@@ -47,13 +47,21 @@ def read_file(path: Path) -> Any:
             # Files in the format of PyTorch before 1.6 are not archives and cannot be mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
+        if not _is_pickled(path):
+            raise ValueError(f"{path} is no weights file") from error
         found = re.search(r"GLOBAL (\S+)", str(error))
         raise ValueError(
             f"{path} holds more than tensors and plain values{f' ({found[1]})' if found else ''}, and loading it could "
-            "run code (or it is no weights file); not loaded"
+            "run code; not loaded"
         ) from error
     except (RuntimeError, EOFError, KeyError, IndexError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no weights file, or was cut short: {one_line(error, 200)}") from error
+
+
+def _is_pickled(path: Path) -> bool:
+    """Whether a file is an archive, or begins as a pickle of protocol 2 or later, which torch.save writes."""
+    with path.open("rb") as file:
+        return file.read(1) == b"\x80" or zipfile.is_zipfile(path)
 
 
 def read_checkpoint(path: Path | str) -> StateDict:
