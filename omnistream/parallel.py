@@ -18,7 +18,9 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor
 
 from omnistream.backbone import OmniStream
+from omnistream.backbone.weights.files import read_run
 from omnistream.distributed import is_distributed, world_size
+from omnistream.run_config import find_checkpoint
 
 
 def local_tensor(tensor: Tensor) -> Tensor:
@@ -182,13 +184,14 @@ class FSDP2Strategy(ModelParallelStrategy):
         """Load a checkpoint, without the weights of tasks that the model does not have.
 
         Raises:
-            ValueError: If the weights of a single file do not fit the model.
+            FileNotFoundError: If there is no checkpoint.
+            ValueError: If a single file cannot be read, is no checkpoint of a run, or its weights do not fit the model.
         """
         module: Any = self.lightning_module
-        path = Path(self.broadcast(checkpoint_path))
+        path = find_checkpoint(self.broadcast(checkpoint_path))
         strict = module.strict_loading
         if path.is_file() and hasattr(module, "take_weights"):
-            saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+            saved = read_run(path)[1]["state_dict"]
             if len(module.take_weights(saved, strict=True)) < len(saved):
                 module.strict_loading = False  # what is left out was just reported, and nothing else is missing
         try:

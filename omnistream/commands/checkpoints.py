@@ -9,16 +9,15 @@ from jsonargparse import Namespace
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from omnistream.backbone.weights.files import read_file
+from omnistream.backbone.weights.files import RUN_KEYS, read_file
 from omnistream.commands.run_folders import checkpoint_folders
 from omnistream.errors import UsageError, one_line
 from omnistream.run_config import find_checkpoint, find_run_config, newest_checkpoint
 
 _LIGHTNINGS = ("best", "hpc")
 """Names of checkpoints that Lightning itself knows how to find."""
-_KEYS = ("state_dict", "pytorch-lightning_version")
-"""What Lightning writes into every checkpoint, and needs to read one."""
-_KEYS_FOR_TRAINING = ("optimizer_states", "loops")
+_TRAINING_KEYS = ("optimizer_states", "loops")
+"""What a checkpoint of weights alone lacks."""
 
 RANDOM = "--random"
 """Option that lets an evaluation run on random weights."""
@@ -117,12 +116,12 @@ def _check_file(path: Path, training: bool) -> None:
         content = read_file(path)
     except ValueError as error:
         raise UsageError(f"--ckpt_path: {error}") from error
-    if not isinstance(content, Mapping) or any(key not in content for key in _KEYS):
+    if not isinstance(content, Mapping) or any(key not in content for key in RUN_KEYS):
         raise UsageError(
             f"--ckpt_path: {path} is not a checkpoint of `omnistream fit`. Weights of a backbone go to "
             "--model.backbone.checkpoint, those of a whole model to --model.init_from"
         )
-    if training and (missing := [key for key in _KEYS_FOR_TRAINING if key not in content]):
+    if training and (missing := [key for key in _TRAINING_KEYS if key not in content]):
         raise UsageError(
             f"--ckpt_path: {path} holds weights but no {' and no '.join(missing)}, so training cannot go on from it; "
             "start a new run with --model.init_from in place of --ckpt_path"
