@@ -1,6 +1,7 @@
 """The table of docs/architecture.md: which file may import which. Lazy and type-checking imports count."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,13 @@ def test_a_task_imports_no_other_task():
             wrong = {other for other in others if other.split(".")[1:2] == ["tasks"] and other.split(".")[2:3]}
             wrong = {other for other in wrong if other.split(".")[2] in tasks - {parts[2]}}
             assert not wrong, f"{module} imports {sorted(wrong)}"
+
+
+def test_pickles_are_read_in_one_place():
+    """`torch.load` stands where its arguments are safe and its errors are worded, and nowhere else."""
+    calls = re.compile(r"torch\.load\(|pickle\.loads?\(|load_state_dict_from_url")
+    files = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if calls.search(path.read_text())}
+    assert files == {"backbone/weights/files.py"}
 
 
 def test_lazy_imports_and_circles_are_found(tmp_path):
