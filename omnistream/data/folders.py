@@ -46,8 +46,8 @@ def walk_folders(root: Path) -> Iterator[tuple[str, list[str]]]:
     """Every folder at any depth, as its path relative to `root` (`""` for the root) and the sorted names of its files.
 
     Links to folders are followed, and each folder is visited once: under its real path if that lies below the root,
-    else under the first link to it; a link that is left out for this reason is named in a warning. Hidden files and folders are left out. So are folders without permission to list
-    them, with a warning.
+    else under the first link to it; a link that is left out for this reason is named in a warning. Hidden files and
+    folders are left out. So are folders without permission to list them, with a warning.
     """
     visited = {_identity(root): ""}
     folders, links = deque([""]), list[str]()

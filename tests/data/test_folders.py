@@ -55,8 +55,8 @@ def test_links_that_are_left_out_are_named(tmp_path, caplog):
         for _ in range(2):  # named once
             assert found(root) == ["cat/1.png", "cat/young/2.png", "dog/3.png"]
     first, second = (record.getMessage() for record in caplog.records)
-    assert first.startswith(f"{root}/kitten leads to the same folder as {root}/cat, ")
-    assert second.startswith(f"{root}/young leads to the same folder as {root}/cat/young, ")
+    assert first.startswith(f"{root}/kitten leads to the same folder as {root}/cat and is left out")
+    assert second.startswith(f"{root}/young leads to the same folder as {root}/cat/young and is left out")
 
 
 def test_links_in_circles_end(tmp_path, caplog):
