@@ -70,7 +70,12 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     except (av.FFmpegError, OSError) as error:
         raise VideoReadError(path, f"cannot be opened as a video ({missing_index(path) or error.strerror})") from error
     with container:
-        stream, _ = video_stream(path, container)
+        try:
+            stream, _ = video_stream(path, container)
+        except VideoReadError as error:
+            if reason := missing_index(path):
+                raise VideoReadError(path, f"cannot be opened as a video ({reason})") from error
+            raise
         stream.codec_context.thread_count = 1  # more threads can hang beside torch's, and workers are many already
         yield container, stream
 
