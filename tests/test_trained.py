@@ -14,7 +14,7 @@ import omnistream
 from omnistream.backbone import create_model
 from omnistream.evaluation import FrameGeometry, StreamingGeometry
 from omnistream.tasks.geometry import GeometryModule
-from omnistream.tasks.geometry.inference import FirstCamera
+from omnistream.tasks.geometry.inference import FirstCamera, Images
 from omnistream.trained import TrainedModel, load
 
 CLOSE = {"atol": 2e-5, "rtol": 2e-5}
@@ -160,6 +160,23 @@ def test_images_that_do_not_fit_are_refused(model, images, message):
     for call in (model.infer, model.stream().step):
         with pytest.raises(ValueError, match=message):
             call(images)
+
+
+def test_values_of_images_are_read_once(model, monkeypatch):
+    reads = []
+    for name in ("min", "max", "aminmax"):
+        read = getattr(torch.Tensor, name)
+
+        def counted(images, *args, name=name, read=read, **options):
+            if images.shape[-3:] == (3, 32, 32):
+                reads.append(name)
+            return read(images, *args, **options)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    for dtype, expected in ((torch.float32, ["aminmax"]), (torch.uint8, [])):
+        reads.clear()
+        Images.prepare(torch.ones(2, 3, 32, 32, dtype=dtype), model.backbone, None)
+        assert reads == expected
 
 
 def test_options_of_a_stream_go_through(model):

@@ -4,6 +4,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,11 @@ logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
 VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv", ".gif"}
+    {".mp4", ".m4v", ".f4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv"}
+    | {".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".m2t", ".mxf", ".dv", ".rm", ".rmvb"}
+    | {".ogv", ".ogg", ".ogm", ".y4m", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".ivf", ".gif"}
 )
+"""Of containers and of bare streams, in lower case."""
 
 
 def dataset_root(root: str | os.PathLike[str], expected: str, argument: str = "root") -> Path:
@@ -42,10 +46,10 @@ def walk_folders(root: Path) -> Iterator[tuple[str, list[str]]]:
     """Every folder at any depth, as its path relative to `root` (`""` for the root) and the sorted names of its files.
 
     Links to folders are followed, and each folder is visited once: under its real path if that lies below the root,
-    else under the first link to it. Hidden files and folders are left out. So are folders without permission to list
-    them, with a warning.
+    else under the first link to it; a link that is left out for this reason is named in a warning. Hidden files and
+    folders are left out. So are folders without permission to list them, with a warning.
     """
-    visited = {_identity(root)}
+    visited = {_identity(root): ""}
     folders, links = deque([""]), list[str]()
     while folders or links:
         if folders:
@@ -54,7 +58,8 @@ def walk_folders(root: Path) -> Iterator[tuple[str, list[str]]]:
             # Only when no real folder is left, so that a link never takes the place of the folder it leads to.
             links.sort(reverse=True)
             relative = links.pop()
-            if _visited(root / relative, visited):
+            if (first := _first_path(root, relative, visited)) != relative:
+                _warn_of_link(root, relative, first)
                 continue
         files: list[str] = []
         for entry in _entries(root / relative):
@@ -64,7 +69,7 @@ def walk_folders(root: Path) -> Iterator[tuple[str, list[str]]]:
                     files.append(entry.name)
             elif entry.is_symlink():
                 links.append(path)
-            elif not _visited(root / path, visited):
+            elif _first_path(root, path, visited) == path:
                 folders.append(path)
         yield relative, sorted(files)
 
@@ -74,13 +79,22 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _visited(folder: Path, visited: set[tuple[int, int]]) -> bool:
-    """Whether the folder was visited before; marks it as visited."""
-    identity = _identity(folder)
-    if identity in visited:
-        return True
-    visited.add(identity)
-    return False
+def _first_path(root: Path, relative: str, visited: dict[tuple[int, int], str]) -> str:
+    """The path under which a folder is visited: this one, if it was not visited before."""
+    return visited.setdefault(_identity(root / relative), relative)
+
+
+@lru_cache(maxsize=4096)  # once for each link, however often the tree is walked
+def _warn_of_link(root: Path, relative: str, first: str) -> None:
+    if not _is_within(relative, first):  # a link to a folder around itself leaves nothing out
+        logger.warning(
+            "%s leads to the same folder as %s and is left out: each folder is read once; copy it if both are meant",
+            root / relative, root / first,
+        )  # fmt: skip
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return not folder or path.startswith(f"{folder}/")
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from omnistream.evaluation.cache import CachedFeatures, FeatureBatch
+from omnistream.evaluation.cache import CachedFeatures, FeatureBatch, repeated_samples
 from omnistream.evaluation.environment import weights_sha256
 from omnistream.evaluation.results import MetricValue
 
@@ -174,7 +174,7 @@ class FrozenProbe(LightningModule):
             extracted = self.extract(self.transfer_batch_to_device(batch, self.device, 0))
             found.append(FeatureBatch(extracted.features.cpu(), extracted.target.cpu()))
         self.train(mode)
-        return CachedFeatures(found)
+        return CachedFeatures(found, repeated_samples(loader))
 
     def cached_loader(self, loader: Iterable[Any], batch_size: int, *, training: bool) -> DataLoader:
         """What a data module hands out in place of `loader`, whose features are computed now."""
@@ -187,10 +187,10 @@ class FrozenProbe(LightningModule):
         return (features - mean) / std
 
     def on_train_start(self) -> None:
-        """Learn the statistics of the training features, where they are needed."""
+        """Learn the statistics of the training features of all processes, where they are needed."""
         loader = self.trainer.train_dataloader
         if self.standardize and self._statistics is None:
-            self._statistics = loader.dataset.statistics()  # type: ignore[union-attr]
+            self._statistics = loader.dataset.statistics(self.device)  # type: ignore[union-attr]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Summed loss of all heads."""

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from omnistream.data.media import VideoReadError
+from omnistream.data.media.mp4_boxes import missing_index
 from omnistream.data.media.orientation import upright_image
 from omnistream.data.media.video_decode import video_stream
 from omnistream.data.media.video_probe import MAX_FRAME_PIXELS
@@ -74,7 +75,8 @@ class VideoSource:
                 address, format=container_format, options=protocol, timeout=timeout
             )
         except (av.FFmpegError, ValueError) as error:
-            raise VideoReadError(self.name, f"cannot be opened as a video ({_reason(error)})") from error
+            reason = missing_index(address) or _reason(error)
+            raise VideoReadError(self.name, f"cannot be opened as a video ({reason})") from error
         try:
             self._stream, _ = video_stream(self.name, self._container)
         except VideoReadError:

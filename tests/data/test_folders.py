@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from omnistream.data.errors import DatasetNotFoundError
-from omnistream.data.folders import dataset_root, find_files, walk_folders
+from omnistream.data.folders import VIDEO_SUFFIXES, dataset_root, find_files, walk_folders
 from omnistream.data.path_table import PathTable, Selection, StringTable
+from tests.data.media.video_matrix import recipes
 
 
 def touch(root, *names):
@@ -27,6 +28,13 @@ def test_files_by_suffix_folder_by_folder_in_order(tmp_path):
     assert found(tmp_path) == ["z.png", "a/c/1.png", "a.b/1.png", "b/10.PNG", "b/2.png"]
 
 
+def test_every_container_that_is_read_is_found(tmp_path):
+    assert {f".{recipe.suffix}" for recipe in recipes().values()} <= VIDEO_SUFFIXES
+    names = ["00001.MTS", "00002.m2ts", "a.asf", "a.f4v", "a.mxf", "a.ogg", "a.ogv", "a.vob", "b.3g2", "b.M2V"]
+    touch(tmp_path, "x.txt", *names)
+    assert [path.name for path in find_files(tmp_path, VIDEO_SUFFIXES)] == names
+
+
 def test_links_to_folders_are_followed_once(tmp_path):
     root = tmp_path / "root"
     touch(tmp_path, "store/cat/1.png", "root/real/1.png")
@@ -37,7 +45,21 @@ def test_links_to_folders_are_followed_once(tmp_path):
     assert found(root) == ["chain/1.png", "real/1.png"]  # a real folder keeps its name, else the first link counts
 
 
-def test_links_in_circles_end(tmp_path):
+def test_links_that_are_left_out_are_named(tmp_path, caplog):
+    root = tmp_path / "ds"
+    touch(tmp_path, "store/cat/1.png", "store/cat/young/2.png", "ds/dog/3.png")
+    (root / "cat").symlink_to(tmp_path / "store" / "cat")
+    (root / "kitten").symlink_to(tmp_path / "store" / "cat")
+    (root / "young").symlink_to(tmp_path / "store" / "cat" / "young")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):  # named once
+            assert found(root) == ["cat/1.png", "cat/young/2.png", "dog/3.png"]
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith(f"{root}/kitten leads to the same folder as {root}/cat and is left out")
+    assert second.startswith(f"{root}/young leads to the same folder as {root}/cat/young and is left out")
+
+
+def test_links_in_circles_end(tmp_path, caplog):
     root = tmp_path / "root"
     touch(root, "a/1.png")
     (root / "a" / "up").symlink_to(root)
@@ -45,6 +67,7 @@ def test_links_in_circles_end(tmp_path):
     (root / "x").symlink_to(root / "y")
     (root / "y").symlink_to(root / "x")
     assert found(root) == ["a/1.png"]
+    assert not caplog.records  # nothing is left out
 
 
 def test_a_link_above_the_root_does_not_repeat_it(tmp_path):

@@ -1,5 +1,6 @@
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -293,6 +294,38 @@ def test_two_processes_on_an_odd_number_of_samples_are_one(tmp_path):
     torch.multiprocessing.start_processes(
         _evaluate_a_share, (str(tmp_path), shares, expected), nprocs=2, start_method="fork"
     )
+
+
+def _standardize_a_share(rank, folder, expected):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    probe = ColourProbe(backbone(), cache=True, standardize=True)
+    module = data(train=Colours(9))
+    module.trainer = SimpleNamespace(lightning_module=probe)
+    probe._trainer = SimpleNamespace(train_dataloader=module.train_dataloader())
+    assert len(probe._trainer.train_dataloader.dataset) == 5  # the second process repeats a sample
+    probe.on_train_start()
+    for found, wanted in zip(probe._statistics, expected, strict=True):
+        assert found.dtype == wanted.dtype
+        torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
+    dist.destroy_process_group()
+
+
+def test_two_processes_standardize_by_all_samples_each_once(tmp_path):
+    probe = ColourProbe(backbone(), cache=True, standardize=True)
+    rows = torch.cat([probe.extract(FrameClip.collate([Colours(9)[index]])).features for index in range(9)])
+    expected = rows.mean(0), rows.std(0)
+    assert (rows[::2].mean(0) - expected[0]).abs().max() > 1e-3  # or a share's own would do
+    torch.multiprocessing.start_processes(
+        _standardize_a_share, (str(tmp_path), expected), nprocs=2, start_method="fork"
+    )
+
+
+def test_statistics_of_one_process_and_of_a_far_mean():
+    features = torch.randn(50, 3, 4, generator=torch.Generator().manual_seed(0)) + 1000
+    mean, std = CachedFeatures([FeatureBatch(features, torch.zeros(50))]).statistics()
+    assert torch.equal(mean, features.flatten(0, 1).mean(0))
+    assert torch.equal(std, features.flatten(0, 1).std(0))
 
 
 def test_wrong_arguments_are_named():

@@ -18,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from omnistream.data.media.errors import VideoReadError
+from omnistream.data.media.mp4_boxes import missing_index
 from omnistream.data.media.video_index import NO_STAMP, VideoIndex
 
 _NEAR = 256
@@ -67,9 +68,14 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         container = av.open(path)
     except (av.FFmpegError, OSError) as error:
-        raise VideoReadError(path, f"cannot be opened as a video ({error.strerror})") from error
+        raise VideoReadError(path, f"cannot be opened as a video ({missing_index(path) or error.strerror})") from error
     with container:
-        stream, _ = video_stream(path, container)
+        try:
+            stream, _ = video_stream(path, container)
+        except VideoReadError as error:
+            if reason := missing_index(path):
+                raise VideoReadError(path, f"cannot be opened as a video ({reason})") from error
+            raise
         stream.codec_context.thread_count = 1  # more threads can hang beside torch's, and workers are many already
         yield container, stream
 

@@ -30,6 +30,7 @@ class SceneFolder(SceneReader):
     """
 
     expected = "; or ".join(reader.expected for reader in LAYOUTS.values())
+    descriptions = tuple(name for reader in LAYOUTS.values() for name in (*reader.markers, *reader.descriptions))
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         super().__init__(root)

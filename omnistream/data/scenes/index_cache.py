@@ -2,9 +2,10 @@
 
 import hashlib
 import logging
-import os
+import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from fnmatch import translate
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import NamedTuple
@@ -51,18 +52,24 @@ class SceneIndex(NamedTuple):
     broken: list[tuple[str, str]]
 
 
-def tree_signature(root: Path) -> str:
+def tree_signature(root: Path, described_by: Iterable[str]) -> str:
     """A hash that changes when something below a folder changes that an index may depend on.
 
-    It covers the names of all files, and size and times of those that are not images: an index depends on which images
-    there are, not on what they show.
+    It covers the names of all files, the times of all folders, and size and times of the few files that describe a
+    sequence as a whole; files of single frames, of which there may be millions, are listed and not looked at. Not
+    noticed is therefore a file of a single frame that is rewritten in place; one that is replaced by renaming is.
+
+    Args:
+        root: The folder; links are followed.
+        described_by: Names (or patterns) of the files that describe sequences; images among them are not looked at.
     """
+    describes = re.compile("|".join(map(translate, described_by)) or "(?!)")
     parts: list[str] = []
     for folder, files in walk_folders(root):
-        digest = hashlib.sha256(folder.encode("utf-8", "surrogateescape"))
+        digest = hashlib.sha256(folder.encode("utf-8", "surrogateescape") + _state(root / folder))
         for name in files:
             digest.update(b"\0" + name.encode("utf-8", "surrogateescape"))
-            if os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:  # noqa: PTH122 (in bulk)
+            if describes.match(name) and Path(name).suffix.lower() not in IMAGE_SUFFIXES:
                 digest.update(_state(root / folder / name))
         parts.append(digest.hexdigest())
     return hashlib.sha256("".join(sorted(parts)).encode()).hexdigest()

@@ -35,8 +35,8 @@ _RIGID_TOLERANCE = 1e-2
 class SceneReader(ABC):
     """Reads the frames of one data set of scenes; a subclass is one file layout.
 
-    A subclass sets `expected`, `markers` and perhaps `splits`, and implements `open_sequence` and `read`. Data sets
-    whose sequences are not folders with known files override `find`.
+    A subclass sets `expected`, `markers` and perhaps `descriptions` and `splits`, and implements `open_sequence` and
+    `read`. Data sets whose sequences are not folders with known files override `find`.
 
     Args:
         root: Folder that holds sequences at any depth; links are followed.
@@ -51,6 +51,8 @@ class SceneReader(ABC):
     """The tree in words, for error messages."""
     markers: ClassVar[tuple[str, ...]] = ()
     """Names (or patterns) of files that together identify the folder of a sequence."""
+    descriptions: ClassVar[tuple[str, ...]] = ()
+    """Names (or patterns) of further files that `open_sequence` or `find` reads, one or a few per sequence."""
     splits: ClassVar[tuple[Split, ...]] = ()
     """The authors' own splits."""
     index_version: ClassVar[int] = 1
@@ -60,6 +62,7 @@ class SceneReader(ABC):
         self.root, self.split = dataset_root(root, self.expected), split
         check_official_split(split, self.splits, type(self).__name__)
         self.broken: list[tuple[str, str]] = []
+        self._sequences: list[SceneSequence] | None = None
 
     def find(self) -> Iterable[Path]:
         """Folders (or files) of the sequences of the split, in any order; nothing is decoded."""
@@ -86,18 +89,24 @@ class SceneReader(ABC):
     def index(self) -> list[SceneSequence]:
         """The sequences that can be read, sorted by name; those that cannot are in `broken`.
 
-        Read from disk if nothing in the tree has changed; otherwise the tree is searched, which may take minutes.
+        Found once per reader. Read from disk if nothing in the tree has changed; otherwise the tree is searched, which
+        may take minutes. Changed are added, removed and renamed files and folders, and rewritten files among `markers`
+        and `descriptions`. A file of a single frame, such as its pose, that is rewritten in place is not noticed:
+        remove the folder `scenes` of OmniStream's cache then.
 
         Raises:
             DatasetNotFoundError: If there is none.
         """
-        index = self.load_index(tree_signature(self.root))
+        if self._sequences is not None:
+            return self._sequences
+        index = self.load_index(tree_signature(self.root, (*self.markers, *self.descriptions)))
         self.broken = index.broken
         if not index.sequences:
             problem = f"{self.root} holds no sequence"
             if index.broken:
                 problem += f" that can be read; broken are {'; '.join(': '.join(entry) for entry in index.broken[:3])}"
             raise DatasetNotFoundError(problem, self.expected)
+        self._sequences = index.sequences
         return index.sequences
 
     def load_index(self, signature: str) -> SceneIndex:

@@ -49,6 +49,7 @@ class ScanNet(SceneReader):
         "ScanNet scenes: scene*.sens files, or folders with color/, depth/, pose/ and intrinsic/, beside "
         "scannetv2_{train,val,test}.txt if a split is wanted"
     )
+    descriptions = ("*.sens", "intrinsic_color.txt", "intrinsic_depth.txt", "scannetv2_*.txt")
     splits = ("train", "val", "test")
 
     def find(self) -> Iterable[Path]:

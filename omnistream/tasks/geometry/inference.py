@@ -88,11 +88,12 @@ class Images:
         if images.dtype != torch.uint8:
             if not images.is_floating_point():
                 raise ValueError(f"images must be uint8, or floats from 0 to 1, got {images.dtype}")
-            if images.device.type == "cpu" and not (images.min() >= 0 and images.max() <= 1):
-                low, high = images.min().item(), images.max().item()
-                raise ValueError(
-                    f"images of floats must be from 0 to 1, got {low:.3g} to {high:.3g}; pass them as uint8"
-                )
+            if images.device.type == "cpu":
+                low, high = (value.item() for value in images.aminmax())
+                if not (low >= 0 and high <= 1):
+                    raise ValueError(
+                        f"images of floats must be from 0 to 1, got {low:.3g} to {high:.3g}; pass them as uint8"
+                    )
         height, width = images.shape[-2:]
         if size is None:
             size = _rounded(height, backbone.patch_size), _rounded(width, backbone.patch_size)

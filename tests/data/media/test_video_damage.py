@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from omnistream.data.media import VideoReadError, probe_video, read_frames, verify_video
+from omnistream.data.media.mp4_boxes import missing_index
 from omnistream.data.media.video_decode import ExactReader, open_video
 from omnistream.data.media.video_probe import probe_record
 from tests.data.media.video_files import NUM_FRAMES, RATE, read_numbers
@@ -131,3 +132,31 @@ def test_whole_files_promise_what_they_hold(made):
         "libx264-b2-ts",
     ):
         assert probe_video(made(recipes()[name])).promised_frames is None
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "3gp"])
+def test_a_file_without_its_index_says_so(made, tmp_path, suffix):
+    codec = {"3gp": "h263-gop"}.get(suffix, "mpeg4-intra")
+    data = made(recipes()[f"{codec}-{suffix}"]).read_bytes()
+    index, path = data.rindex(b"moov") - 4, tmp_path / f"clip.{suffix}"
+    for length, fault in ((index, "missing"), (index // 2, "missing"), (index + 40, "cut")):
+        path.write_bytes(data[:length])
+        message = rf"cannot be opened as a video \(it is cut short, .* its index \(moov\) is {fault}\)"
+        with pytest.raises(VideoReadError, match=message):
+            probe_video(str(path))
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_boxes_of_any_header_are_passed(tmp_path, large):
+    path = tmp_path / "clip.mp4"
+    ftyp, body = (16).to_bytes(4, "big") + b"ftypisom" + bytes(4), bytes(20)
+    mdat = (1).to_bytes(4, "big") + b"mdat" + (36).to_bytes(8, "big") if large else (28).to_bytes(4, "big") + b"mdat"
+    path.write_bytes(ftyp + mdat + body + (8).to_bytes(4, "big") + b"moov")
+    assert missing_index(path) is None
+    path.write_bytes(ftyp + mdat + body)
+    assert "is missing" in missing_index(path)
+    path.write_bytes(ftyp + bytes(4) + b"mdat" + body)  # a recording that was not finished
+    assert "is missing" in missing_index(path)
+    path.write_bytes(b"RIFF" + body)
+    assert missing_index(path) is None
+    assert missing_index("rtsp://camera/1") is None

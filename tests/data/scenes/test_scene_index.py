@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from omnistream.data.path_table import StringTable
-from omnistream.data.scenes import DeepVideoMVS, SceneSequence, TSDFFusion
+from omnistream.data.scenes import DeepVideoMVS, SceneFolder, SceneSequence, TSDFFusion, index_cache
+from omnistream.data.scenes import reader as reader_module
 from omnistream.data.scenes.index_cache import SceneIndex, load_index, save_index
 
 
@@ -77,13 +78,57 @@ def link_sequence(root, write_scene):
     (root / "link").symlink_to(root.parent / "elsewhere")
 
 
-@pytest.mark.parametrize("change", [remove_depth, edit_poses, add_sequence, rename_sequence, link_sequence])
+def replace_depth(root, write_scene):
+    path = root / "a" / "depth" / "00004.png"
+    path.with_suffix(".new").write_bytes(path.read_bytes())
+    path.with_suffix(".new").rename(path)
+
+
+CHANGES = [remove_depth, edit_poses, add_sequence, rename_sequence, link_sequence, replace_depth]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_tree_is_searched_again(root, write_scene, change):
     opened(root)
     change(root, write_scene)
     count, found = opened(root)
     assert count >= 2
     assert opened(root) == (0, found)
+
+
+def test_files_of_single_frames_are_not_looked_at(tmp_path, write_scene, monkeypatch):
+    root = tmp_path / "data"
+    write_scene("tsdf_fusion", root / "a", num_frames=3)
+    write_scene("scannet", root / "scene0000_00", num_frames=3)
+    seen = []
+    state = index_cache._state
+    monkeypatch.setattr(index_cache, "_state", lambda path: seen.append(path) or state(path))
+    SceneFolder(root).index()
+    files = {path.relative_to(root).as_posix() for path in seen if path.is_file()}
+    intrinsics = {f"scene0000_00/intrinsic/intrinsic_{kind}.txt" for kind in ("color", "depth")}
+    assert files == {"a/camera-intrinsics.txt", *intrinsics}
+    assert {path for path in seen if path.is_dir()} == {root, *(path for path in root.rglob("*") if path.is_dir())}
+
+
+@pytest.mark.parametrize("name", ["a/camera-intrinsics.txt", "scene0000_00/intrinsic/intrinsic_depth.txt"])
+def test_a_description_that_is_rewritten_is_noticed(tmp_path, write_scene, name):
+    root = tmp_path / "data"
+    write_scene("tsdf_fusion", root / "a", num_frames=3)
+    write_scene("scannet", root / "scene0000_00", num_frames=3)
+    assert len(SceneFolder(root).index()) == 2
+    (root / name).write_text("x")
+    reader = SceneFolder(root)
+    assert len(reader.index()) == 1
+    assert [path for path, _ in reader.broken] == [str(root / name)]
+
+
+def test_a_reader_looks_once(root, monkeypatch):
+    walks = []
+    signature = reader_module.tree_signature
+    monkeypatch.setattr(reader_module, "tree_signature", lambda *given: walks.append(given) or signature(*given))
+    reader = DeepVideoMVS(root)
+    assert reader.index() is reader.index()
+    assert len(walks) == 1
 
 
 def test_what_changed_is_found(root, write_scene):
