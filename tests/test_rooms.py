@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "paths": set(),
     "run_config": {"errors", "paths"},
     "packaged_configs": {"errors", "paths"},
-    "parallel": {"backbone", "distributed"},
+    "parallel": {"backbone", "distributed", "run_config"},
     "trained": LIBRARY | {"tasks"},
     "cli": {"errors", "version", "commands"},
     "__main__": {"cli"},
