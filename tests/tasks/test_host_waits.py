@@ -1,4 +1,8 @@
-"""A training step makes the host wait for the device once, to read all its numbers."""
+"""A training step makes the host wait for the device once, to read all its numbers.
+
+Counted on a pretended device. The trainer's own parts (optimiser wrapper, loggers, progress bar) are replaced, so waits
+inside Lightning are not seen here.
+"""
 
 from types import SimpleNamespace
 from unittest.mock import MagicMock

@@ -38,7 +38,7 @@ def texture_ids(*prefixes: str) -> Int[np.ndarray, " N"]:
 @lru_cache(maxsize=1)
 def atlas() -> UInt8[np.ndarray, "N 3"]:
     """The mip chains of all textures one after the other, loaded once per process."""
-    return np.concatenate([mip_chain(_picture(name)) for name in NAMES])
+    return np.concatenate([mip_chain(_photograph(name)) for name in NAMES])
 
 
 def mip_chain(image: UInt8[np.ndarray, "128 128 3"]) -> UInt8[np.ndarray, "N 3"]:
@@ -89,7 +89,7 @@ def _mix(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return mixed
 
 
-def _picture(name: str) -> np.ndarray:
+def _photograph(name: str) -> np.ndarray:
     """One texture at the finest level, uint8 [SIZE, SIZE, 3]."""
     if name in PATTERNS:
         return _pattern(name)
