@@ -18,7 +18,9 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor
 
 from omnistream.backbone import OmniStream
+from omnistream.backbone.weights.files import read_run
 from omnistream.distributed import is_distributed, world_size
+from omnistream.run_config import find_checkpoint
 
 
 def local_tensor(tensor: Tensor) -> Tensor:
@@ -163,6 +165,17 @@ def scale_gradients(parameters: Iterable[nn.Parameter], factor: Tensor) -> None:
         torch._foreach_mul_(gradients, factor.to(gradients[0].device))
 
 
+def _parameters_without_state(module: nn.Module, saved: dict[str, Any]) -> list[nn.Parameter]:
+    """Trainable parameters that had no gradient before the state of the optimiser was saved, and so no moments in it.
+
+    Args:
+        module: Whose parameters the state numbers, as Lightning reads it.
+        saved: State of the optimiser.
+    """
+    numbered = enumerate(module.parameters())
+    return [parameter for number, parameter in numbered if parameter.requires_grad and number not in saved["state"]]
+
+
 class FSDP2Strategy(ModelParallelStrategy):
     """Lightning's `ModelParallelStrategy` with all processes sharing the data: `--trainer.strategy fsdp2`.
 
@@ -182,19 +195,26 @@ class FSDP2Strategy(ModelParallelStrategy):
         """Load a checkpoint, without the weights of tasks that the model does not have.
 
         Raises:
-            ValueError: If the weights of a single file do not fit the model.
+            FileNotFoundError: If there is no checkpoint.
+            ValueError: If a single file cannot be read, is no checkpoint of a run, or its weights do not fit the model.
         """
         module: Any = self.lightning_module
-        path = Path(self.broadcast(checkpoint_path))
-        strict = module.strict_loading
+        path = find_checkpoint(self.broadcast(checkpoint_path))
+        strict, without_state = module.strict_loading, []
         if path.is_file() and hasattr(module, "take_weights"):
-            saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-            if len(module.take_weights(saved, strict=True)) < len(saved):
-                module.strict_loading = False  # what is left out was just reported, and nothing else is missing
+            saved = read_run(path)[1]
+            kept = module.take_weights(saved["state_dict"], strict=True)
+            if self.optimizers:
+                without_state = _parameters_without_state(module, saved["optimizer_states"][0])
+            if len(kept) < len(saved["state_dict"]) or without_state:
+                module.strict_loading = False  # the weights were just checked
         try:
-            return super().load_checkpoint(path, weights_only=weights_only)
+            content = super().load_checkpoint(path, weights_only=weights_only)
         finally:
             module.strict_loading = strict
+        for parameter in without_state:  # given by torch, with a step count of 1
+            self.optimizers[0].state.pop(parameter, None)
+        return content
 
     def setup_environment(self) -> None:
         """Build a mesh whose data-parallel axis holds every process."""

@@ -9,39 +9,46 @@ from jsonargparse import Namespace
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from omnistream.backbone.weights.files import read_file
+from omnistream.backbone.weights.files import RUN_KEYS, read_file
 from omnistream.commands.run_folders import checkpoint_folders
 from omnistream.errors import UsageError, one_line
 from omnistream.run_config import find_checkpoint, find_run_config, newest_checkpoint
 
 _LIGHTNINGS = ("best", "hpc")
 """Names of checkpoints that Lightning itself knows how to find."""
-_STATE = "state_dict"
+_TRAINING_KEYS = ("optimizer_states", "loops")
+"""What a checkpoint of weights alone lacks."""
 
 RANDOM = "--random"
 """Option that lets an evaluation run on random weights."""
 
 
-def find_ckpt_path(value: str, trainer: Namespace) -> str:
+def find_ckpt_path(value: str, trainer: Namespace, subcommand: str) -> str:
     """The checkpoint meant by `--ckpt_path`.
 
     Args:
-        value: Path of a checkpoint or of a run folder, with `~` and `$VAR`; `last`; or what Lightning itself knows: an
-            address or `best`.
+        value: Path of a checkpoint or of a run folder, with `~` and `$VAR`; `last`; or a name that Lightning
+            itself knows, such as `best`.
         trainer: Settings of the trainer, which say where this configuration's runs are.
+        subcommand: What the checkpoint is for: `fit` needs the state of the optimiser too.
 
     Raises:
-        UsageError: If there is none.
+        UsageError: If there is none, if the file is no checkpoint, or if an address is given: Lightning would run the
+            code that a file from there may hold.
     """
-    if value in _LIGHTNINGS or "://" in value:
+    if value in _LIGHTNINGS:
         return value
+    if "://" in value:
+        raise UsageError(
+            f"--ckpt_path {value}: checkpoints are read from files only; download it first and give the file"
+        )
     if value != "last":
         try:
             found = find_checkpoint(value)
         except FileNotFoundError as error:
             raise UsageError(f"--ckpt_path: {error}") from error
         if found.is_file():
-            _check_file(found)
+            _check_file(found, training=subcommand == "fit")
         return str(found)
     folders = checkpoint_folders(trainer)
     newest = newest_checkpoint(folders)
@@ -99,20 +106,25 @@ def _names_random_backbone(value: Any) -> bool:
     return isinstance(value, list) and any(map(_names_random_backbone, value))
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, training: bool) -> None:
     """Check that a file is a training checkpoint; its tensors are mapped, not read.
 
     Raises:
-        UsageError: If it is not.
+        UsageError: If it is not, or if training cannot go on from it.
     """
     try:
         content = read_file(path)
     except ValueError as error:
         raise UsageError(f"--ckpt_path: {error}") from error
-    if not isinstance(content, Mapping) or _STATE not in content:
+    if not isinstance(content, Mapping) or any(key not in content for key in RUN_KEYS):
         raise UsageError(
             f"--ckpt_path: {path} is not a checkpoint of `omnistream fit`. Weights of a backbone go to "
-            "--model.backbone.checkpoint"
+            "--model.backbone.checkpoint, those of a whole model to --model.init_from"
+        )
+    if training and (missing := [key for key in _TRAINING_KEYS if key not in content]):
+        raise UsageError(
+            f"--ckpt_path: {path} holds weights but no {' and no '.join(missing)}, so training cannot go on from it; "
+            "start a new run with --model.init_from in place of --ckpt_path"
         )
 
 

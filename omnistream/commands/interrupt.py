@@ -29,11 +29,11 @@ _VALIDATION = "epoch_loop.val_loop.batch_progress"
 class StopOnSignal(Callback):
     """Saves a checkpoint when the process is asked to stop, and raises `Stopped`.
 
-    While training, SIGINT (Ctrl-C) and SIGTERM are answered at the end of the step, or of the validation batch: the
-    state goes to `last.ckpt` in the folder of the run's ModelCheckpoint, in place of an older file of that name, and
-    training continues from there exactly. A validation that is broken off is repeated as a whole. A second Ctrl-C ends
-    the process at once; a second SIGTERM changes nothing, because schedulers send several. Outside training there is
-    nothing to save, and a signal raises `Stopped` at once.
+    While training, SIGINT (Ctrl-C) and SIGTERM are answered at the end of the step with all batches that it
+    accumulates, or of the validation batch: the state goes to `last.ckpt` in the folder of the run's ModelCheckpoint,
+    in place of an older file of that name, and training continues from there exactly. A validation that is broken off
+    is repeated as a whole. A second Ctrl-C ends the process at once; a second SIGTERM changes nothing, because
+    schedulers send several. Outside training there is nothing to save, and a signal raises `Stopped` at once.
 
     With several processes one that is signalled is enough. At each step the processes exchange what they received at
     the one before, so no step waits for it; a validation is then finished first.
@@ -117,16 +117,18 @@ class StopOnSignal(Callback):
         """Back to steps."""
         self._validating = False
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Stop if asked to, on all processes at the same step."""
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Stop if asked to, on all processes at the same step, once the batches of an accumulated step are complete."""
         self.trained = True
+        if not _is_step_complete(pl_module):
+            return
         number = self._received if self._group is None else self._received_anywhere()
         if number:
             self._stop(trainer, number)
 
-    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Stop if asked to; several processes may have different numbers of batches, and go on to the next step."""
-        if self._received and self._group is None:
+        if self._received and self._group is None and _is_step_complete(pl_module):
             self._stop(trainer, self._received)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -160,6 +162,11 @@ class StopOnSignal(Callback):
         path = save_last(trainer)
         self._training = False
         raise Stopped(number, step=trainer.global_step, checkpoint=path)
+
+
+def _is_step_complete(module: LightningModule) -> bool:
+    """Whether a checkpoint loses no gradients; modules that do not accumulate any need not say so."""
+    return bool(getattr(module, "is_step_complete", True))
 
 
 def save_last(trainer: Trainer) -> Path | None:

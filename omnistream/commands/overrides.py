@@ -151,10 +151,12 @@ def load_config(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, with jsonargparse's reading of numbers (`1e-4` is a float).
 
     Raises:
-        UsageError: If it is not valid YAML or not a mapping; the message has file and line.
+        UsageError: If it is no text, not valid YAML or not a mapping; the message has file and line.
     """
     try:
         content = get_loader("yaml")(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not a text file; expected a configuration in YAML") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)

@@ -55,7 +55,7 @@ def shorten(message: str, known_keys: Iterable[str] = ()) -> str:
             class_path = found[1]
         else:
             where = ".".join(_where(message, path, unions, text))
-            return one_line((where + ": " if where else "") + _reason(text, class_path, known_keys))
+            return one_line((where + ": " if where else "") + _reason(text, class_path, known_keys) + _how(where, text))
     value = next((line.partition(GIVEN)[2] for line in message.splitlines() if GIVEN in line), None)
     if value is None or not expected:
         return one_line(message)
@@ -124,6 +124,14 @@ def _missing(names: str, class_path: str | None) -> str:
         return f"{class_path} needs {names}"
     keys = ", ".join(name.split(".", 1)[-1] for name in names.split(", "))
     return f"nothing given for {keys}; name a configuration with -c (`omnistream configs` lists the packaged ones)"
+
+
+def _how(where: str, text: str) -> str:
+    """The options that give the missing arguments of the model or the data."""
+    found = re.match(r"the following arguments are required: (.*)", text)
+    if not found or where not in _ROOTS.values():
+        return ""
+    return "; add " + " ".join(f"--{where}.{name} VALUE" for name in found[1].split(", "))
 
 
 def _keys_of(class_path: str) -> list[str]:

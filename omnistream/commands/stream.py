@@ -152,8 +152,14 @@ def run(arguments: list[str]) -> None:
     finally:
         source.close()
     skipped = f", {problems.skipped} broken ones left out" if problems.skipped else ""
-    rate = result.frames / max(result.seconds, 1e-9)
-    print(f"{result.frames} frames ({result.ended}{skipped}), {rate:.1f} frames/s; wrote {folder.out}")
+    rate = speed(result.frames, result.seconds)
+    print(f"{result.frames} frames ({result.ended}{skipped}), {rate}; wrote {folder.out}")
+
+
+def speed(frames: int, seconds: float) -> str:
+    """Frames per second; two digits of a slow stream, such as a short one that is compiled."""
+    rate = frames / max(seconds, 1e-9)
+    return f"{rate:.1f} frames/s" if rate >= 1 else f"{rate:.2g} frames/s"
 
 
 def _parser() -> CommandParser:

@@ -101,7 +101,8 @@ class OmniStreamCLI(LightningCLI):
         """
         subcommand = self.config.get("subcommand")
         if subcommand and (value := self.config[subcommand].ckpt_path):
-            self.config[subcommand].ckpt_path = find_ckpt_path(str(value), self.config[subcommand].trainer)
+            config = self.config[subcommand]
+            config.ckpt_path = find_ckpt_path(str(value), config.trainer, subcommand)
 
     def before_instantiate_classes(self) -> None:
         """Let an evaluation write beside its checkpoint, not to the folder of a new run."""

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from omnistream.backbone.weights.files import read_run
 from omnistream.tasks.hyperparameters import constructor_arguments, from_plain
 
 logger = logging.getLogger(__name__)
@@ -54,17 +54,18 @@ class CheckpointedModule(LightningModule):
         """A module with the settings and weights of a checkpoint that its training wrote.
 
         Args:
-            checkpoint_path: The file.
+            checkpoint_path: The file, or the folder of the run.
             options: Arguments of Lightning's method of this name (`map_location`, `strict`, ...), and constructor
                 arguments that replace the saved ones.
 
         Raises:
-            ValueError: If the weights do not fit.
+            FileNotFoundError: If there is no checkpoint.
+            ValueError: If the file is damaged, is no checkpoint of a run or could run code, or its weights do not fit.
         """
-        saved = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True)
+        path, saved = read_run(checkpoint_path)  # mapped: Lightning's own reader below is the one that copies tensors
         arguments = saved.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
         kept = {name: from_plain(value) for name, value in arguments.items() if name not in options}
-        return super().load_from_checkpoint(checkpoint_path, **kept, **options)
+        return super().load_from_checkpoint(path, **{"weights_only": True, **kept, **options})
 
 
 def take_weights(

@@ -134,6 +134,11 @@ class TrainingModule(CheckpointedModule):
         self._batches = int(self.batch_count)
         self._numbers, self._batches_in_step = StepNumbers(), 0
 
+    @property
+    def is_step_complete(self) -> bool:
+        """Whether no gradients wait for further batches of an accumulated step; a checkpoint does not hold them."""
+        return self._batches_in_step == 0
+
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Forward and backward of all tasks, and an optimiser step once enough batches were seen."""
         optimizer = self.optimizers()

@@ -147,6 +147,40 @@ class TestWeights:
         Path("noise.ckpt").write_bytes(b"noise")
         assert "noise.ckpt" in error_of(capsys, "validate", "-c", "run.yaml", "--ckpt_path=noise.ckpt")
 
+    @pytest.mark.parametrize("subcommand", ["fit", "validate"])
+    @pytest.mark.parametrize("address", ["https://example.org/last.ckpt", "http://example.org/a", "file://{}"])
+    def test_an_address_is_refused_and_its_file_not_opened(self, folder, capsys, monkeypatch, subcommand, address):
+        def opened(*_, **__):
+            raise AssertionError("read from an address")
+
+        monkeypatch.setattr(torch.hub, "load_state_dict_from_url", opened)
+        address = address.format(LAST.absolute())
+        line = error_of(capsys, subcommand, "-c", "run.yaml", f"--ckpt_path={address}")
+        assert line == (
+            f"--ckpt_path {address}: checkpoints are read from files only; download it first and give the file"
+        )
+
+    @pytest.mark.parametrize("subcommand", ["fit", "validate"])
+    def test_weights_that_lightning_did_not_write(self, folder, capsys, subcommand):
+        torch.save({"state_dict": torch.load(LAST, weights_only=True)["state_dict"]}, "theirs.ckpt")
+        line = error_of(capsys, subcommand, "-c", "run.yaml", "--ckpt_path=theirs.ckpt")
+        assert line == (
+            "--ckpt_path: theirs.ckpt is not a checkpoint of `omnistream fit`. Weights of a backbone go to "
+            "--model.backbone.checkpoint, those of a whole model to --model.init_from"
+        )
+
+    @pytest.mark.parametrize("key", ["optimizer_states", "loops"])
+    def test_weights_alone_can_be_evaluated_but_not_trained_on(self, folder, run, capsys, key):
+        content = torch.load(LAST, weights_only=True)
+        del content[key]
+        torch.save(content, "weights.ckpt")
+        run("validate", "--ckpt_path=weights.ckpt")
+        line = error_of(capsys, "fit", "-c", "run.yaml", "--ckpt_path=weights.ckpt")
+        assert line == (
+            f"--ckpt_path: weights.ckpt holds weights but no {key}, so training cannot go on from it; start a new run "
+            "with --model.init_from in place of --ckpt_path"
+        )
+
 
 class TestFolders:
     def test_an_evaluation_writes_beside_its_checkpoint(self, folder, run):

@@ -139,6 +139,10 @@ class TestErrors:
         assert line == f"my.yaml {problem}: combine it with a complete configuration, as in -c quickstart -c my.yaml"
         main(["fit", "-c", str(config), "-c", "my.yaml", "--data.root=null"])
 
+    def test_a_missing_argument_names_its_option(self, capsys: pytest.CaptureFixture[str]) -> None:
+        line = error_of(capsys, "fit", "-c", "real_samples")
+        assert line.endswith("MediaFolderDataModule needs root; add --data.root VALUE")
+
     def test_a_packaged_overlay_alone(self, capsys: pytest.CaptureFixture[str]) -> None:
         line = error_of(capsys, "fit", "-c", "ablations/without_video")
         assert line.endswith("as in -c quickstart -c ablations/without_video")
@@ -148,6 +152,12 @@ class TestErrors:
         assert error_of(capsys, "fit", "-c", str(config)).startswith(f"{config}, line 3, column 1: not valid YAML")
         config.write_text("just words\n")
         assert "expected a mapping" in error_of(capsys, "fit", "-c", str(config))
+
+    def test_a_file_that_is_no_text_is_named(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        config.write_bytes(b"\x00\x00\x00\x1cftypisom\xe1\xff")
+        assert error_of(capsys, "fit", "-c", str(config)) == (
+            f"{config}: not a text file; expected a configuration in YAML"
+        )
 
     def test_debug_raises_the_error_itself(self, config: Path) -> None:
         with pytest.raises(UsageError, match=r"no key 'trainer\.foo'"):

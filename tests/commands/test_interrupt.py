@@ -94,6 +94,19 @@ def test_a_validation_that_is_broken_off_is_repeated_as_a_whole(folder, capsys, 
     assert list(uninterrupted[1]) == [1, 3]
 
 
+@pytest.mark.parametrize(("hook", "call"), [("on_train_batch_start", 3), ("on_validation_batch_start", 2)])
+def test_accumulated_batches_are_completed_first(folder, capsys, hook, call):
+    """The gradients of the third batch, after which there is a validation too, are in no checkpoint."""
+    options = ["--model.optimizer.accumulate_grad_batches=2", "--trainer.val_check_interval=3"]
+    main(["fit", "-c", "run.yaml", *options])
+    expected = weights("version_0")
+    _, lines = stopped(capsys, "fit", *options, hook=hook, call=call)
+    assert lines[-2] == "omnistream: terminated after step 2; saved runs/small/version_1/checkpoints/last.ckpt"
+    assert int(weights("version_1")["batch_count"]) == 4
+    continue_with(lines)
+    check_same("version_2", expected)
+
+
 @pytest.mark.parametrize("hook", ["on_fit_start", "on_sanity_check_start"])
 def test_before_the_first_step_nothing_is_left(folder, capsys, hook):
     code, lines = stopped(capsys, "fit", "--trainer.num_sanity_val_steps=1", hook=hook)

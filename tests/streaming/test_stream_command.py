@@ -10,6 +10,7 @@ from stream_clips import decoded, picture
 from stream_runs import RANDOM, ROOT, process, stream, summary
 
 from omnistream.backbone import create_model
+from omnistream.commands.stream import speed
 from omnistream.trained import load
 
 
@@ -19,6 +20,14 @@ def failure(capsys, *arguments):
     assert caught.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     return lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("frames", "seconds", "expected"),
+    [(20, 2.0, "10.0 frames/s"), (3, 2.0, "1.5 frames/s"), (2, 45.0, "0.044 frames/s"), (0, 0.0, "0 frames/s")],
+)
+def test_speed_of_a_slow_stream_is_not_zero(frames, seconds, expected):
+    assert speed(frames, seconds) == expected
 
 
 def test_everything_from_a_trained_checkpoint(trained, make_video, tmp_path, capsys):

@@ -43,6 +43,41 @@ def test_a_checkpoint_builds_its_module_again(run):
     assert loaded.hparams == module.hparams
 
 
+class Unsafe:
+    """Would create a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_a_run_folder_is_loaded_and_a_home_folder_found(run, monkeypatch):
+    file, module = run
+    monkeypatch.setenv("HOME", str(file.parents[1]))
+    for path in (file.parent, f"~/{file.parent.name}", f"~/{file.parent.name}/{file.name}"):
+        loaded = MultiTaskModule.load_from_checkpoint(path)
+        assert torch.equal(loaded.backbone.norm.weight, module.backbone.norm.weight)
+
+
+def test_files_that_are_no_checkpoints_are_refused_in_one_line(run, tmp_path):
+    ran, path = tmp_path / "ran", tmp_path / "a.ckpt"
+    cases = {
+        "could run code": lambda: torch.save({"state_dict": Unsafe(ran), "pytorch-lightning_version": "2"}, path),
+        "was cut short": lambda: path.write_bytes(run[0].read_bytes()[:5000]),
+        "not the checkpoint of a training run": lambda: torch.save({"state_dict": {"a": torch.ones(1)}}, path),
+        "is a distributed checkpoint": lambda: (path.unlink(), path.mkdir(), (path / ".metadata").touch()),
+    }
+    for message, write in cases.items():
+        write()
+        with pytest.raises(ValueError, match=message) as error:
+            MultiTaskModule.load_from_checkpoint(path)
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
+    assert not ran.exists()
+
+
 def test_arguments_replace_the_saved_ones(run):
     loaded = MultiTaskModule.load_from_checkpoint(run[0], seed=8, optimizer=OptimizerConfig(lr=0.5))
     assert (loaded.seed, loaded.optimizer_config.lr) == (8, 0.5)

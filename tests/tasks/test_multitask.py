@@ -38,6 +38,10 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "step=4.ckpt", weights_only=True)["state_dict"]
 
 
+def optimizer_state(folder: Path) -> dict[str, dict]:
+    return torch.load(folder / "step=4.ckpt", weights_only=True)["optimizer_states"][0]
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
@@ -241,6 +245,19 @@ def test_two_processes_resume_bit_for_bit(parallel, tmp_path):
     whole, continued = weights_of(folder), weights_of(tmp_path)
     assert whole.keys() == continued.keys()
     assert all(torch.equal(continued[name], value) for name, value in whole.items())
+
+
+@pytest.mark.slow
+def test_two_processes_resume_with_a_parameter_that_has_no_gradient(tmp_path):
+    """Geometry masks no patches, so the mask token never gets moments; a resumed run gives it none either."""
+    history = in_two_processes(tmp_path / "whole", "fsdp2-geometry")
+    resumed = in_two_processes(tmp_path / "continued", "fsdp2-geometry", tmp_path / "whole" / "step=2.ckpt")
+    assert resumed == history[2:]
+    whole, continued = weights_of(tmp_path / "whole"), weights_of(tmp_path / "continued")
+    assert all(torch.equal(continued[name], value) for name, value in whole.items())
+    moments, again = (optimizer_state(tmp_path / folder)["state"] for folder in ("whole", "continued"))
+    assert moments.keys() == again.keys()
+    assert all(torch.equal(again[name][key], value) for name in moments for key, value in moments[name].items())
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Files of weights: found in folders and read memory-mapped, without running any code that they may hold."""
 
 import argparse
+import errno
 import json
 import pickle
 import re
@@ -19,6 +20,8 @@ from omnistream.run_config import find_checkpoint, is_distributed_checkpoint
 
 INDEX_NAME = "model.safetensors.index.json"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+RUN_KEYS = ("state_dict", "pytorch-lightning_version")
+"""What Lightning writes into every checkpoint, and needs to read one."""
 _NAMES = ("model", "pytorch_model")
 _MAX_JSON_BYTES = 16 * 2**20
 
@@ -47,13 +50,27 @@ def read_file(path: Path) -> Any:
             # Files in the format of PyTorch before 1.6 are not archives and cannot be mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
+        if not _is_pickled(path):
+            raise ValueError(f"{path} is no weights file") from error
         found = re.search(r"GLOBAL (\S+)", str(error))
         raise ValueError(
             f"{path} holds more than tensors and plain values{f' ({found[1]})' if found else ''}, and loading it could "
-            "run code (or it is no weights file); not loaded"
+            "run code; not loaded"
         ) from error
     except (RuntimeError, EOFError, KeyError, IndexError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no weights file, or was cut short: {one_line(error, 200)}") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise ValueError(
+            f"{path} was cut short: the end of the archive is missing"
+        ) from error  # searched before byte 0
+
+
+def _is_pickled(path: Path) -> bool:
+    """Whether a file is an archive, or begins as a pickle of protocol 2 or later, which torch.save writes."""
+    with path.open("rb") as file:
+        return file.read(1) == b"\x80" or zipfile.is_zipfile(path)
 
 
 def read_checkpoint(path: Path | str) -> StateDict:
@@ -70,12 +87,39 @@ def read_checkpoint(path: Path | str) -> StateDict:
         FileNotFoundError: If there is no checkpoint.
         ValueError: If it cannot be read, or holds no tensors.
     """
+    found, content = _open_checkpoint(path)
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    return flat_tensors(state, found)
+
+
+def read_run(path: Path | str) -> tuple[Path, dict[str, Any]]:
+    """Everything that Lightning saved of a training run, its tensors memory-mapped.
+
+    Args:
+        path: Checkpoint, or folder of the run that wrote it.
+
+    Returns:
+        The file that was found, and its content.
+
+    Raises:
+        FileNotFoundError: If there is no checkpoint.
+        ValueError: If it cannot be read, or is no checkpoint of a run.
+    """
+    found, content = _open_checkpoint(path)
+    if not isinstance(content, dict) or any(key not in content for key in RUN_KEYS):
+        raise ValueError(
+            f"{found} is not the checkpoint of a training run; weights of a backbone are loaded with "
+            "create_model(..., checkpoint=PATH)"
+        )
+    return found, content
+
+
+def _open_checkpoint(path: Path | str) -> tuple[Path, Any]:
+    """The file that a path refers to, and its content."""
     found = find_checkpoint(path)
     if is_distributed_checkpoint(found):
         raise ValueError(_distributed(found))
-    content = read_file(found)
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    return flat_tensors(state, found)
+    return found, read_file(found)
 
 
 def read_tensors(path: Path) -> StateDict:

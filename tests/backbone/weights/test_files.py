@@ -52,7 +52,7 @@ def test_files_are_read_without_running_code(tmp_path):
         pickle.dump({"model": _Payload(trap)}, file, protocol=2)
     torch.save({"cls_token": torch.ones(1), "payload": _Payload(trap)}, tmp_path / "evil.pt")
     for path in (tmp_path / "a" / "evil.pth", tmp_path / "evil.pt", tmp_path / "a"):
-        with pytest.raises(ValueError, match=r"evil.pth? holds more than tensors .* could run code .*; not loaded$"):
+        with pytest.raises(ValueError, match=r"evil.pth? holds more than tensors .* could run code; not loaded$"):
             read_tensors(path)
     assert not trap.exists()
     torch.load(tmp_path / "evil.pt", weights_only=False)
@@ -60,10 +60,12 @@ def test_files_are_read_without_running_code(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.safetensors", "x.pth", "x.pt"])
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04 cut", bytes(range(256))])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>404</html>", b"model:\n  width: 8\n", b"PK\x03\x04 cut", bytes(range(256))]
+)
 def test_files_that_are_no_weights_are_refused(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{name} (is no|holds more than)") as caught:
+    with pytest.raises(ValueError, match=rf"{name} is no (weights|safetensors) file") as caught:
         read_tensors(tmp_path / name)
     assert "\n" not in str(caught.value)
 

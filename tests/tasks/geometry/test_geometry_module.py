@@ -175,8 +175,8 @@ class Clips(Dataset):
     collate = staticmethod(SceneClip.collate)
 
     def __init__(self, make, count):
-        clip = make(batch=count)
-        self.samples = [SceneClip(**{k: v[i] for k, v in vars(clip).items()}) for i in range(count)]
+        fields = {name: value for name, value in vars(make(batch=count)).items() if value is not None}
+        self.samples = [SceneClip(**{name: value[i] for name, value in fields.items()}) for i in range(count)]
 
     def __len__(self):
         return len(self.samples)

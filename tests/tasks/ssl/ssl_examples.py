@@ -62,4 +62,5 @@ def make_batch(samples: int = 4, frames: int = 1, num_local: int = 2, seed: int 
 
 def rows(batch: ViewBatch, part: slice) -> ViewBatch:
     """Some samples of a batch."""
-    return ViewBatch(**{field.name: getattr(batch, field.name)[part] for field in fields(batch)})
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return ViewBatch(**{name: None if value is None else value[part] for name, value in values.items()})

@@ -194,7 +194,8 @@ def test_head_warm_up_holds_back_only_what_passes_through_the_heads():
 
 
 def _sample(batch: ViewBatch, index: int) -> ViewBatch:
-    return ViewBatch(**{field.name: getattr(batch, field.name)[index] for field in fields(batch)})
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return ViewBatch(**{name: None if value is None else value[index] for name, value in values.items()})
 
 
 def test_sample_order_does_not_matter():
