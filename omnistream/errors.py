@@ -18,16 +18,23 @@ class Stopped(BaseException):
         number: Of the signal.
         step: Steps of training that were done; None outside training.
         checkpoint: Where they were saved; None if they were not.
+        finished: Newest checkpoint of a training that was finished before the signal.
     """
 
     resume: str | None = None
     """The command that continues from the checkpoint."""
 
-    def __init__(self, number: int, step: int | None = None, checkpoint: Path | None = None) -> None:
+    def __init__(
+        self, number: int, step: int | None = None, checkpoint: Path | None = None, finished: Path | None = None
+    ) -> None:
         self.number, self.step, self.checkpoint = number, step, checkpoint
-        word = "interrupted" if number == signal.SIGINT else "terminated"
-        saved = f"; saved {checkpoint}" if checkpoint else "; nothing saved, because the trainer keeps no checkpoints"
-        super().__init__(word if step is None else f"{word} after step {step}{saved}")
+        message = "interrupted" if number == signal.SIGINT else "terminated"
+        if step is not None:
+            saved = f"saved {checkpoint}" if checkpoint else "nothing saved, because the trainer keeps no checkpoints"
+            message += f" after step {step}; {saved}"
+        elif finished is not None:
+            message += f" after training was finished; its newest checkpoint is {finished}"
+        super().__init__(message)
 
 
 def one_line(message: object, limit: int = 600) -> str:

@@ -176,6 +176,16 @@ def _parameters_without_state(module: nn.Module, saved: dict[str, Any]) -> list[
     return [parameter for number, parameter in numbered if parameter.requires_grad and number not in saved["state"]]
 
 
+def _fill_missing_state(optimizer: torch.optim.Optimizer) -> None:
+    """Give parameters that have had no gradient the state with which Adam starts: no steps, moments of zero."""
+    known = next((state for state in optimizer.state.values() if state), {})
+    for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+        if known and parameter.requires_grad and not optimizer.state.get(parameter):
+            optimizer.state[parameter] = {
+                key: torch.zeros_like(value if key == "step" else parameter) for key, value in known.items()
+            }
+
+
 class FSDP2Strategy(ModelParallelStrategy):
     """Lightning's `ModelParallelStrategy` with all processes sharing the data: `--trainer.strategy fsdp2`.
 
@@ -215,6 +225,15 @@ class FSDP2Strategy(ModelParallelStrategy):
         for parameter in without_state:  # given by torch, with a step count of 1
             self.optimizers[0].state.pop(parameter, None)
         return content
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        """State of the optimiser; in a folder with moments of zero, as Adam starts, where there has been no gradient.
+
+        The reader of such folders wants the moments of every trainable parameter.
+        """
+        if self._save_distributed_checkpoint:
+            _fill_missing_state(getattr(optimizer, "optimizer", optimizer))
+        return super().optimizer_state(optimizer)
 
     def setup_environment(self) -> None:
         """Build a mesh whose data-parallel axis holds every process."""

@@ -17,7 +17,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from omnistream.errors import Stopped
-from omnistream.run_config import LAST_CHECKPOINT
+from omnistream.run_config import LAST_CHECKPOINT, list_checkpoints
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAME_PRESS = 0.3
@@ -48,6 +48,7 @@ class StopOnSignal(Callback):
         self._received = 0  # number of the signal
         self._since = 0.0
         self._training = False
+        self._finished: Path | None = None  # newest checkpoint, once training is done
         self._validating = False
         self._group: Any = None  # processes that exchange signals; None if there is one
         self._exchange: tuple[torch.Tensor, dist.Work] | None = None
@@ -76,7 +77,7 @@ class StopOnSignal(Callback):
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self._training:
-            raise Stopped(number)
+            raise Stopped(number, finished=self._finished)
         if not self._received:
             self._received, self._since = number, time.monotonic()
             # print() could meet the progress bar in the middle of its own write.
@@ -138,6 +139,9 @@ class StopOnSignal(Callback):
             dist.all_reduce(number, dist.ReduceOp.MAX, group=self._group)
         if number:
             self._stop(trainer, int(number))
+        folder = _checkpoint_folder(trainer)
+        kept = list_checkpoints(folder) if folder else []
+        self._finished = kept[-1] if kept else None
         self._training = False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -178,16 +182,24 @@ def save_last(trainer: Trainer) -> Path | None:
     Returns:
         The checkpoint, or None if the trainer keeps none.
     """
-    callback = next((one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)), None)
-    if callback is None or not callback.dirpath or trainer.fast_dev_run:  # type: ignore[attr-defined]
+    folder = _checkpoint_folder(trainer)
+    if folder is None:
         return None
-    path = Path(callback.dirpath) / LAST_CHECKPOINT
+    path = folder / LAST_CHECKPOINT
     draft = path.with_suffix(".partial")
     trainer.save_checkpoint(draft, weights_only=False)
     if trainer.is_global_zero:
         _replace(draft, path)
     trainer.strategy.barrier("interrupted")
     return path
+
+
+def _checkpoint_folder(trainer: Trainer) -> Path | None:
+    """Where the run's ModelCheckpoint writes; None if the trainer keeps no checkpoints."""
+    callback = next((one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)), None)
+    if callback is None or not callback.dirpath or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return None
+    return Path(callback.dirpath)
 
 
 def _replace(draft: Path, path: Path) -> None:

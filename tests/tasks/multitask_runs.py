@@ -4,7 +4,7 @@
 
 prints nothing and leaves `losses.pt` in the folder; with a checkpoint it goes on from there. Strategies are the
 trainer's with a variant behind a dash: `fsdp2-folders` (checkpoints are folders), `ddp-ssl` (that objective alone),
-`ddp-rescale` (RoPE is rescaled at random, which `rescale-RANK.pt` lists).
+`fsdp2-folders-ssl` (both), `ddp-rescale` (RoPE is rescaled at random, which `rescale-RANK.pt` lists).
 """
 
 import sys
@@ -133,8 +133,9 @@ def fit(
     """Train and return the numbers of every step."""
     recorder = Recorder()
     strategy, _, variant = strategy.partition("-")
-    if variant in ("ssl", "geometry", "captioning"):
-        module, data = make_alone(variant), make_data(GLOBAL_BATCH // devices, only=variant)
+    folders, alone = variant.startswith("folders"), variant.removeprefix("folders-")
+    if alone in ("ssl", "geometry", "captioning"):
+        module, data = make_alone(alone), make_data(GLOBAL_BATCH // devices, only=alone)
     if variant == "rescale":
         module = make_module(rope_rescale=2.0)
         draws = record_draws()
@@ -146,7 +147,7 @@ def fit(
     trainer = Trainer(
         max_steps=steps,
         accelerator="cpu",
-        strategy=FSDP2Strategy(save_distributed_checkpoint=True) if variant == "folders" else strategy,
+        strategy=FSDP2Strategy(save_distributed_checkpoint=True) if folders else strategy,
         devices=devices,
         callbacks=callbacks,
         logger=False,

@@ -261,6 +261,13 @@ def test_two_processes_resume_with_a_parameter_that_has_no_gradient(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_resume_from_a_folder_with_a_parameter_that_has_no_gradient(tmp_path):
+    history = in_two_processes(tmp_path / "whole", "fsdp2-folders-geometry")
+    resumed = in_two_processes(tmp_path / "continued", "fsdp2-folders-geometry", tmp_path / "whole" / "step=2.ckpt")
+    assert resumed == history[2:]
+
+
+@pytest.mark.slow
 def test_two_processes_resume_from_a_folder_bit_for_bit(tmp_path):
     """A checkpoint with a part per process, as large models need; it may also go on with single files."""
     history = in_two_processes(tmp_path / "whole", "fsdp2-folders")
