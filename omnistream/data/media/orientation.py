@@ -1,10 +1,11 @@
 """How a stored frame is to be shown: the display matrix of phones, front cameras and editors."""
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 _TOLERANCE = 0.02
@@ -66,7 +67,9 @@ def frame_orientation(frame: VideoFrame) -> Orientation:
     Raises:
         ValueError: See `orientation_from_matrix`.
     """
-    side_data = cast(SideDataContainer, frame.side_data)  # PyAV's stub knows one kind only
+    # `frame.side_data` would refer to the frame and the frame to it: frames, and threads that convert them, would stay
+    # until the garbage collector runs, in a forked worker for ever.
+    side_data = SideDataContainer(frame)  # type: ignore[call-arg]  # the stub lacks its constructor
     if Type.DISPLAYMATRIX not in side_data:
         return UPRIGHT
     matrix = np.frombuffer(bytes(side_data[Type.DISPLAYMATRIX]), dtype="<i4")
@@ -81,4 +84,5 @@ def upright_image(frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
         av.FFmpegError: If the frame has no RGB image.
     """
     orientation = frame_orientation(frame)
-    return np.ascontiguousarray(orientation.apply(frame.to_ndarray(format="rgb24")))
+    rgb = VideoReformatter().reformat(frame, format="rgb24")  # one of the frame's own would keep its threads
+    return np.ascontiguousarray(orientation.apply(rgb.to_ndarray()))

@@ -1,3 +1,5 @@
+import gc
+
 import av
 import numpy as np
 import pytest
@@ -98,3 +100,21 @@ def test_a_slanted_video_is_refused(made):
     path = made(Recipe("mov", "libx264", matrix=(46341, 46341, 0, -46341, 46341, 0, 0, 0, PERSPECTIVE), num_frames=2))
     with pytest.raises(VideoReadError, match="turned by 45 degrees; only multiples of 90"):
         probe_video(path)
+
+
+def test_no_frame_waits_for_the_garbage_collector(made):
+    """Frames in reference cycles fill the memory; threads that convert them hang a forked worker that frees them."""
+    path = made(Recipe("mp4", "libx264", {"bf": "0"}))
+    gc.collect()
+    gc.disable()
+    try:
+        probe_video(path)
+        read_frames(path, [0, 3], backend="pyav")
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [type(found).__name__ for found in gc.garbage if type(found).__module__.startswith("av.")]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == []
