@@ -178,7 +178,7 @@ def _parameters_without_state(module: nn.Module, saved: dict[str, Any]) -> list[
 
 def _fill_missing_state(optimizer: torch.optim.Optimizer) -> None:
     """Give parameters that have had no gradient the state with which Adam starts: no steps, moments of zero."""
-    known: dict[str, Any] = next((state for state in optimizer.state.values() if state), {})
+    known: dict[str, Tensor] = next((state for state in optimizer.state.values() if state), {})
     for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
         if known and parameter.requires_grad and not optimizer.state.get(parameter):
             optimizer.state[parameter] = {
