@@ -15,8 +15,11 @@ CHECKSUM := $(shell cksum < pyproject.toml | cut -d ' ' -f 1)
 READY := $(VENV)/.omnistream-$(CHECKSUM)
 READY_DEV := $(VENV)/.omnistream-dev-$(CHECKSUM)
 
-# Tests work on tiny tensors, for which more threads are slower.
+# Tests work on tiny tensors, for which more threads are slower: one process per core instead, at most four, each with whole
+# files, whose tests share what they set up. make WORKERS=0 test runs them one after the other.
 TEST_ENV := OMP_NUM_THREADS=1
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
+PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --durations=10
 
 .PHONY: help venv quickstart test test-slow check format docs clean distclean
 .DEFAULT_GOAL := help
@@ -43,10 +46,10 @@ quickstart: venv
 	$(PY) -m omnistream fit -c quickstart
 
 test: venv
-	$(TEST_ENV) $(PY) -m pytest -q -m "not slow" --durations=10
+	$(TEST_ENV) $(PYTEST) -m "not slow"
 
 test-slow: venv
-	$(TEST_ENV) $(PY) -m pytest -q -m slow --durations=10
+	$(TEST_ENV) $(PYTEST) -m slow
 
 check: $(READY_DEV)
 	$(PY) -m ruff check .

@@ -122,7 +122,8 @@ class OmniStreamCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, MisconfigurationException) as error:
-            raise UsageError(explain_construction(error, self.config[self.subcommand].as_dict())) from error
+            config = self.config[self.subcommand] if self.subcommand else self.config
+            raise UsageError(explain_construction(error, config.as_dict())) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer with our progress bar, model summary and, for predictions, writer where none is named.

@@ -191,12 +191,12 @@ def test_a_cache_that_cannot_be_written_is_no_error(root, cache):
 
 
 def index_with(number):
-    frames = StringTable.of(f"{number}-{i}" for i in range(2000))
+    frames = StringTable.of(f"{number}-{i}" for i in range(500))
     return SceneIndex([SceneSequence(f"s{number}", frames, is_video=number % 2 == 0, is_metric=False)], [("p", "r")])
 
 
 def write_often(path, number):
-    for _ in range(30):
+    for _ in range(10):
         save_index(Path(path), "same", index_with(number))
 
 
