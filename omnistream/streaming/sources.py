@@ -37,7 +37,7 @@ def open_source(text: str, problems: Problems, options: SourceOptions = DEFAULT_
     is_pattern = re.search(r"[*?\[]", path.name) is not None and not path.is_file()
     is_folder = not is_camera and not scheme and (path.is_dir() or is_pattern)
     if options.frame_rate is not None and not is_folder:
-        raise UsageError(f"frame_rate is for folders of images; {public_name(text)} has its own time stamps")
+        raise UsageError(f"frame_rate is for folders of images; {public_name(text)} has its own timestamps")
     if options.timeout is not None and not scheme:
         raise UsageError(f"timeout is for network addresses; {text} is not one")
     if is_camera:

@@ -18,7 +18,7 @@ def test_sample_folder(sample_data):
     assert media.summary.splitlines()[0] == "scenes: 2 with 296 frames"
 
 
-def test_frames_of_a_scene_are_no_classes(sample_data):
+def test_frames_of_a_scene_are_not_classes(sample_data):
     media = find_media(sample_data / "rgbd")
     assert len(media.scenes) == 2
     assert media.videos is None

@@ -48,7 +48,7 @@ def test_video_frames_in_order_with_their_times(make_video):
 @pytest.mark.parametrize(
     ("fps", "kept"), [(None, range(30)), (10, range(0, 30, 3)), (15, range(0, 30, 2)), (60, range(30))]
 )
-def test_subsampling_by_stamps_rounded_to_milliseconds(fps, kept):
+def test_subsampling_by_timestamps_rounded_to_milliseconds(fps, kept):
     sampler = Subsampler(fps)
     assert [i for i in range(30) if sampler.take(round(i / 30, 3))] == list(kept)
 
@@ -81,7 +81,7 @@ def test_rate_of_a_subsampled_video(make_video):
     source.close()
 
 
-def test_stamps_of_a_variable_rate(make_video):
+def test_timestamps_of_a_variable_rate(make_video):
     times = [0.0, 0.1, 0.15, 0.4]
     frames = frames_of(make_video("clip.mov", 4, codec="png", times=times))
     assert [frame.time for frame in frames] == pytest.approx(times, abs=2e-3)
@@ -217,7 +217,7 @@ def test_rotated_and_mirrored_videos_are_upright(make_video, suffix, a, b, c, d,
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts"])
 @pytest.mark.parametrize("paired", [False, True])
-def test_fields_in_packets_of_their_own_are_one_frame(tmp_path, suffix, paired):
+def test_fields_in_separate_packets_are_one_frame(tmp_path, suffix, paired):
     path = write_field_video(tmp_path / f"fields.{suffix}", paired=paired)
     source = open_source(str(path), Problems())
     frames = list(source)

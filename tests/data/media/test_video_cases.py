@@ -40,7 +40,7 @@ def test_two_fields_are_one_frame(tmp_path, suffix, paired):
     assert "fields" in probe_video(path).doubts
 
 
-def test_fields_without_any_stamps_are_counted_by_pairs(tmp_path):
+def test_fields_without_timestamps_are_counted_in_pairs(tmp_path):
     path = write_field_video(tmp_path / "fields.264")
     assert read_numbers(read_frames(path, ALL)) == ALL
 
@@ -76,7 +76,7 @@ def bit_numbers(frames):
         ("field_coded_h264/paff.ts", bit_numbers, [0, 5, 10, 20, 23]),
     ],
 )
-def test_the_cases_as_found(sample_cases, name, numbers, wanted):
+def test_the_original_cases(sample_cases, name, numbers, wanted):
     path = sample_cases / name
     assert numbers(read_frames(path, wanted)) == wanted
     assert [numbers(read_frames(path, [number]))[0] for number in wanted] == wanted
@@ -87,7 +87,7 @@ def test_the_cases_as_found(sample_cases, name, numbers, wanted):
 
 
 @pytest.mark.parametrize("name", ["m.mp4", "hflip.mp4"])
-def test_the_mirrored_cases_as_found(sample_cases, name):
+def test_the_original_mirrored_cases(sample_cases, name):
     path = sample_cases / "mirrored_video" / name
     stored = sequential(path, [0])
     assert torch.equal(read_frames(path, [0]), stored.flip(-1))

@@ -36,7 +36,7 @@ def test_two_views_agree(tmp_path, write_scene, disagreement):
     assert disagreement(clip, 0, 3).max() < 0.01
 
 
-def test_poses_are_one_per_image(tmp_path, write_scene):
+def test_there_is_one_pose_per_image(tmp_path, write_scene):
     write_scene("deep_video_mvs", tmp_path / "s")
     (tmp_path / "s" / "images" / "00007.png").unlink()
     with pytest.raises(DatasetNotFoundError, match=r"poses.txt: has 20 poses for 19 images"):
