@@ -36,7 +36,7 @@ def check_window(window: int | None, sink: int) -> None:
         ValueError: If `window` < 1, `sink` < 0 or `sink` > `window`.
     """
     if window is not None and window < 1:
-        raise ValueError(f"window must be at least 1 frame (or None for all), got {window}")
+        raise ValueError(f"window must be at least 1 (None remembers all frames), got {window}")
     if sink < 0 or (window is not None and sink > window):
         raise ValueError(f"sink must be between 0 and the window ({window}), got {sink}")
 

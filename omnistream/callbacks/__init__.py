@@ -5,6 +5,7 @@ from omnistream.callbacks.held_out import Comparison, HeldOutEvaluation
 from omnistream.callbacks.predictions import PredictionWriter
 from omnistream.callbacks.progress import Throughput
 from omnistream.callbacks.progress_bar import TaskProgressBar
+from omnistream.callbacks.run_folder import RunFolder
 from omnistream.callbacks.summary import ParameterSummary
 from omnistream.callbacks.validation_plots import ValidationPlots
 from omnistream.evaluation.results import ResultsWriter
@@ -16,6 +17,7 @@ __all__ = [
     "ParameterSummary",
     "PredictionWriter",
     "ResultsWriter",
+    "RunFolder",
     "TaskProgressBar",
     "Throughput",
     "ValidationPlots",

@@ -106,24 +106,32 @@ class CommandParser(ArgumentParser):
 
     def _help(self, action: argparse.Action) -> str:
         """Help of a field: its docstring, in the words of the command line, and its default."""
-        text = (action.help or "").rstrip(".")
-        for word, value in self._values.get(action.dest, {}).items():
+        return self._worded(action.dest, (action.help or "").rstrip(".")) + default_text(action.default)
+
+    def _worded(self, name: str, text: str) -> str:
+        """A text about a field with the word that is written for None on the command line."""
+        for word, value in self._values.get(name, {}).items():
             text = re.sub(r"\bNone\b", f"`{word}`", text) if value == "null" else text
-        return text + default_text(action.default)
+        return text
 
     def parse(self, arguments: Sequence[str]) -> Parsed:
         """The dataclasses that a command line describes.
 
         Raises:
             UsageError: If an option is unknown, missing or has a value that is not allowed.
-            ValueError: If a dataclass refuses its values.
+            ValueError: If a dataclass refuses its values; the message is worded for the command line.
         """
         self._given = {}
         found = self.parse_args(list(self._words(arguments)))
         for name, hint in self._hints.items():
             if Path in alternatives(hint) and found[name] is not None:
                 found[name] = _expanded(found[name])
-        options = {kind: kind(**{name: found[name] for name in names}) for kind, names in self._fields.items()}
+        try:
+            options = {kind: kind(**{name: found[name] for name in names}) for kind, names in self._fields.items()}
+        except ValueError as error:
+            text = str(error)
+            error.args = (self._worded(text.partition(" ")[0], text),)  # messages begin with the field
+            raise
         return Parsed(options, frozenset(self._given))
 
     def _words(self, args: Sequence[str]) -> Iterator[str]:

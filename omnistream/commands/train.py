@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 # Classes that are imported can be named without their module in YAML; this also registers the strategy `fsdp2`.
 import omnistream.data
 import omnistream.tasks  # noqa: F401
-from omnistream.callbacks import ParameterSummary, PredictionWriter, TaskProgressBar
+from omnistream.callbacks import FinalReport, ParameterSummary, PredictionWriter, RunFolder, TaskProgressBar
 from omnistream.commands.checkpoints import (
     RANDOM,
     allow_random_weights,
@@ -126,7 +126,7 @@ class OmniStreamCLI(LightningCLI):
             raise UsageError(explain_construction(error, config.as_dict())) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """A trainer with our progress bar, model summary and, for predictions, writer where none is named.
+        """A trainer with our progress bar, model summary, writer of predictions and last line, unless others are named.
 
         Lightning itself refuses `enable_progress_bar: false` beside a bar, and its own counts steps of a run without
         epochs as "Epoch 0/-2".
@@ -144,6 +144,8 @@ class OmniStreamCLI(LightningCLI):
         if given.enable_model_summary is not False and not has(ModelSummary):
             callbacks = [*callbacks, ParameterSummary()]
             kwargs["enable_model_summary"] = False  # Lightning would say that it adds none of its own
+        if self.subcommand == "fit" and not has(FinalReport):
+            callbacks = [*callbacks, RunFolder()]
         if self.subcommand == "predict" and not has(BasePredictionWriter):
             callbacks = [*callbacks, PredictionWriter()]
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)

@@ -1,7 +1,7 @@
-"""From a video, a camera or a folder of images to files, frame by frame: what `omnistream stream` is made of.
+"""The parts of `omnistream stream`, which runs videos, cameras and image folders through a model, frame by frame.
 
-A source (`sources`) yields frames, `runner` sends them through a streaming session, and writers turn every step into
-files (`videos`, `depth`, `poses`, `points`, `features`). Nothing is accumulated, so memory does not grow with the
+A source (`sources`) yields frames, `runner` passes them through a streaming session, and writers save the results of
+every step (`videos`, `depth`, `poses`, `points`, `features`). Nothing is accumulated, so memory does not grow with the
 length of a stream.
 """
 

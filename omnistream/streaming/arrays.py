@@ -1,4 +1,4 @@
-"""Arrays of a stream on disk, chunk by chunk."""
+"""Writing arrays of a stream to disk in chunks."""
 
 import zipfile
 from abc import ABC, abstractmethod
@@ -13,11 +13,11 @@ from torch import Tensor
 from omnistream.streaming.writer import Step
 
 CHUNK_BYTES = 32 * 2**20
-"""Arrays wait in memory until there are this many bytes."""
+"""Arrays are collected in memory up to this size before they are written."""
 
 
 class _Target(Protocol):
-    """Where chunks go."""
+    """Destination of the chunks."""
 
     def add(self, first: int, arrays: dict[str, Tensor]) -> None: ...
 
@@ -25,9 +25,9 @@ class _Target(Protocol):
 
 
 class NpzTarget:
-    """One streamed `.npz`: arrays `NAME_NNNNNNNN` of consecutive frames, where N is the number of the first.
+    """One `.npz` file with arrays `NAME_NNNNNNNN` of consecutive frames, where N is the number of the first.
 
-    The zip directory takes a few hundred bytes per array until the file is closed.
+    The zip directory takes a few hundred bytes of memory per array until the file is closed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,12 +40,12 @@ class NpzTarget:
                 np.lib.format.write_array(entry, tensor.numpy(), allow_pickle=False)
 
     def close(self) -> None:
-        """Write the directory of the zip."""
+        """Write the zip directory."""
         self._zip.close()
 
 
 class SafetensorsTarget:
-    """A folder of `NAME-NNNNNNNN.safetensors`, where NAME is that of the folder and N the number of the first frame."""
+    """A folder of files `NAME-NNNNNNNN.safetensors`: NAME is that of the folder, N the number of the first frame."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,7 +60,7 @@ class SafetensorsTarget:
         target = self.path / f"{self.path.name}-{first:08d}.safetensors"
         draft = target.with_suffix(".tmp")
         try:
-            # Not `save_file`, which creates its file with mode 0600 whatever the umask says.
+            # Not `save_file`, which creates its file with mode 0600 regardless of the umask.
             draft.write_bytes(save({name: tensor.contiguous() for name, tensor in arrays.items()}))
         except OSError:
             draft.unlink(missing_ok=True)
@@ -72,10 +72,10 @@ class SafetensorsTarget:
 
 
 class ArrayFiles(ABC):
-    """Arrays of every frame in one `.npz` or a folder of shards, beside `index` [S] and `time` [S] of the frames.
+    """Writes arrays of every frame, with the frames' `index` [S] and `time` [S], to one `.npz` or a folder of shards.
 
     Args:
-        path: A name with the suffix `.npz` is one file, one without is a folder of safetensors.
+        path: A file if it has the suffix `.npz`; without a suffix, a folder of safetensors files.
         chunk_bytes: Size of a chunk.
     """
 
@@ -90,12 +90,12 @@ class ArrayFiles(ABC):
     def _arrays(self, step: Step) -> dict[str, Tensor]:
         """Arrays [S, ...] on the CPU by name.
 
-        They are copies: a step that runs as a CUDA graph, or on the CPU, may write into the same memory again.
+        They must be copies: a step that runs as a CUDA graph, or on the CPU, may overwrite the memory.
         """
 
     @abstractmethod
     def _facts(self) -> dict[str, object]:
-        """What the summary says about them."""
+        """Entries about the arrays for the summary."""
 
     def write(self, step: Step) -> None:
         """Add the frames of a step."""
@@ -119,7 +119,7 @@ class ArrayFiles(ABC):
         self.num_frames += len(chunk["index"])
 
     def close(self) -> None:
-        """Write what still waits."""
+        """Write the remaining frames and close the file."""
         try:
             if self._waiting:
                 self._flush()
@@ -128,5 +128,5 @@ class ArrayFiles(ABC):
                 self._target.close()
 
     def summary(self) -> dict[str, object]:
-        """What was stored."""
+        """What was written, by file name."""
         return {} if self._target is None else {self.path.name: {"frames": self.num_frames, **self._facts()}}

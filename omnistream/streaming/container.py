@@ -1,4 +1,4 @@
-"""What a container states about its video: how fast it is, and how much of it there should be."""
+"""What a container states about its video: frame rate and length."""
 
 from fractions import Fraction
 from itertools import islice
@@ -17,24 +17,24 @@ _COUNTING = frozenset({"mov"})
 """Containers that list every packet."""
 
 _TIMED = frozenset({"avi", "matroska", "flv", "asf"})
-"""Containers whose header states a duration; in others FFmpeg estimates it from what is there."""
+"""Containers whose header states a duration; in others FFmpeg estimates it from the packets."""
 
 _PEEKED = 1000
-"""Packets among which a field is looked for."""
+"""Number of packets that are searched for single fields."""
 
 
 def stated_rate(stream: VideoStream) -> float:
-    """Frames per second; the usual rate if none is stated."""
+    """Frames per second; `USUAL_FPS` if no rate is stated."""
     rate: Fraction | None = stream.average_rate or stream.guessed_rate
-    # Streams without a rate are guessed to have that of their clock, such as 90,000.
+    # For streams without a rate, FFmpeg guesses that of their clock, such as 90,000.
     return float(rate) if rate and rate <= HIGHEST_RATE else USUAL_FPS
 
 
 def field_coded(path: str) -> VideoInfo | None:
-    """Rate and number of frames of a file in which packets are single fields; None for all others.
+    """Information about a file in which packets are single fields; None for all others.
 
     Interlaced H.264 may store the two fields of a frame as two packets, which MP4 and AVI count as two frames: the rate
-    that they state is then up to twice that of the frames. Only for these are all packets read beforehand.
+    that they state is then up to twice that of the frames. Only such files are read completely beforehand.
 
     Raises:
         VideoReadError: If the file cannot be opened or has no video stream.
@@ -44,7 +44,7 @@ def field_coded(path: str) -> VideoInfo | None:
             return None
         stated = stated_rate(stream)
     found = probe_video(path)
-    # A damaged packet looks like a field, too, but does not change the rate much.
+    # A damaged packet also looks like a field, but does not change the rate much.
     return found if abs(found.fps - stated) > 0.05 * stated else None
 
 
@@ -60,7 +60,7 @@ def _has_second_fields(container: InputContainer, stream: VideoStream) -> bool:
 
 
 def end_of(packet: Packet) -> float:
-    """Time at which what a packet holds has been shown, in seconds; 0 without a time stamp."""
+    """End of a packet's display time in seconds; 0 without a timestamp."""
     stamp = packet.dts if packet.pts is None else packet.pts
     if stamp is None or packet.time_base is None:
         return 0.0
@@ -68,13 +68,13 @@ def end_of(packet: Packet) -> float:
 
 
 def shortfall(container: InputContainer, stream: VideoStream, num_packets: int, end: float) -> str | None:
-    """In words, how much less a file holds than its container states, as one that was cut off does; None if nothing.
+    """Message that a file is shorter than its container states, as a truncated one is; None if it is not.
 
     Args:
-        container: Read to its end.
-        stream: The video.
-        num_packets: Packets of the video that were there.
-        end: When the last packet of any stream ends, in seconds: sound may be longer than the video.
+        container: The file, read to its end.
+        stream: Its video stream.
+        num_packets: Number of video packets found.
+        end: End of the last packet of any stream in seconds: audio may be longer than the video.
     """
     formats = set(container.format.name.split(","))
     if formats & _COUNTING:
@@ -82,7 +82,7 @@ def shortfall(container: InputContainer, stream: VideoStream, num_packets: int, 
             return None
         return f"truncated: the header promises {stream.frames} frames, the file holds {num_packets}"
     promised = (container.duration or 0) / av.time_base
-    if "avi" in formats and stream.average_rate:  # FFmpeg's own duration is that of what is there
+    if "avi" in formats and stream.average_rate:  # FFmpeg's duration covers only the packets that exist
         promised = max(promised, float(stream.frames / stream.average_rate))
     if not formats & _TIMED or promised - end <= max(0.25, 0.02 * promised):
         return None

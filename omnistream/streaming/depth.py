@@ -1,4 +1,4 @@
-"""Predicted depth of a stream as numbers: 16-bit PNG files, or float32 arrays."""
+"""Writing the predicted depth of a stream as 16-bit PNG files or float32 arrays."""
 
 import math
 from pathlib import Path
@@ -16,22 +16,23 @@ from omnistream.streaming.writer import Step
 DepthFormat = Literal["png", "npz"]
 
 UNIT = "scene units"
-"""Of depth and camera positions: training scales every scene, so the unit is not the metre."""
+"""Unit of depth and camera positions: training rescales every scene, so it is not the metre."""
 LARGEST = 2**16 - 1
-"""Of the numbers in a PNG."""
+"""Largest value in a PNG."""
 HEADROOM = 4
-"""How many times the largest depth of the first frame a PNG can hold, unless a scale is given."""
+"""A PNG can hold this many times the largest depth of the first frame, unless a scale is given."""
 
 
 class DepthImages:
-    """`depth/NNNNNNNN.png`, N the index of the frame: 16-bit grey, `round(scale * depth)`, 0 where there is no depth.
+    """Writes 16-bit greyscale files `depth/NNNNNNNN.png`, where N is the index of the frame.
 
-    All files have one scale. It is a round number, chosen by the first frame with any depth so that four times its
-    largest depth fits; what is larger than that later is stored as 65535 and counted.
+    Values are `round(scale * depth)`, and 0 where there is no depth. All files have the same scale. By default it is a
+    round number for which four times the largest depth of the first frame with any depth fits. Larger depths are stored
+    as 65535 and counted.
 
     Args:
-        folder: Where the folder `depth` goes.
-        scale: Numbers per unit of depth, such as the 5000 of TUM's files; None to let the first frame choose.
+        folder: Output folder, in which the folder `depth` is created.
+        scale: Value per unit of depth, such as 5000 in the files of TUM RGB-D; None for the default.
     """
 
     def __init__(self, folder: Path, scale: float | None = None) -> None:
@@ -59,25 +60,25 @@ class DepthImages:
         """All files are complete already."""
 
     def summary(self) -> dict[str, object]:
-        """The scale, and how many numbers were too large."""
+        """The scale, and the number of pixels whose depth was too large."""
         if not self.num_frames:
             return {}
-        meaning = f"depth = number / scale, in {UNIT}; 0: no depth; {LARGEST}: this depth or more"
+        meaning = f"depth = value / scale, in {UNIT}; 0: no depth; {LARGEST}: this depth or more"
         facts = {"frames": self.num_frames, "scale": self.scale, "meaning": meaning, "clipped_pixels": self.num_clipped}
         return {"depth": facts}
 
 
 def _round_down(number: float) -> float:
-    """The largest number of the form 1, 2 or 5 times a power of ten that is not larger."""
+    """The largest 1, 2 or 5 times a power of ten that is not larger than the number."""
     power = 10.0 ** math.floor(math.log10(number))
     return next(power * digit for digit in (5, 2, 1) if power * digit <= number * (1 + 1e-12))
 
 
 class DepthArrays(ArrayFiles):
-    """`depth.npz`: `depth` and `confidence` [S, H, W] in float32, as the heads give them.
+    """Writes `depth.npz`: `depth` and `confidence` [S, H, W] in float32, as predicted by the heads.
 
     Args:
-        folder: Where it goes.
+        folder: Output folder.
         chunk_bytes: Size of a chunk.
     """
 

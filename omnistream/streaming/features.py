@@ -1,4 +1,4 @@
-"""Features of a stream on disk."""
+"""Writing features of a stream."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ FeaturesFormat = Literal["npz", "safetensors"]
 
 
 def check_features(names: Sequence[str], num_layers: int) -> None:
-    """Refuse names that are not `last`, `cls` or a block.
+    """Check that names are `last`, `cls` or the number of a block.
 
     Raises:
         UsageError: If a name is unknown or a block does not exist.
@@ -26,17 +26,17 @@ def check_features(names: Sequence[str], num_layers: int) -> None:
 
 
 def blocks_of(names: Sequence[str]) -> tuple[int, ...]:
-    """The blocks among the names."""
+    """The numbers of blocks among the names."""
     return tuple(int(name) for name in names if name.isdecimal())
 
 
 class FeatureFiles(ArrayFiles):
-    """`features.npz`, or shards in `features/`.
+    """Writes `features.npz`, or shards in `features/`.
 
-    Names are `last` [S, h, w, D], `cls` [S, D] and `layer_N` [S, h, w, D] (output of block N, not normalised).
+    Arrays are `last` [S, h, w, D], `cls` [S, D] and `layer_N` [S, h, w, D] (output of block N, not normalised).
 
     Args:
-        folder: Where they go.
+        folder: Output folder.
         names: `last`, `cls` or numbers of blocks.
         file_format: `npz` (one file) or `safetensors` (a folder of shards).
         dtype: Stored type; None for float32.

@@ -26,9 +26,9 @@ class FolderSource:
 
     Args:
         files: Images in order.
-        name: What the user gave.
-        problems: Gets the images that cannot be read.
-        options: `frame_rate` gives the time stamps.
+        name: The source as given by the user.
+        problems: Receives the images that cannot be read.
+        options: `frame_rate` determines the timestamps.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ def find_images(path: Path) -> list[Path]:
     """Images of a folder, or those that match a pattern such as `folder/*.color.png`, in natural order.
 
     Raises:
-        DatasetNotFoundError: If there is none.
-        UsageError: If a folder holds colour images and depth maps; the message suggests a pattern.
+        DatasetNotFoundError: If there are no images.
+        UsageError: If a folder holds both colour images and depth maps; the message suggests a pattern.
     """
     found = path.iterdir() if path.is_dir() else path.parent.glob(path.name)
     files = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
@@ -72,7 +72,7 @@ def find_images(path: Path) -> list[Path]:
 
 
 def _subfolders(path: Path) -> str:
-    """A hint at the folders in this one that hold images, such as `rgb` and `depth`."""
+    """Hint naming the subfolders that hold images, such as `rgb` and `depth`."""
     if not path.is_dir():
         return ""
     folders = (folder for folder in sorted(path.iterdir()) if folder.is_dir())
@@ -81,7 +81,7 @@ def _subfolders(path: Path) -> str:
 
 
 def _refuse_depth(folder: Path, files: list[Path]) -> None:
-    """Refuse a folder in which some names belong to depth maps and others to colour images."""
+    """Refuse a folder in which some file names are those of depth maps and others of colour images."""
     kinds: dict[str, list[Path]] = defaultdict(list)
     for file in files:
         kinds[re.sub(r"\d+", "*", glob.escape(file.name))].append(file)
@@ -97,7 +97,7 @@ def _refuse_depth(folder: Path, files: list[Path]) -> None:
 
 
 def _is_depth(path: Path) -> bool:
-    """Whether an image is a depth map: by its name, or because it is grey with more than 8 bits."""
+    """Whether an image is a depth map: by its name, or because it is greyscale with more than 8 bits."""
     if re.search(r"depth", path.stem, re.IGNORECASE):
         return True
     try:

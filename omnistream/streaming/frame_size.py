@@ -10,10 +10,10 @@ from omnistream.errors import UsageError
 
 @dataclass(frozen=True)
 class FrameSize:
-    """A rule for the size of frames: one side given and the aspect ratio kept, or both given."""
+    """A rule for the size of frames: one side with the aspect ratio kept, or both sides."""
 
     side: Literal["short", "long"] | None = "short"
-    """Which side `pixels` is; None for `exact`."""
+    """The side that `pixels` refers to; None for `exact`."""
     pixels: int = 224
     """Length of that side."""
     exact: tuple[int, int] | None = None

@@ -1,4 +1,4 @@
-"""Frames of a stream, and what a source of them is."""
+"""Frames of a stream, and the interface of their sources."""
 
 import math
 import re
@@ -10,13 +10,13 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 STAMP_TOLERANCE = 1e-3
-"""Seconds; Matroska rounds its stamps to milliseconds."""
+"""Seconds; Matroska rounds its timestamps to milliseconds."""
 
 USUAL_FPS = 30.0
-"""For sources that state no rate."""
+"""Frames per second of sources that state no rate."""
 
 LOWEST_RATE, HIGHEST_RATE = 0.001, 1000.0
-"""Frames per second, from one in a quarter of an hour."""
+"""Frames per second; the lowest is about one frame per quarter of an hour."""
 
 
 @dataclass(frozen=True)
@@ -24,30 +24,30 @@ class Frame:
     """One image of a stream."""
 
     index: int
-    """Position in the source; frames that were left out or broken count (of a video: see `VideoSource`)."""
+    """Position in the source, counting skipped and broken frames (for videos see `VideoSource`)."""
     time: float
-    """Seconds, rising from frame to frame."""
+    """Seconds, increasing from frame to frame."""
     image: UInt8[Tensor, "3 H W"]
     """Upright RGB."""
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Yields frames until it ends; broken ones go to the `Problems` it was opened with."""
+    """Yields frames until it ends; broken ones are reported to the `Problems` it was opened with."""
 
     name: str
-    """What the user gave."""
+    """The source as given by the user."""
     fps: float
-    """Frames per second that it yields, approximately."""
+    """Approximate number of frames per second that it yields."""
     total: int | None
-    """Frames that it is expected to yield; None if unknown."""
+    """Expected number of frames; None if unknown."""
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames, once."""
         ...
 
     def close(self) -> None:
-        """Close files and connections; another thread may still wait for a frame."""
+        """Close files and connections; another thread may still be waiting for a frame."""
         ...
 
 
@@ -60,7 +60,7 @@ class SourceOptions:
     """
 
     fps: float | None = None
-    """Thin out to this many frames per second, by time stamps. Default: all frames."""
+    """Use only this many frames per second, chosen by timestamp. Default: all frames."""
     frame_rate: float | None = None
     """Images per second of a folder of images. Default: 30."""
     timeout: float | None = None
@@ -79,10 +79,10 @@ DEFAULT_SOURCE = SourceOptions()
 
 
 class Subsampler:
-    """Thins frames out to a rate by their time stamps.
+    """Reduces frames to a rate by their timestamps.
 
     Args:
-        fps: Wanted rate; None keeps all frames, as does a rate above the source's.
+        fps: Target rate; None keeps all frames, as does a rate above that of the source.
     """
 
     def __init__(self, fps: float | None) -> None:
@@ -90,7 +90,7 @@ class Subsampler:
         self._due: float | None = None
 
     def take(self, time: float) -> bool:
-        """Whether the frame at this time is due; times must rise."""
+        """Whether to use the frame at this time; times must increase."""
         if self.fps is None:
             return True
         if self._due is None:
@@ -102,11 +102,11 @@ class Subsampler:
         return True
 
     def rate(self, source: float) -> float:
-        """Rate of what is left of a source."""
+        """Resulting rate for a source with this rate."""
         return source if self.fps is None else min(self.fps, source)
 
 
 def public_name(text: str) -> str:
-    """What may be shown and stored of a source: an address without user name and password."""
-    # Up to the last @ before the path, as FFmpeg splits it: a password may hold one, or a blank, itself.
+    """The name of a source as it may be shown and stored: an address without user name and password."""
+    # Up to the last @ before the path, as FFmpeg splits it: a password may itself contain @ or spaces.
     return re.sub(r"://[^/]*@", "://", text)

@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish to stop after the current step."""
+"""Ctrl-C as a request to stop after the current step."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_ANSWER = b"\nstopping after this step; once more to break off at once\n"
+_ANSWER = b"\nstopping after this step; press Ctrl-C again to stop at once\n"
 
 
 class StopRequest:
@@ -32,7 +32,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
         if stop.requested:
             raise KeyboardInterrupt
         stop.requested = True
-        os.write(2, _ANSWER)  # print could meet the progress bar in the middle of its own write
+        os.write(2, _ANSWER)  # print() could run in the middle of a write of the progress bar
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

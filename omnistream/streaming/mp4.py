@@ -1,4 +1,4 @@
-"""An MP4 file written frame by frame."""
+"""Writing an MP4 file frame by frame."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -9,7 +9,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 CODECS = ("libx264", "mpeg4")
-"""In order of preference; FFmpeg is also built without the first."""
+"""In order of preference; some builds of FFmpeg lack the first."""
 
 
 class Mp4File:
@@ -18,7 +18,7 @@ class Mp4File:
     Args:
         path: File to write.
         fps: Frames per second.
-        codecs: FFmpeg's names; the first that is there is taken.
+        codecs: FFmpeg's names; the first available one is used.
 
     Raises:
         RuntimeError: If FFmpeg has none of the codecs.
@@ -26,13 +26,13 @@ class Mp4File:
 
     def __init__(self, path: Path, fps: float, codecs: tuple[str, ...] = CODECS) -> None:
         self.path, self.codec = path, _first_available(codecs)
-        self.rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))  # 30000/1001 comes out as it is
+        self.rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))  # keeps 30000/1001 exact
         self.num_frames = 0
         self._container = av.open(str(path), "w", format="mp4")
         self._stream: VideoStream | None = None
 
     def add(self, image: UInt8[np.ndarray, "H W 3"]) -> None:
-        """Append a frame; an odd side gets one more row or column, because the colours are stored at half size."""
+        """Append a frame; odd sides are padded by one row or column, because chroma is stored at half resolution."""
         height, width = image.shape[:2]
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._stream is None:
@@ -43,7 +43,7 @@ class Mp4File:
         self.num_frames += 1
 
     def close(self) -> None:
-        """Write what the encoder still holds, and the index."""
+        """Write the encoder's remaining frames and the index."""
         if self._stream is not None:
             self._container.mux(self._stream.encode(None))
         self._container.close()
@@ -53,7 +53,7 @@ class Mp4File:
         stream = self._container.add_stream(self.codec, rate=self.rate, options=options)
         assert isinstance(stream, VideoStream)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        stream.codec_context.thread_count = 1  # more threads can hang beside torch's
+        stream.codec_context.thread_count = 1  # more threads can deadlock with torch's
         return stream
 
 
@@ -64,4 +64,4 @@ def _first_available(codecs: tuple[str, ...]) -> str:
         except av.codec.codec.UnknownCodecError:
             continue
         return name
-    raise RuntimeError(f"FFmpeg has no encoder for MP4 videos here; tried {', '.join(codecs)}")
+    raise RuntimeError(f"FFmpeg has no encoder for MP4 videos; tried {', '.join(codecs)}")

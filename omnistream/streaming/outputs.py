@@ -1,4 +1,4 @@
-"""The files that a stream writes, and the summary beside them."""
+"""The output files of a stream, and their summary."""
 
 import json
 import math
@@ -33,7 +33,7 @@ WRITTEN = (
     "features/features-*.safetensors",
     "summary.json",
 )
-"""Everything that a run may leave in its folder."""
+"""All files that a run may write to its folder."""
 
 Head = Literal["depth", "pose", "points"]
 HEADS: tuple[Head, ...] = get_args(Head)
@@ -58,19 +58,19 @@ class OutputOptions:
     features_dtype: Literal["float32", "float16"] = "float32"
     """Type of stored features."""
     depth_format: DepthFormat | None = None
-    """Store depth as numbers as well: 16-bit images (png), or float32 arrays with the confidence (npz)."""
+    """Also store depth as numbers: 16-bit images (png), or float32 arrays with the confidence (npz)."""
     depth_scale: float | None = None
-    """Numbers per unit of depth in the images. Default: so that four times the largest depth of frame 1 fits."""
+    """Value per unit of depth in the images. Default: four times the largest depth of the first frame fits."""
     depth_range: DepthRange = "first"
-    """Range of the colours in depth.mp4: that of the first frames, one that follows slowly (running), or two depths."""
+    """Range of the colours in depth.mp4: that of the first frames, one that adapts slowly (running), or two depths."""
     fit_frames: int = 16
-    """Number of first frames that the colours of both videos are fitted on."""
+    """Number of frames at the start to which the colours of both videos are fitted."""
     point_stride: int = 4
-    """Take a point every so many pixels."""
+    """Distance in pixels between the points of a frame."""
     point_confidence: float = 0.5
-    """Share of the points of a frame that is left out, the least confident ones."""
+    """Fraction of each frame's points that is left out, the least confident ones."""
     max_points: int = 2_000_000
-    """Largest number of points in the cloud."""
+    """Maximum number of points in the cloud."""
 
     def __post_init__(self) -> None:
         for name in ("fit_frames", "point_stride", "max_points"):
@@ -81,16 +81,16 @@ class OutputOptions:
         if self.depth_scale is not None and not 0 < self.depth_scale < math.inf:
             raise ValueError(f"depth_scale must be a positive number, got {self.depth_scale}")
         if isinstance(self.depth_range, tuple) and not self.depth_range[0] < self.depth_range[1]:
-            raise ValueError(f"depth_range must rise, got {self.depth_range[0]},{self.depth_range[1]}")
+            raise ValueError(f"depth_range must be increasing, got {self.depth_range[0]},{self.depth_range[1]}")
 
 
 def make_writers(folder: Path, fps: float, options: OutputOptions) -> list[Writer]:
-    """Writers of everything that the options name. They open no file before the first step.
+    """Writers for the requested outputs. They open no file before the first step.
 
     Args:
-        folder: Where the files go; it need not exist yet.
+        folder: Output folder; it need not exist yet.
         fps: Frame rate of the videos.
-        options: What is written; `heads` names what the model has.
+        options: What to write; `heads` must be outputs that the model has.
     """
     heads = options.heads or ()
     writers: list[Writer] = [FeaturesVideo(folder / "features_pca.mp4", fps, options.fit_frames)]
@@ -118,7 +118,7 @@ def make_writers(folder: Path, fps: float, options: OutputOptions) -> list[Write
 
 
 def clear(folder: Path) -> None:
-    """Make the folder, without the files of an earlier run; others in it stay."""
+    """Create the folder, or remove the files of an earlier run from it; other files are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     for pattern in WRITTEN:
         for file in folder.glob(pattern):
@@ -135,19 +135,19 @@ def write_summary(
     device: torch.device,
     options: dict[str, object],
 ) -> None:
-    """Write `summary.json`, whole or not at all.
+    """Write `summary.json` atomically.
 
     Args:
-        folder: Where.
-        result: What the runner returned.
-        writers: After they were closed.
-        problems: Those of the source.
+        folder: Output folder.
+        result: Result of the runner.
+        writers: The writers, closed.
+        problems: Problems of the source.
         model: Where the weights come from.
-        device: Where it ran.
+        device: Device of the model.
         options: All options.
 
     Raises:
-        OSError: If there is no room for it.
+        OSError: If the disk is full.
     """
     height, width = result.size
     cuda = None if result.peak_cuda is None else round(result.peak_cuda / MIB, 1)

@@ -22,10 +22,7 @@ _PLY_TYPES = {"f4": "float", "u1": "uchar"}
 
 
 def ply_header(num_points: int) -> bytes:
-    """Header of a binary point cloud, of the same length for every number of points.
-
-    A comment takes up the slack, so that the number can be put in when it is known.
-    """
+    """Header of a binary point cloud, padded to the same length for every number of points."""
     count = str(num_points)
     lines = ["ply", "format binary_little_endian 1.0", f"comment written by omnistream {'-' * (12 - len(count))}"]
     lines.append(f"element vertex {count}")
@@ -35,19 +32,18 @@ def ply_header(num_points: int) -> bytes:
 
 
 class PointCloud:
-    """`points.ply`: the surest points of every frame, coloured, in the frame of the first camera.
+    """Writes `points.ply`: the most confident points of every frame, coloured, in the frame of the first camera.
 
-    From each frame every `stride`-th pixel of every `stride`-th row is a candidate, and those whose depth is more
-    confident than the quantile `confidence` of the frame are kept. When there are more than `max_points`, every second
-    point of the file is dropped, and from then on half as many are taken per frame: the file never grows past the
-    limit, and all parts of a stream have their share however long it is. Frames before the first one with a pose (see
-    `PoseFiles`) have no points.
+    In each frame, every `stride`-th pixel of every `stride`-th row is a candidate, and those with a depth confidence
+    above the frame's quantile `confidence` are kept. When there are more than `max_points`, every second point of the
+    file is dropped, and from then on half as many are taken per frame: the file never exceeds the limit, and all parts
+    of a stream are represented equally. Frames before the first one with a pose (see `PoseFiles`) have no points.
 
     Args:
         path: File to write.
-        stride: Pixels between candidates.
-        confidence: Share of the candidates of a frame that are left out; 0 keeps all.
-        max_points: Largest number of points.
+        stride: Distance between candidates in pixels.
+        confidence: Fraction of a frame's candidates that is left out; 0 keeps all.
+        max_points: Maximum number of points.
     """
 
     def __init__(self, path: Path, *, stride: int = 4, confidence: float = 0.5, max_points: int = 2_000_000) -> None:
@@ -77,7 +73,7 @@ class PointCloud:
     def _choose(
         self, points: Float[Tensor, "H W 3"], confidence: Float[Tensor, "H W"], image: UInt8[Tensor, "3 H W"]
     ) -> np.ndarray:
-        """Records of the candidates that are finite and sure enough, in the frame of the first camera."""
+        """Records of the candidates that are finite and confident enough, in the frame of the first camera."""
         grid = slice(self.stride // 2, None, self.stride)
         xyz = points[grid, grid].reshape(-1, 3).float().cpu()
         sure = confidence[grid, grid].reshape(-1).float().cpu()
@@ -101,7 +97,7 @@ class PointCloud:
             self._thin()
 
     def _thin(self, block: int = 1 << 16) -> None:
-        """Keep every second point, moving them up block by block."""
+        """Keep every second point, rewriting the file block by block."""
         assert self._file is not None
         start, size, kept = len(ply_header(0)), _VERTEX.itemsize, 0
         for first in range(0, self.num_points, 2 * block):
@@ -116,14 +112,14 @@ class PointCloud:
         self.num_points, self.every = kept, 2 * self.every
 
     def close(self) -> None:
-        """Put the number of points into the header."""
+        """Fill in the number of points in the header and close the file."""
         if self._file is not None:
             self._file.seek(0)
             self._file.write(ply_header(self.num_points))
             self._file.close()
 
     def summary(self) -> dict[str, object]:
-        """Number of points and what was left out."""
+        """The number of points, and how they were selected."""
         if self._file is None:
             return {}
         limits = {"stride": self.stride, "confidence_quantile": self.confidence, "thinned_by": self.every}

@@ -1,4 +1,4 @@
-"""Camera poses and intrinsics of a stream as text, relative to its first camera."""
+"""Writing camera poses, relative to the first camera, and intrinsics of a stream."""
 
 from pathlib import Path
 from typing import TextIO
@@ -20,14 +20,14 @@ def usable_poses(step: Step) -> Float[Tensor, "1 S 4 4"]:
 
 
 class PoseFiles:
-    """`poses.txt` in TUM format and `intrinsics.txt`, one line per frame with a pose.
+    """Writes `poses.txt` in TUM format and `intrinsics.txt`, one line per frame with a pose.
 
-    The heads predict each frame by itself, so the pose of the first frame is close to the identity, but not equal to
-    it. Poses are written relative to the first camera, whose own is then exactly the identity. A frame has no pose when
-    no camera explains its rays; if that is so for the first, the next frame with a pose takes its place.
+    The heads predict every frame separately, so the predicted pose of the first frame is only close to the identity.
+    Poses are written relative to the first camera, so its own pose becomes exactly the identity. A frame has no pose if
+    no camera explains its rays; if the first frame has none, the next frame with a pose takes its place.
 
     Args:
-        folder: Where the files go.
+        folder: Output folder.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,33 +1,33 @@
-"""What went wrong along a stream: reported once, counted, never a reason to stop."""
+"""Problems of a stream, which are reported and counted but do not stop it."""
 
 from collections.abc import Callable
 
 
 class Problems:
-    """Broken frames and other remarks of one run.
+    """Broken frames and other problems of one run.
 
     Args:
-        echo: Gets a line for each of the first `shown` problems, and one line that the rest is only counted.
-        shown: Lines that are printed and kept; memory stays bounded in a stream of nothing but broken frames.
+        echo: Called with a line for each of the first `shown` problems, and once when the others are only counted.
+        shown: Number of lines that are printed and kept, so that memory stays bounded if all frames are broken.
     """
 
     def __init__(self, echo: Callable[[str], None] = lambda line: None, shown: int = 10) -> None:
         self.echo, self.shown = echo, shown
         self.skipped = 0
-        """Frames, or packets that should have given one, that could not be used."""
+        """Number of unusable frames, including packets that should have given one."""
         self.lines: list[str] = []
-        """The first problems in words."""
+        """Messages of the first problems."""
         self.truncated: str | None = None
-        """That the source holds less than it promises, in words; None if that is not so."""
+        """Message that the source holds less than it promises; None if it does not."""
         self._num_lines = 0
 
     def skip(self, text: str) -> None:
-        """Count a frame that cannot be used, and say why."""
+        """Count an unusable frame and report why."""
         self.skipped += 1
         self.note(text)
 
     def note(self, text: str) -> None:
-        """Report something that costs no frame."""
+        """Report a problem without counting a frame."""
         self._num_lines += 1
         if self._num_lines <= self.shown:
             self.lines.append(text)
@@ -36,6 +36,6 @@ class Problems:
             self.echo("further problems are only counted; see summary.json")
 
     def cut_off(self, text: str) -> None:
-        """Report that the source ended before it should have; printed however many lines there were before."""
+        """Report that the source ended too early; this is always printed."""
         self.truncated = text
         self.echo(text)

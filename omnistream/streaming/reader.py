@@ -1,4 +1,4 @@
-"""Sources are opened and read in threads, so that waiting for a silent one can be interrupted."""
+"""Opening and reading sources in threads, so that waiting for one that sends nothing can be interrupted."""
 
 import queue
 import threading
@@ -9,16 +9,16 @@ from omnistream.streaming.frames import Frame, Source
 from omnistream.streaming.interrupt import StopRequest
 
 POLL = 0.1
-"""Seconds until a stop request is noticed while the source is silent."""
+"""Seconds until a stop request is noticed while the source sends nothing."""
 
 T = TypeVar("T")
 
 
 def interruptible(work: Callable[[], T]) -> T:
-    """What a function returns that waits in FFmpeg, such as `open_source`; Ctrl-C does not wait for it.
+    """Call a function that may wait in FFmpeg, such as `open_source`, so that Ctrl-C takes effect at once.
 
     Raises:
-        BaseException: What the function raises.
+        BaseException: Whatever the function raises.
     """
     found: queue.SimpleQueue[tuple[T] | BaseException] = queue.SimpleQueue()
 
@@ -32,7 +32,7 @@ def interruptible(work: Callable[[], T]) -> T:
     while True:
         try:
             result = found.get(timeout=POLL)
-        except queue.Empty:  # a moment for the signal handlers of Python
+        except queue.Empty:  # lets Python run its signal handlers
             continue
         if isinstance(result, BaseException):
             raise result
@@ -40,14 +40,14 @@ def interruptible(work: Callable[[], T]) -> T:
 
 
 def frames_until(stop: StopRequest, source: Source) -> Generator[Frame, None, None]:
-    """The frames of a source until it ends or a stop is requested, also while it is silent.
+    """The frames of a source until it ends or a stop is requested, even while it sends nothing.
 
-    FFmpeg returns to Python only when it has data or gives up, so it waits in a thread of its own. The thread takes a
-    frame only when one is requested: nothing is read ahead. One that still waits at the end runs until the end of the
-    process (and `VideoSource.close` leaves what it uses open).
+    FFmpeg returns to Python only when it has data or gives up, so it runs in a separate thread. The thread reads a
+    frame only when one is requested: nothing is read ahead. If it is still waiting at the end, it lives until the
+    process ends (and `VideoSource.close` leaves its file open).
 
     Raises:
-        BaseException: What the source raises.
+        BaseException: Whatever the source raises.
     """
     asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
     found: queue.SimpleQueue[Frame | BaseException | None] = queue.SimpleQueue()

@@ -43,36 +43,38 @@ class StreamOptions:
     max_frames: int | None = None
     """Stop after this many frames."""
     chunk: int = 1
-    """Frames per step; more are faster, and each result comes later."""
+    """Frames per step; longer steps are faster, but results come later."""
     session: SessionOptions = SessionOptions()  # noqa: RUF009 (frozen)
-    """Of the streaming session. `layers` are those that the writers need."""
+    """Options of the streaming session; `layers` are those that the writers need."""
 
     def __post_init__(self) -> None:
         FrameSize.parse(self.size)
-        if self.chunk < 1 or (self.max_frames is not None and self.max_frames < 1):
-            raise ValueError(f"chunk and max_frames must be at least 1, got {self.chunk} and {self.max_frames}")
+        for name in ("chunk", "max_frames"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamResult:
-    """What happened."""
+    """Result of `run_stream`."""
 
     frames: int
     """Frames encoded."""
     seconds: float
-    """From the first frame to the last."""
+    """Time from the first frame to the last."""
     size: tuple[int, int]
-    """Height and width of the frames as they were encoded."""
+    """Height and width of the encoded frames."""
     source_size: tuple[int, int]
-    """Height and width of the first frame as it came."""
+    """Height and width of the source's first frame."""
     ended: str
     """`end of source`, `max_frames`, `interrupted` or `failed`."""
     error: str | None
     """Why it failed; None if it did not."""
     peak_rss: int
-    """Bytes."""
+    """Peak resident memory in bytes."""
     peak_cuda: int | None
-    """Bytes; None without a GPU."""
+    """Peak memory of tensors on the GPU in bytes; None without a GPU."""
 
 
 def run_stream(
@@ -86,21 +88,21 @@ def run_stream(
     finish: Callable[[StreamResult], None] = lambda result: None,
     progress: bool = True,
 ) -> StreamResult:
-    """Send a source through the backbone and give every step to the writers.
+    """Run a source through the backbone and pass every step to the writers.
 
-    SIGINT ends the stream after the current step, with fewer frames in it than a chunk has and also while the source is
-    silent; a second one raises KeyboardInterrupt in the middle of the step. The writers are closed in any case, so
-    their files are complete. When several things fail one after the other, as on a full disk, the first is raised.
+    SIGINT ends the stream after the current step, even if its chunk is not full or the source sends nothing; a second
+    one raises KeyboardInterrupt in the middle of the step. The writers are always closed, so their files are complete.
+    If several errors occur, as on a full disk, the first is raised.
 
     Args:
         backbone: In eval mode, on the device and in the dtype to use.
-        source: Frames. It is not closed.
-        make_writers: Called when the first frame is there, so that a source without any leaves nothing behind.
+        source: Source of the frames; it is not closed.
+        make_writers: Called when the first frame has arrived, so that a source without frames leaves no files.
         options: See `StreamOptions`.
-        problems: Gets changes of the frame size.
+        problems: Receives changes of the frame size.
         heads: Attached to the session.
-        finish: Called with what happened when the writers are closed, also before a failure is raised.
-        progress: Show a bar on a terminal.
+        finish: Called with the result after the writers are closed, also before an error is raised.
+        progress: Show a progress bar on a terminal.
 
     Raises:
         VideoReadError: If the source gives no frame at all.
@@ -111,7 +113,7 @@ def run_stream(
         if first is None and stop.requested:
             raise KeyboardInterrupt
         if first is None:
-            raise VideoReadError(source.name, "holds no frame that can be used")
+            raise VideoReadError(source.name, "contains no usable frame")
         source_size = (first.image.shape[-2], first.image.shape[-1])
         size = FrameSize.parse(options.size).of(*source_size, backbone.patch_size)
         prepared = _prepare(chain([first], frames), source_size, size, problems)
@@ -129,7 +131,7 @@ def run_stream(
                     bar.update(len(step_frames))
         except BaseException as error:
             failed = None if isinstance(error, KeyboardInterrupt) else error
-            with suppress(OSError):  # a disk may be too full for a summary, too
+            with suppress(OSError):  # a full disk may have no room for the summary either
                 finish(tally.result("failed" if failed else "interrupted", failed))
             raise
         full = tally.frames == options.max_frames
@@ -140,7 +142,7 @@ def run_stream(
 
 @dataclass
 class _Tally:
-    """What is known while a stream runs."""
+    """State of a running stream."""
 
     size: tuple[int, int]
     source_size: tuple[int, int]
@@ -169,7 +171,7 @@ def _encode(frames: list[tuple[Frame, Tensor]], backbone: OmniStream, session: S
 
 @contextmanager
 def _closing(writers: Sequence[Writer]) -> Iterator[None]:
-    """Close all of them in any case, Ctrl-C included; of several errors the first is raised."""
+    """Close all writers in any case, Ctrl-C included; of several errors the first is raised."""
     errors: list[BaseException] = []
     try:
         yield
@@ -187,7 +189,7 @@ def _closing(writers: Sequence[Writer]) -> Iterator[None]:
 def _prepare(
     frames: Iterator[Frame], first_size: tuple[int, int], size: tuple[int, int], problems: Problems
 ) -> Iterator[tuple[Frame, UInt8[Tensor, "3 H W"]]]:
-    """Frames with their images at the size of the stream; a change of their own size is reported."""
+    """Frames with their images resized to the size of the stream; a change of the source's size is reported."""
     current = first_size
     for frame in frames:
         found = (frame.image.shape[-2], frame.image.shape[-1])
@@ -208,10 +210,10 @@ def _chunks(frames: Iterator[tuple[Frame, Tensor]], length: int) -> Iterator[lis
 
 def _bar(source: Source, options: StreamOptions, progress: bool) -> tqdm:
     totals = [total for total in (source.total, options.max_frames) if total is not None]
-    # tqdm's own format turns into seconds per frame below one frame a second.
+    # tqdm's own format switches to seconds per frame below one frame per second.
     counted = "{l_bar}{bar}| {n_fmt}/{total_fmt}" if totals else "{desc}: {n_fmt}"
     left = "<{remaining}" if totals else ""
-    # Without a terminal every refresh would be a line of its own.
+    # Without a terminal every refresh would print another line.
     return tqdm(
         total=min(totals) if totals else None,
         unit=" frames",

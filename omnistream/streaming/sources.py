@@ -1,4 +1,4 @@
-"""The source meant by what a user writes: a video file, a camera, a network address or a folder of images."""
+"""Opening the source that a user names: a video file, a camera, a network address or a folder of images."""
 
 import re
 import sys
@@ -11,17 +11,18 @@ from omnistream.streaming.problems import Problems
 from omnistream.streaming.video_source import VideoSource
 
 ADDRESSES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
-"""Schemes of network addresses; what else FFmpeg understands (`concat:`, `data:`) is refused."""
+"""Schemes of network addresses; others that FFmpeg knows (`concat:`, `data:`) are refused."""
 
 
 def open_source(text: str, problems: Problems, options: SourceOptions = DEFAULT_SOURCE) -> Source:
-    """The source meant by what a user writes.
+    """Open the source that a user names.
 
     Args:
-        text: A number is a camera; `scheme://...` an address; a folder, or a pattern such as `folder/*.color.png`,
-            images; anything else, and whatever is the name of a file, a video file. A file called `0` is `./0`.
-        problems: Gets broken frames as they come.
-        options: How it is read.
+        text: A number is a camera, `scheme://...` a network address, and a folder or a pattern such as
+            `folder/*.color.png` stands for images. Anything else, or a pattern that is the name of a file, is a video
+            file. For a file called `0`, write `./0`.
+        problems: Receives broken frames.
+        options: How to read the source.
 
     Raises:
         UsageError: If the address has an unknown scheme, this system has no camera support, a folder holds colour
@@ -32,11 +33,11 @@ def open_source(text: str, problems: Problems, options: SourceOptions = DEFAULT_
     scheme = re.match(r"([a-zA-Z][\w+.-]*)://", text)
     path = Path(text)
     is_camera = re.fullmatch(r"\d+", text) is not None
-    # Brackets and similar characters are allowed in the name of a file, so a pattern is what names none.
+    # File names may contain brackets and similar characters, so it is a pattern only if no file has this name.
     is_pattern = re.search(r"[*?\[]", path.name) is not None and not path.is_file()
     is_folder = not is_camera and not scheme and (path.is_dir() or is_pattern)
     if options.frame_rate is not None and not is_folder:
-        raise UsageError(f"frame_rate is for folders of images; {public_name(text)} has its own time stamps")
+        raise UsageError(f"frame_rate is for folders of images; {public_name(text)} has its own timestamps")
     if options.timeout is not None and not scheme:
         raise UsageError(f"timeout is for network addresses; {text} is not one")
     if is_camera:
@@ -45,7 +46,7 @@ def open_source(text: str, problems: Problems, options: SourceOptions = DEFAULT_
     if scheme:
         if scheme[1].lower() not in ADDRESSES:
             raise UsageError(
-                f"cannot stream from {public_name(text)}: the address starts with one of {', '.join(ADDRESSES)}"
+                f"cannot stream from {public_name(text)}: the address must start with one of {', '.join(ADDRESSES)}"
             )
         return VideoSource(text, problems, options, live=not scheme[1].lower().startswith("http"))
     if is_folder:
@@ -56,10 +57,10 @@ def open_source(text: str, problems: Problems, options: SourceOptions = DEFAULT_
 
 
 def camera_device(number: int, platform: str = sys.platform) -> tuple[str, str]:
-    """FFmpeg's name of a camera, and of the interface that opens it.
+    """FFmpeg's names of a camera and of its interface.
 
     Raises:
-        UsageError: On systems where cameras have no number, or if there is no such device.
+        UsageError: On systems other than Linux and macOS, or if there is no such device.
     """
     if platform == "darwin":
         return str(number), "avfoundation"

@@ -1,4 +1,4 @@
-"""Sequential decoding with PyAV that survives broken packets: the reader for streams of any length."""
+"""Sequential decoding with PyAV that continues after broken packets, for streams of any length."""
 
 import threading
 from collections.abc import Iterator
@@ -30,27 +30,28 @@ USUAL_TIMEOUT = 10.0
 """Seconds."""
 
 MAX_BROKEN_IN_A_ROW = 1000
-"""A live source that gives nothing else is left."""
+"""After this many broken packets, reading stops."""
 
 _STAMPS_IN_FILE_ORDER = frozenset({"avi"})
-"""Containers whose stamps do not rise in display order."""
+"""Containers whose timestamps do not increase in display order."""
 
 
 class VideoSource:
-    """A video file, address or camera.
+    """A video file, network address or camera.
 
-    Frames are decoded one after the other, so the right one comes whatever the container says about seeking, and
-    memory does not depend on the length. A packet that does not decode, or a frame that the decoder marks as damaged,
-    is reported and left out, but counts in the index. A packet counts as one frame, at the place that its time stamp
-    says, or without a stamp (AVI) where it came; what the decoder drops silently is not counted. Frames that are not
-    due are decoded, but not converted to RGB. A file that holds less than its container promises is reported.
+    Frames are decoded sequentially, so they do not depend on what the container says about seeking, and memory does not
+    grow with the length. Packets that do not decode and frames that the decoder marks as damaged are reported and left
+    out, but counted in `Frame.index`. A broken packet counts as one frame, at the position given by its timestamp, or
+    without one (AVI) at its place in the file; frames that the decoder drops silently are not counted. Frames that
+    `fps` leaves out are decoded, but not converted to RGB. A file that holds less than its container promises is
+    reported.
 
     Args:
-        address: What FFmpeg opens.
-        problems: Gets broken frames.
+        address: Path, address or device for FFmpeg.
+        problems: Receives broken frames.
         options: `fps` and `timeout`; FFmpeg applies the latter to addresses, not to a camera that hangs in its driver.
         container_format: FFmpeg's interface to a camera.
-        live: Time starts at the first frame instead of being the file's.
+        live: Start time at the first frame instead of using that of the file.
 
     Raises:
         VideoReadError: If it cannot be opened or has no video.
@@ -82,7 +83,7 @@ class VideoSource:
         except VideoReadError:
             self.close()
             raise
-        self._stream.codec_context.thread_count = 1  # more threads can hang beside torch's
+        self._stream.codec_context.thread_count = 1  # more threads can deadlock with torch's
         of_fields = None if live or "://" in address else field_coded(address)
         self.source_fps = of_fields.fps if of_fields and of_fields.fps else stated_rate(self._stream)
         self.fps = self.sampler.rate(self.source_fps)
@@ -90,10 +91,10 @@ class VideoSource:
         self.total: int | None = round(announced * self.fps / self.source_fps) if announced else None
         self._trusts_stamps = not _STAMPS_IN_FILE_ORDER & set(self._container.format.name.split(","))
         self._start: float | None = None
-        self._last: tuple[int, float] | None = None  # index and time of the frame before
+        self._last: tuple[int, float] | None = None  # index and time of the previous frame
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames that are due and whole."""
+        """The frames to use that are not damaged."""
         frames = self._frames()
         while True:
             with self._reading:
@@ -103,7 +104,7 @@ class VideoSource:
             yield frame
 
     def close(self) -> None:
-        """Close the file or connection, unless another thread waits for data from it: that is left to its end."""
+        """Close the file or connection, unless another thread is still waiting for data from it."""
         if self._reading.acquire(blocking=False):
             self._container.close()
             self._reading.release()
@@ -126,7 +127,7 @@ class VideoSource:
     def _decode(self) -> Iterator[tuple[int, VideoFrame]]:
         """All frames in display order with their positions; packets that do not decode are left out and counted."""
         index, broken_in_a_row = -1, 0
-        broken: list[int | None] = []  # time stamps of packets whose frames have not been due yet
+        broken: list[int | None] = []  # timestamps of broken packets that are not counted yet
         for packet in self._packets():
             try:
                 frames = packet.decode()
@@ -135,7 +136,7 @@ class VideoSource:
                 broken.append(packet.pts if self._trusts_stamps else None)
                 broken_in_a_row += 1
                 if broken_in_a_row == MAX_BROKEN_IN_A_ROW:
-                    self.problems.note(f"{self.name}: {broken_in_a_row} broken packets in a row; given up")
+                    self.problems.note(f"{self.name}: {broken_in_a_row} broken packets in a row; giving up")
                     return
                 continue
             for frame in frames:
@@ -155,12 +156,12 @@ class VideoSource:
                     count += packet.size > 0  # demuxing ends with an empty packet that flushes the decoder
                     yield packet
         except av.FFmpegError as error:
-            self.problems.note(f"{self.name}: breaks off ({_reason(error)})")
+            self.problems.note(f"{self.name}: reading stops ({_reason(error)})")
         if not self.live and (text := shortfall(self._container, self._stream, count, end)):
             self.problems.cut_off(f"{self.name}: {text}")
 
     def _time(self, index: int, frame: VideoFrame) -> float:
-        """Seconds; by the rate where the container has no stamp, or one that does not rise."""
+        """Time in seconds; from the rate if the container has no timestamp, or one that does not increase."""
         stamp = frame.time if self._trusts_stamps else None
         if stamp is not None and self.live:
             self._start = stamp if self._start is None else self._start
@@ -175,7 +176,7 @@ class VideoSource:
         """Upright RGB.
 
         Raises:
-            VideoReadError: If the frame is too large, or is to be turned by something else than a right angle.
+            VideoReadError: If the frame is too large, or its display rotation is not a multiple of 90 degrees.
         """
         if frame.width * frame.height > MAX_FRAME_PIXELS:
             raise VideoReadError(

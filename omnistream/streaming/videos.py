@@ -1,4 +1,4 @@
-"""Videos of a stream: principal components of the features, and depth."""
+"""Writing videos of a stream: principal components of the features, and depth."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -23,7 +23,7 @@ from omnistream.streaming.writer import Step
 DepthRange = Literal["first", "running"] | tuple[float, float]
 
 MIN_SHOWN_SIDE = 224
-"""Smaller frames are shown enlarged by a whole number."""
+"""Smaller frames are enlarged by a whole factor."""
 
 RUNNING_SHARE = 0.05
 """Weight of a new frame in the running range of depth."""
@@ -40,17 +40,17 @@ def side_by_side(left: UInt8[np.ndarray, "H W 3"], right: UInt8[np.ndarray, "h w
 
 
 def bar_labels(scale: Scale) -> tuple[str, str, str]:
-    """The largest, the middle and the smallest number of a scale."""
+    """Labels of the largest, middle and smallest value of a scale."""
     high, middle, low = (f"{number:.3g}" for number in (scale.high, (scale.low + scale.high) / 2, scale.low))
     return high, middle, low
 
 
 def color_bar(scale: Scale, height: int, title: str, unit: str) -> UInt8[np.ndarray, "H W 3"]:
-    """A strip of this height: title and unit, and below them the colours of a scale with numbers beside them.
+    """An image with title and unit, and below them a labelled colour bar.
 
     Args:
         scale: Its ends and its middle are labelled.
-        height: Of the strip in pixels; the text grows with it.
+        height: Height in pixels; the text is scaled with it.
         title: First line.
         unit: Second line.
     """
@@ -71,7 +71,7 @@ def color_bar(scale: Scale, height: int, title: str, unit: str) -> UInt8[np.ndar
 
 
 class _DelayedVideo(ABC):
-    """A video whose colours are fixed by its first frames, which wait until there are enough of them."""
+    """A video whose colours are fitted to its first frames, which are held back until there are enough of them."""
 
     def __init__(self, path: Path, fps: float, fit_frames: int) -> None:
         self.path, self.fps, self.fit_frames = path, fps, fit_frames
@@ -82,11 +82,11 @@ class _DelayedVideo(ABC):
 
     @abstractmethod
     def _fit(self, values: list[Tensor]) -> None:
-        """Fix the colours on the features or depth of the first frames."""
+        """Fit the colours to the features or depth of the first frames."""
 
     @abstractmethod
     def _color(self, value: Float[Tensor, "h w *D"], size: tuple[int, int]) -> UInt8[np.ndarray, "_h _w 3"]:
-        """Features or depth of one frame in colour, to be shown at this size."""
+        """Features or depth of one frame as colours, to be shown at this size."""
 
     def _add(self, frames: list[Frame], values: Tensor) -> None:
         for frame, value in zip(frames, values, strict=True):
@@ -111,11 +111,11 @@ class _DelayedVideo(ABC):
         self._video.add(self._with_legend(side_by_side(shown, self._color(value, self._size))))
 
     def _with_legend(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H _W 3"]:
-        """The frame of the video, with what explains its colours."""
+        """The frame of the video with a legend of its colours."""
         return image
 
     def close(self) -> None:
-        """Fit on fewer frames if the stream was short, and complete the file."""
+        """Complete the file; if the stream was short, the colours are fitted to fewer frames."""
         try:
             if self._waiting:
                 self._flush()
@@ -129,15 +129,15 @@ class _DelayedVideo(ABC):
 
 
 class FeaturesVideo(_DelayedVideo):
-    """`features_pca.mp4`: each frame beside its patch features, three principal components as red, green and blue.
+    """Writes `features_pca.mp4`: frames beside their patch features, three principal components as red, green and blue.
 
-    Basis, signs and stretch come from the first frames and are frozen then: later frames do not change the meaning of a
-    colour, and what the first frames did not show may be outside the range (clipped) or outside the basis.
+    Basis, signs and range are fitted to the first frames and then fixed, so that a colour keeps its meaning. Features
+    of later frames may be clipped, or lie outside the basis.
 
     Args:
         path: File to write.
         fps: Frames per second.
-        fit_frames: Frames the basis is fitted on.
+        fit_frames: Number of frames to which the basis is fitted.
     """
 
     def __init__(self, path: Path, fps: float, fit_frames: int = 16) -> None:
@@ -156,7 +156,7 @@ class FeaturesVideo(_DelayedVideo):
         return (self._pca.colors(value[None])[0] * 255).round().to(torch.uint8).numpy()
 
     def summary(self) -> dict[str, object]:
-        """What the colours are."""
+        """How the colours were fitted."""
         if self._pca is None or self._video is None:
             return {}
         return {
@@ -169,14 +169,14 @@ class FeaturesVideo(_DelayedVideo):
 
 
 class DepthVideo(_DelayedVideo):
-    """`depth.mp4`: each frame beside its predicted z-depth and a colour bar (turbo: near is blue, far is red).
+    """Writes `depth.mp4`: frames beside their predicted z-depth and a colour bar (turbo: near is blue, far is red).
 
     Args:
         path: File to write.
         fps: Frames per second.
-        depth_range: Two depths, in scene units; or `first`, the 2-98 % range of the first frames, which is kept; or
-            `running`, a range that follows slowly, for scenes whose depth changes a lot.
-        fit_frames: Frames that `first` looks at.
+        depth_range: Two depths in scene units; `first`, the 2-98 % range of the first frames; or `running`, a range
+            that adapts slowly, for scenes whose depth changes a lot.
+        fit_frames: Number of frames that `first` uses.
 
     Raises:
         ValueError: If the range is empty.
@@ -208,7 +208,7 @@ class DepthVideo(_DelayedVideo):
             new, old, share = _scale_of(value), self._scale, RUNNING_SHARE
             low, high = (1 - share) * old.low + share * new.low, (1 - share) * old.high + share * new.high
             self._scale = Scale(low, high, DEPTH_COLORMAP)
-        # Depth is enlarged, not its colours: mixed colours would mean other depths.
+        # Depth is resized rather than its colours, because interpolated colours would mean other depths.
         return self._scale.colors(F.interpolate(value[None, None], size, mode="bilinear")[0, 0])
 
     def _with_legend(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H _W 3"]:

@@ -1,4 +1,4 @@
-"""The contract between the runner and whatever writes files."""
+"""The interface between the runner and the writers."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -12,21 +12,21 @@ from omnistream.streaming.frames import Frame
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of the session made of S frames."""
+    """S frames and the result of one step of the session on them."""
 
     frames: list[Frame]
-    """The frames as they came."""
+    """The frames of the source."""
     images: UInt8[Tensor, "S 3 H W"]
-    """The frames as they were encoded, on the CPU."""
+    """The frames at the encoded size, on the CPU."""
     output: BackboneOutput
-    """Features and results of heads, B=1."""
+    """Features and outputs of the heads, B=1."""
 
 
 @runtime_checkable
 class Writer(Protocol):
     """Writes one kind of file. Memory must not grow with the number of steps.
 
-    A file is opened by the first step and complete after `close`, also when the stream was cut short.
+    A file is opened by the first step and complete after `close`, even if the stream ends early.
     """
 
     def write(self, step: Step) -> None:
@@ -34,9 +34,9 @@ class Writer(Protocol):
         ...
 
     def close(self) -> None:
-        """Complete the file; without any step there is none."""
+        """Complete the file, if any step was written."""
         ...
 
     def summary(self) -> dict[str, object]:
-        """What summary.json says about it, by file name."""
+        """Entries of summary.json, by file name."""
         ...

@@ -32,6 +32,22 @@ class TestSavedConfig:
         built(config, "--trainer.fast_dev_run", "true")
         assert list(tmp_path.rglob("config*.yaml")) == []
 
+    @pytest.mark.parametrize("report", [False, True])
+    def test_the_folder_is_printed_at_the_end_unless_there_is_a_report(
+        self, config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, report: bool
+    ) -> None:
+        logger = (
+            "--trainer.logger=lightning.pytorch.loggers.CSVLogger",
+            f"--trainer.logger.save_dir={tmp_path}",
+            "--trainer.logger.name=run",
+            "--trainer.logger.version=first",
+        )
+        callbacks = ["--trainer.callbacks+=omnistream.callbacks.FinalReport"] if report else []
+        with caplog.at_level("INFO", "lightning.pytorch"):
+            built(config, *logger, *callbacks)
+        assert (f"The run is saved in {tmp_path / 'run' / 'first'}" in caplog.messages) is not report
+        assert (f"The page of this run: {tmp_path / 'run' / 'first' / 'report.html'}" in caplog.messages) is report
+
     @pytest.mark.slow
     def test_written_once_by_two_processes(self, config: Path, tmp_path: Path) -> None:
         """The folder of a run is agreed on by all processes: asking for it on one alone would never end."""

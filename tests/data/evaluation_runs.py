@@ -39,7 +39,7 @@ class Numbers(Dataset):
 
 
 class Recorder(LightningModule):
-    """Measures labels in place of losses: per sample, and per batch as losses are."""
+    """Logs labels in place of losses, per sample and per batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ def flat(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def evaluate(folder: Path, processes: int) -> dict[str, Any]:
-    """Validate and test, and write down what came out."""
+    """Validate and test, and save the results."""
     sources = {
         "one": Source(Numbers(4), Numbers(1), 2, test=Numbers(1)),
         "many/five": Source(Numbers(4), Numbers(5), 2, test=Numbers(7)),

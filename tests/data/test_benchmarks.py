@@ -1,4 +1,4 @@
-"""The data module of evaluations: what each process is given."""
+"""The data module of evaluations: which samples each process gets."""
 
 import pytest
 import torch

@@ -77,7 +77,7 @@ class Samples:
         )
 
 
-def test_whole_samples_are_untouched():
+def test_intact_samples_are_unchanged():
     assert Samples({3}).get(SampleKey(4, 5)) == SampleKey(4, 5)
 
 

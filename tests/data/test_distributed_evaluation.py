@@ -1,4 +1,4 @@
-"""Two processes give what one gives: each sample once, and the same metrics, also where one process has nothing."""
+"""Two processes give the results of one: each sample once and the same metrics, even if one has no samples."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_two_processes_equal_one(tmp_path):
     assert len(one["test"]["seen"]) == 1 + 7 + 3
 
 
-def test_means_start_afresh_and_keep_names_apart():
+def test_means_are_reset_and_kept_per_name():
     means = distributed.Means()
     assert means.compute() == {}
     means.add({"a": torch.tensor(1.0), "b": torch.tensor(5, dtype=torch.int64)})
@@ -41,7 +41,7 @@ def test_means_start_afresh_and_keep_names_apart():
     assert means.compute() == {"a": 7.0}
 
 
-def test_a_process_is_alone_only_inside(monkeypatch):
+def test_a_process_is_alone_only_inside_the_context(monkeypatch):
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
     monkeypatch.setattr("torch.distributed.get_world_size", lambda: 4)
     monkeypatch.setattr("torch.distributed.get_rank", lambda: 3)

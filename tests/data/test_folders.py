@@ -59,7 +59,7 @@ def test_links_that_are_left_out_are_named(tmp_path, caplog):
     assert second.startswith(f"{root}/young leads to the same folder as {root}/cat/young and is left out")
 
 
-def test_links_in_circles_end(tmp_path, caplog):
+def test_circular_links_are_followed_once(tmp_path, caplog):
     root = tmp_path / "root"
     touch(root, "a/1.png")
     (root / "a" / "up").symlink_to(root)

@@ -47,7 +47,7 @@ def test_groups_streams_by_task_and_never_ends():
 
 
 class Plain(Dataset):
-    """A data set that knows nothing of batches."""
+    """A data set without `collate`."""
 
     def __init__(self, samples):
         self.samples = samples
@@ -142,7 +142,7 @@ def test_a_process_without_samples_gets_none(monkeypatch, num_workers):
 
 
 class Phase:
-    """As much of a trainer as the data module looks at."""
+    """The attributes of a trainer that the data module uses."""
 
     lightning_module = None
 

@@ -94,7 +94,7 @@ def test_grayscale_blur_and_solarize_agree_with_torchvision():
     torch.testing.assert_close(ph.solarize(images), expected, atol=1e-6, rtol=0)
 
 
-def test_operations_are_applied_as_often_as_asked():
+def test_operations_are_applied_with_the_given_probability():
     images, seeds = _images(rows=1, frames=1, size=12).expand(2000, -1, -1, -1, -1), torch.arange(2000)
     original = _float(images)
     cases = [

@@ -54,12 +54,12 @@ def test_keys_know_their_place_in_the_global_batch():
     assert batch_place(parts[1][0][1], 11) == BatchPlace(4, 3, 6)
 
 
-def test_a_key_without_a_place_is_in_a_batch_with_its_neighbours():
+def test_a_key_without_a_place_is_placed_among_its_neighbours():
     assert batch_place(3, 8) == batch_place(SampleKey(0, 3), 8) == BatchPlace(0, 3, 8)
     assert batch_place(SampleKey(2, 300), 301) == BatchPlace(2 * 301 + 256, 44, 45)
 
 
-def test_a_placed_key_travels_and_equals_the_plain_one():
+def test_a_placed_key_can_be_pickled_and_equals_the_plain_one():
     key = PlacedKey(1, 2, BatchPlace(3, 4, 5))
     again = pickle.loads(pickle.dumps(key))
     assert again == key == SampleKey(1, 2)
@@ -79,7 +79,7 @@ def test_random_numbers_depend_on_seed_epoch_index_and_salt_only():
 
 
 @pytest.mark.parametrize("numbers", [(0, 1), (1, 0)])
-def test_refuses_empty(numbers):
+def test_an_empty_data_set_or_batch_is_refused(numbers):
     with pytest.raises(ValueError, match="at least one sample"):
         EndlessBatchSampler(*numbers)
 

@@ -24,7 +24,7 @@ def frame(size=(120, 160), intrinsics=None, depth=None, depth_intrinsics=None, i
 
 
 def unproject(columns, rows, intrinsics):
-    """Points at depth 1 that the centres of pixels show; [..., 2]."""
+    """Points at depth 1 seen at pixel centres; [..., 2]."""
     columns, rows = columns.double(), rows.double()
     return torch.stack(
         [
@@ -36,7 +36,7 @@ def unproject(columns, rows, intrinsics):
 
 
 def numbered(size):
-    """A depth map whose values name their pixels."""
+    """A depth map whose values identify their pixels."""
     return 1 + torch.arange(math.prod(size), dtype=torch.float32).reshape(size)
 
 
@@ -107,7 +107,7 @@ def test_a_bright_block_is_where_the_camera_says_it_is(size, depth_size):
     (result,) = SceneCrop(size)([frame(image=image, depth=depth)])
     ray = torch.linalg.inv(frame().intrinsics) @ torch.tensor([x0 + 10.0, y0 + 10.0, 1.0], dtype=torch.float64)
     expected_x, expected_y, _ = (result.intrinsics @ ray).tolist()
-    # within what rounding the edges of the block to whole pixels can move its centre
+    # tolerance: rounding the edges of the block to whole pixels moves its centre by at most this much
     tolerance = 0.51 * max(1, max(size) / min(depth_size))
     for weight in (result.image[0].float(), result.depth):
         x = (weight.sum(0) * (torch.arange(size[1]) + 0.5)).sum() / weight.sum()

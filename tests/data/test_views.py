@@ -17,7 +17,7 @@ CROPS = CropConfig(global_size=32, local_size=16, patch_size=8)
 
 
 class Clips(Dataset):
-    """Noise of different sizes; all frames of a clip are the same picture."""
+    """Noise of different sizes; all frames of a clip are the same image."""
 
     def __init__(self, frames: int = 1, length: int = 6) -> None:
         self.frames, self.length = frames, length
@@ -37,7 +37,7 @@ class Clips(Dataset):
         )
 
 
-def test_views_have_the_asked_shapes_and_share_their_box_over_frames():
+def test_views_have_the_requested_shapes_and_one_box_for_all_frames():
     sample = MultiCropDataset(Clips(frames=3), replace(CROPS, num_local=4), seed=1)[2]
     assert sample.global_crops.shape == (2, 3, 3, 32, 32)
     assert sample.local_crops.shape == (4, 3, 3, 16, 16)
@@ -63,7 +63,7 @@ def test_crop_agrees_with_torchvision(flip):
     assert (crop_resize(images, box, 24, flip).int() - expected.int()).abs().max() <= 1  # rounding
 
 
-def test_boxes_have_the_asked_areas_and_aspects():
+def test_boxes_have_the_requested_areas_and_aspect_ratios():
     rng = np.random.default_rng(0)
     boxes = [random_box(rng, (400, 600), (0.05, 0.32), (3 / 4, 4 / 3)) for _ in range(2000)]
     areas = np.array([(box.x2 - box.x1) * (box.y2 - box.y1) for box in boxes]) / (400 * 600)

@@ -61,7 +61,7 @@ def make_video(tmp_path):
 
 @pytest.fixture(autouse=True)
 def sigint_raises():
-    """Ctrl-C acts as in a terminal, also where the tests run in the background, whose jobs ignore it."""
+    """Ctrl-C acts as in a terminal, even if the tests run in a background job, which would ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""Small videos made and read with PyAV."""
+"""Small videos written and read with PyAV."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -7,8 +7,8 @@ import av
 import numpy as np
 
 
-def picture(index: int, size: tuple[int, int] = (32, 48)) -> np.ndarray:
-    """A picture whose brightness tells its index: 20 + 5 * index in the middle, darker at the left edge."""
+def shaded_image(index: int, size: tuple[int, int] = (32, 48)) -> np.ndarray:
+    """An image whose brightness gives its index: 20 + 5 * index in the middle, darker at the left edge."""
     image = np.full((*size, 3), 20 + 5 * index % 200, np.uint8)
     image[:, : size[1] // 4] //= 2
     return image
@@ -25,7 +25,7 @@ def write_video(
     container_options=None,
     matrix=None,
 ) -> Path:
-    """A video of `picture`s; `times` in seconds make its rate vary, `b_frames` are stored after the next one."""
+    """Write a video of `shaded_image`s; `times` in seconds make its rate variable."""
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps)
         stream.height, stream.width = size
@@ -37,7 +37,7 @@ def write_video(
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for index in range(num_frames):
-            frame = av.VideoFrame.from_ndarray(picture(index, size), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(shaded_image(index, size), format="rgb24")
             seconds = index / fps if times is None else times[index]
             frame.pts, frame.time_base = round(1000 * seconds), Fraction(1, 1000)
             container.mux(stream.encode(frame))

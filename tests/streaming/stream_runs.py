@@ -1,4 +1,4 @@
-"""Runs of `omnistream stream`, here or in a process of their own."""
+"""Runs of `omnistream stream`, in this process or a separate one."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A stream that fails or is interrupted: what is said, what is left, and what can be broken off."""
+"""Streams that fail or are interrupted: messages, the files that are left, and stopping at once."""
 
 import errno
 import functools
@@ -43,7 +43,7 @@ def vit_nano():
 
 @pytest.fixture
 def full_disk():
-    """No file grows past 64 KiB, which a write answers with an error, as a full disk does."""
+    """Limits files to 64 KiB: a larger write fails as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
@@ -72,51 +72,51 @@ def test_a_full_disk(make_video, tmp_path, capsys, monkeypatch, request, file_fo
 class Failing:
     """A writer that cannot write, and then cannot close."""
 
-    def __init__(self, told):
-        self.told = told
+    def __init__(self, events):
+        self.events = events
 
     def write(self, step):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def close(self):
-        self.told.append("closed")
+        self.events.append("closed")
         raise RuntimeError("and now this")
 
     def summary(self):
         return {}
 
 
-def test_the_first_error_is_told_and_every_writer_closed(make_video, tmp_path, capsys, monkeypatch):
-    told, make, video, out = [], outputs.make_writers, make_video("clip.mp4", 3), tmp_path / "out"
-    monkeypatch.setattr(outputs, "make_writers", lambda *given: [Failing(told), *make(*given), Failing(told)])
+def test_the_first_error_is_reported_and_every_writer_closed(make_video, tmp_path, capsys, monkeypatch):
+    events, make, video, out = [], outputs.make_writers, make_video("clip.mp4", 3), tmp_path / "out"
+    monkeypatch.setattr(outputs, "make_writers", lambda *given: [Failing(events), *make(*given), Failing(events)])
     assert ending(capsys, video, "--out", out, *RANDOM) == (2, "omnistream: error: [Errno 28] No space left on device")
-    assert told == ["closed", "closed"]
+    assert events == ["closed", "closed"]
     assert (summary(out)["ended"], summary(out)["frames"]) == ("failed", 0)
 
 
 class Interrupted(Failing):
-    """A writer that is broken off while it closes."""
+    """A writer that is interrupted while it closes."""
 
     def write(self, step):
         pass
 
     def close(self):
-        self.told.append("interrupted")
+        self.events.append("interrupted")
         raise KeyboardInterrupt
 
 
 def test_ctrl_c_while_writers_close_leaves_none_open(make_video, tmp_path, capsys, monkeypatch):
-    told, make, video, out = [], outputs.make_writers, make_video("clip.mp4", 3), tmp_path / "out"
-    writers = [Interrupted(told), Interrupted(told)]
+    events, make, video, out = [], outputs.make_writers, make_video("clip.mp4", 3), tmp_path / "out"
+    writers = [Interrupted(events), Interrupted(events)]
     monkeypatch.setattr(outputs, "make_writers", lambda *given: [*writers, *make(*given)])
     assert ending(capsys, video, "--out", out, *RANDOM, "--features", "cls") == (130, "omnistream: interrupted")
-    assert told == ["interrupted", "interrupted"]
+    assert events == ["interrupted", "interrupted"]
     assert (summary(out)["ended"], summary(out)["frames"]) == ("interrupted", 3)
     assert len(np.load(out / "features.npz")["cls_00000000"]) == 3
 
 
 def test_a_disk_without_room_for_the_summary(make_video, tmp_path, capsys, monkeypatch):
-    """The error of the stream is told, not that of the summary; an empty one is not left."""
+    """The error of the stream is reported rather than that of the summary, and no empty summary is left."""
     video, out = make_video("clip.mp4", 3), tmp_path / "out"
     monkeypatch.setattr(outputs, "make_writers", lambda *given: [Failing([])])
     monkeypatch.setattr("pathlib.Path.replace", lambda *given: (_ for _ in ()).throw(OSError("no room")))
@@ -125,18 +125,18 @@ def test_a_disk_without_room_for_the_summary(make_video, tmp_path, capsys, monke
 
 
 class Silent:
-    """Three frames, then nothing for as long as it is let."""
+    """Three frames, then nothing until it is released."""
 
     name, fps, total = "silent", 30.0, None
 
     def __init__(self):
-        self.over, self.broken_off = threading.Event(), None
+        self.over, self.interrupted = threading.Event(), None
 
     def __iter__(self):
         for i in range(3):
             yield Frame(i, i / 30, torch.full((3, 16, 16), 50 * i, dtype=torch.uint8))
         os.kill(os.getpid(), signal.SIGINT)
-        self.broken_off = self.over.wait(30)  # only a hang takes this long
+        self.interrupted = self.over.wait(30)  # only a hang takes this long
 
     def close(self):
         pass
@@ -156,7 +156,7 @@ class Counting:
         return {}
 
 
-def test_a_silent_source_is_left_with_what_came(vit_nano):
+def test_stopping_while_the_source_is_silent_keeps_the_frames_so_far(vit_nano):
     source, writer = Silent(), Counting()
     reading = set(threading.enumerate())
     options = StreamOptions(size="16", chunk=2)
@@ -164,12 +164,12 @@ def test_a_silent_source_is_left_with_what_came(vit_nano):
     source.over.set()
     for thread in set(threading.enumerate()) - reading:
         thread.join(30)
-    assert source.broken_off
+    assert source.interrupted
     assert result.ended == "interrupted"
     assert writer.steps == [[0, 1], [2]]
 
 
-def test_a_silent_source_can_be_left_before_its_first_frame(vit_nano):
+def test_stopping_before_the_first_frame_of_a_silent_source(vit_nano):
     class Mute(Silent):
         def __iter__(self):
             os.kill(os.getpid(), signal.SIGINT)
@@ -213,7 +213,7 @@ def test_an_error_of_the_source_is_the_error_of_the_stream(vit_nano):
 def test_an_address_that_falls_silent(make_video, tmp_path, capsys):
     """FFmpeg waits for data with a timeout of ten minutes; Ctrl-C does not."""
     content = make_video("clip.ts", 400, codec="mpeg2video").read_bytes()
-    over, broken_off = threading.Event(), []
+    over, interrupted = threading.Event(), []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -224,7 +224,7 @@ def test_an_address_that_falls_silent(make_video, tmp_path, capsys):
             while not list(tmp_path.glob("out/features_pca.mp4")) and not over.wait(0.05):
                 pass
             os.kill(os.getpid(), signal.SIGINT)
-            broken_off.append(over.wait(60))  # only a hang takes this long
+            interrupted.append(over.wait(60))  # only a hang takes this long
 
         def log_message(self, *args):
             pass
@@ -237,7 +237,7 @@ def test_an_address_that_falls_silent(make_video, tmp_path, capsys):
         finally:
             over.set()
             server.shutdown()
-    assert broken_off == [True]
+    assert interrupted == [True]
     assert "interrupted" in capsys.readouterr().out
     assert 0 < summary(tmp_path / "out")["frames"] <= 400
 
@@ -262,7 +262,7 @@ class Stuck:
         return {}
 
 
-def test_interrupted_twice_breaks_off(make_video, tmp_path, capsys, monkeypatch):
+def test_a_second_interrupt_stops_at_once(make_video, tmp_path, capsys, monkeypatch):
     make, video, out = outputs.make_writers, make_video("clip.mp4", 6), tmp_path / "out"
     monkeypatch.setattr(outputs, "make_writers", lambda *given: [*make(*given), Stuck(1, 2)])
     assert ending(capsys, video, "--out", out, *RANDOM, "--features", "cls") == (130, "omnistream: interrupted")

@@ -1,4 +1,4 @@
-"""The loop of a stream: its progress bar."""
+"""The progress bar of a stream."""
 
 import io
 import re

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from stream_clips import decoded, picture, write_video
+from stream_clips import decoded, shaded_image, write_video
 
 from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.media import VideoReadError
@@ -48,7 +48,7 @@ def test_video_frames_in_order_with_their_times(make_video):
 @pytest.mark.parametrize(
     ("fps", "kept"), [(None, range(30)), (10, range(0, 30, 3)), (15, range(0, 30, 2)), (60, range(30))]
 )
-def test_subsampling_by_stamps_rounded_to_milliseconds(fps, kept):
+def test_subsampling_by_timestamps_rounded_to_milliseconds(fps, kept):
     sampler = Subsampler(fps)
     assert [i for i in range(30) if sampler.take(round(i / 30, 3))] == list(kept)
 
@@ -60,7 +60,7 @@ def test_subsampling_of_a_variable_rate():
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), 1e-4, 1001])
-def test_rates_that_are_none_are_refused(rate):
+def test_invalid_rates_are_refused(rate):
     with pytest.raises(ValueError, match=r"fps must be from 0.001 to 1000.0 frames per second"):
         SourceOptions(fps=rate)
     with pytest.raises(ValueError, match=r"frame_rate must be from 0.001"):
@@ -68,12 +68,12 @@ def test_rates_that_are_none_are_refused(rate):
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
-def test_timeouts_that_are_none_are_refused(seconds):
+def test_invalid_timeouts_are_refused(seconds):
     with pytest.raises(ValueError, match="timeout must be a positive number of seconds"):
         SourceOptions(timeout=seconds)
 
 
-def test_rate_of_a_thinned_video(make_video):
+def test_rate_of_a_subsampled_video(make_video):
     path = make_video("clip.mp4", 20)
     source = open_source(str(path), Problems(), SourceOptions(fps=5))
     assert (source.fps, source.total) == (5, 4)
@@ -81,32 +81,32 @@ def test_rate_of_a_thinned_video(make_video):
     source.close()
 
 
-def test_stamps_of_a_variable_rate(make_video):
+def test_timestamps_of_a_variable_rate(make_video):
     times = [0.0, 0.1, 0.15, 0.4]
     frames = frames_of(make_video("clip.mov", 4, codec="png", times=times))
     assert [frame.time for frame in frames] == pytest.approx(times, abs=2e-3)
 
 
-def test_broken_packet_is_told_and_skipped(make_video):
+def test_broken_packet_is_reported_and_skipped(make_video):
     path = make_video("clip.mov", 6, codec="png")
     content = bytearray(path.read_bytes())
     starts = [i for i in range(len(content)) if content[i : i + 4] == b"IHDR"]
     content[starts[3] - 12 : starts[3] + 12] = bytes(24)
     path.write_bytes(content)
-    told = []
-    problems = Problems(told.append)
+    reported = []
+    problems = Problems(reported.append)
     frames = frames_of(path, problems)
     assert [round((brightness(frame) - 20) / 5) for frame in frames] == [0, 1, 2, 4, 5]
     assert [frame.index for frame in frames] == [0, 1, 2, 4, 5]
     assert [frame.time for frame in frames] == pytest.approx([i / 25 for i in (0, 1, 2, 4, 5)], abs=1e-3)
     assert problems.skipped == 1
-    assert "after frame 2 is broken" in told[0]
+    assert "after frame 2 is broken" in reported[0]
 
 
 @pytest.mark.parametrize(("suffix", "b_frames"), [("mp4", 0), ("mp4", 2), ("avi", 0)])
 @pytest.mark.parametrize("number", [5, 6])
 def test_frames_after_a_broken_packet_of_an_inter_coded_video(make_video, suffix, b_frames, number):
-    """The stamp of the packet tells which frame is lost; B-frames are stored in another order than they are shown."""
+    """The packet's timestamp identifies the lost frame; B-frames are stored in another order than they are shown."""
     source, lost = VideoSource(str(make_video(f"clip.{suffix}", 16, b_frames=b_frames)), Problems()), []
     whole = source._packets
 
@@ -127,19 +127,19 @@ def test_frames_after_a_broken_packet_of_an_inter_coded_video(make_video, suffix
 
 
 def test_problems_are_bounded():
-    told = []
-    problems = Problems(told.append, shown=3)
+    reported = []
+    problems = Problems(reported.append, shown=3)
     for i in range(100):
         problems.skip(f"frame {i}")
     assert problems.skipped == 100
     assert problems.lines == ["frame 0", "frame 1", "frame 2"]
-    assert len(told) == 4
+    assert len(reported) == 4
 
 
-def test_folder_in_natural_order_with_a_broken_picture(tmp_path):
+def test_folder_in_natural_order_with_a_broken_image(tmp_path):
     for i in (0, 1, 2, 9, 10, 11):
-        Image.fromarray(picture(i)).save(tmp_path / f"f{i}.png")
-    (tmp_path / "f9.png").write_bytes(b"no picture")
+        Image.fromarray(shaded_image(i)).save(tmp_path / f"f{i}.png")
+    (tmp_path / "f9.png").write_bytes(b"not an image")
     (tmp_path / "notes.txt").write_text("not a frame")
     problems = Problems()
     frames = frames_of(tmp_path, problems, frame_rate=10)
@@ -153,7 +153,7 @@ def test_folder_in_natural_order_with_a_broken_picture(tmp_path):
 
 def rgbd_folder(folder, color, depth, count=3):
     for i in range(count):
-        Image.fromarray(picture(i)).save(folder / color.format(i))
+        Image.fromarray(shaded_image(i)).save(folder / color.format(i))
         Image.fromarray(np.full((32, 48), 1000 + i, np.uint16)).save(folder / depth.format(i))
 
 
@@ -178,15 +178,15 @@ def test_a_folder_with_depth_suggests_a_pattern(tmp_path, color, depth, pattern)
 
 def test_colour_images_of_several_names_are_one_stream(tmp_path):
     for i, name in enumerate(("a0.png", "a1.png", "b0.png")):
-        Image.fromarray(picture(i)).save(tmp_path / name)
+        Image.fromarray(shaded_image(i)).save(tmp_path / name)
     assert [brightness(frame) for frame in frames_of(tmp_path)] == [20, 25, 30]
 
 
-def test_a_folder_of_folders_names_those_with_images(tmp_path):
+def test_a_folder_of_folders_suggests_those_with_images(tmp_path):
     for name in ("rgb", "depth", "empty"):
         (tmp_path / name).mkdir()
-    Image.fromarray(picture(0)).save(tmp_path / "rgb" / "0.png")
-    Image.fromarray(picture(0)).save(tmp_path / "depth" / "0.png")
+    Image.fromarray(shaded_image(0)).save(tmp_path / "rgb" / "0.png")
+    Image.fromarray(shaded_image(0)).save(tmp_path / "depth" / "0.png")
     with pytest.raises(DatasetNotFoundError, match=rf"there are some in {tmp_path / 'depth'}, {tmp_path / 'rgb'}$"):
         open_source(str(tmp_path), Problems())
 
@@ -217,7 +217,7 @@ def test_rotated_and_mirrored_videos_are_upright(make_video, suffix, a, b, c, d,
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts"])
 @pytest.mark.parametrize("paired", [False, True])
-def test_fields_in_packets_of_their_own_are_one_frame(tmp_path, suffix, paired):
+def test_fields_in_separate_packets_are_one_frame(tmp_path, suffix, paired):
     path = write_field_video(tmp_path / f"fields.{suffix}", paired=paired)
     source = open_source(str(path), Problems())
     frames = list(source)
@@ -233,7 +233,7 @@ def test_fields_in_packets_of_their_own_are_one_frame(tmp_path, suffix, paired):
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
 @pytest.mark.parametrize("b_frames", [0, 2])
-def test_a_truncated_file_says_so(make_video, suffix, b_frames):
+def test_a_truncated_file_is_reported(make_video, suffix, b_frames):
     """MP4 states a number of frames, Matroska and AVI a duration."""
     options = {"movflags": "faststart"} if suffix == "mp4" else {}
     path = make_video(f"clip.{suffix}", 100, b_frames=b_frames, container_options=options)
@@ -242,17 +242,17 @@ def test_a_truncated_file_says_so(make_video, suffix, b_frames):
     assert problems.truncated is None
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 6 // 10])
-    told = []
-    problems = Problems(told.append, shown=0)
+    reported = []
+    problems = Problems(reported.append, shown=0)
     found = len(frames_of(path, problems))
     assert 10 < found < 80
     promised = r"100 frames, the file holds \d\d" if suffix == "mp4" else r"4\.0 s, the file ends after [123]\.\d s"
     line = rf"{re.escape(str(path))}: truncated: the header promises {promised}"
     assert re.fullmatch(line, problems.truncated)
-    assert problems.truncated in told
+    assert problems.truncated in reported
 
 
-def test_a_stream_that_is_ended_early_is_not_truncated(make_video):
+def test_a_stream_that_is_stopped_early_is_not_truncated(make_video):
     problems = Problems()
     source = open_source(str(make_video("clip.mkv", 100)), problems)
     for _ in zip(range(10), source, strict=False):
@@ -261,13 +261,13 @@ def test_a_stream_that_is_ended_early_is_not_truncated(make_video):
     assert problems.truncated is None
 
 
-def test_audio_that_is_longer_than_the_video_is_no_truncation(tmp_path):
+def test_audio_longer_than_the_video_is_not_a_truncation(tmp_path):
     path = tmp_path / "clip.mkv"
     with av.open(str(path), "w") as container:
         video, audio = container.add_stream("mpeg4", rate=25), container.add_stream("pcm_s16le", rate=8000)
         video.height, video.width, video.pix_fmt = 32, 48, "yuv420p"
         for index in range(25):
-            container.mux(video.encode(av.VideoFrame.from_ndarray(picture(index), format="rgb24")))
+            container.mux(video.encode(av.VideoFrame.from_ndarray(shaded_image(index), format="rgb24")))
         for index in range(40):
             sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
             sound.sample_rate, sound.pts = 8000, 800 * index
@@ -284,7 +284,7 @@ def test_a_file_may_have_the_name_of_a_pattern(make_video, tmp_path):
     assert len(frames_of(path)) == 5
     with pytest.raises(UsageError, match="frame_rate is for folders of images"):
         open_source(str(path), Problems(), SourceOptions(frame_rate=5))
-    Image.fromarray(picture(0)).save(tmp_path / "f1.png")
+    Image.fromarray(shaded_image(0)).save(tmp_path / "f1.png")
     assert len(frames_of(tmp_path / "f[0-9].png")) == 1
 
 
@@ -323,7 +323,7 @@ def test_what_cannot_be_opened(tmp_path):
         open_source(str(tmp_path), Problems())
     with pytest.raises(FileNotFoundError, match="no file, folder"):
         open_source(str(tmp_path / "absent.mp4"), Problems())
-    with pytest.raises(UsageError, match="starts with one of rtsp"):
+    with pytest.raises(UsageError, match="must start with one of rtsp"):
         open_source("concat://a|b", Problems())
     with pytest.raises(VideoReadError, match=r"rtsp://127.0.0.1:9/live: cannot be opened"):
         open_source("rtsp://me:secret@127.0.0.1:9/live", Problems(), SourceOptions(timeout=2))
@@ -343,7 +343,7 @@ def test_cameras():
 
 
 @pytest.mark.skipif("video4linux2,v4l2" not in av.formats_available, reason="FFmpeg without video4linux")
-def test_a_device_that_is_no_camera():
+def test_a_device_that_is_not_a_camera():
     with pytest.raises(VideoReadError, match="/dev/null: cannot be opened"):
         VideoSource("/dev/null", Problems(), container_format="v4l2", live=True)
 
@@ -398,12 +398,12 @@ def test_rotated_videos_agree(sample_data):
     ("name", "frames", "skipped", "rate"),
     [("decord_corrupted.mp4", 48, 2, 10), ("demo_flipped_bytes.mp4", 188, 92, 28)],
 )
-def test_damaged_videos_go_on_to_their_end(sample_data, name, frames, skipped, rate):
+def test_damaged_videos_are_read_to_their_end(sample_data, name, frames, skipped, rate):
     problems = Problems()
     found = frames_of(sample_data / "videos/corrupted" / name, problems)
     assert len(found) == frames
     assert problems.skipped == skipped
-    # 10 and 28 frames/s throughout, so the time tells the position.
+    # Constant rates of 10 and 28 frames/s, so the time gives the position.
     assert [frame.index for frame in found] == [round(frame.time * rate) for frame in found]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from stream_clips import decoded, picture
+from stream_clips import decoded, shaded_image
 from stream_runs import RANDOM, ROOT, process, stream, summary
 
 from omnistream.backbone import create_model
@@ -46,7 +46,7 @@ def test_everything_from_a_trained_checkpoint(trained, make_video, tmp_path, cap
     output = expected.step(model.backbone.normalize(images)[None])
     with np.load(out / "features.npz", allow_pickle=False) as stored:
         for name, found in (("cls", output.cls), ("last", output.last), ("layer_1", output.patches[1])):
-            # 1e-4: chunks of three frames sum in another order than one of twenty.
+            # 1e-4: the order of summation differs between chunks of three frames and one of twenty.
             np.testing.assert_allclose(stored[f"{name}_00000000"], found[0], rtol=1e-4, atol=1e-4)
     assert len(np.loadtxt(out / "poses.txt", ndmin=2)) == facts["files"]["poses.txt"]["poses"]
 
@@ -112,9 +112,9 @@ def test_a_truncated_file_is_in_the_summary(make_video, tmp_path, capsys):
     assert facts["ended"] == "end of source"
 
 
-def test_a_folder_with_depth_maps_is_one_line(tmp_path, capsys):
+def test_a_folder_with_depth_maps_is_a_one_line_error(tmp_path, capsys):
     for i in range(2):
-        Image.fromarray(picture(i)).save(tmp_path / f"frame-{i}.color.jpg")
+        Image.fromarray(shaded_image(i)).save(tmp_path / f"frame-{i}.color.jpg")
         Image.fromarray(np.full((32, 48), 1000, np.uint16)).save(tmp_path / f"frame-{i}.depth.png")
     line = failure(capsys, tmp_path, "--out", tmp_path / "out", *RANDOM)
     assert line.endswith(f"give a pattern that matches the colour images alone: '{tmp_path}/frame-*.color.jpg'")
@@ -131,7 +131,7 @@ def test_paths_are_expanded(make_video, tmp_path, monkeypatch):
     assert summary(tmp_path / "results" / "out")["frames"] == 2
 
 
-def test_window_and_sink_are_the_checkpoints_own(make_video, tmp_path):
+def test_window_and_sink_come_from_the_checkpoint(make_video, tmp_path):
     backbone, video, out = (
         create_model("vit_nano", window=3, sink=2).eval(),
         make_video("clip.mp4", 8),
@@ -145,7 +145,7 @@ def test_window_and_sink_are_the_checkpoints_own(make_video, tmp_path):
         backbone.stream(window=3, sink=sink).step(backbone.normalize(images)[None]).cls[0] for sink in (2, 1)
     )
     found = torch.from_numpy(np.load(out / "features.npz")["cls_00000000"])
-    # 1e-4: single frames sum in another order than all at once.
+    # 1e-4: the order of summation differs between single frames and all at once.
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert (found - other).abs().max() > 1e-3
 
@@ -160,11 +160,11 @@ def test_heads_can_be_chosen(trained, make_video, tmp_path):
     assert {path.name for path in (tmp_path / "b").iterdir()} == {"features_pca.mp4", "summary.json"}
 
 
-def test_a_folder_with_a_broken_picture_and_a_change_of_size(tmp_path, capsys):
+def test_a_folder_with_a_broken_image_and_a_change_of_size(tmp_path, capsys):
     frames, out = tmp_path / "frames", tmp_path / "out"
     frames.mkdir()
     for i in range(6):
-        Image.fromarray(picture(i, (32, 48) if i < 4 else (64, 64))).save(frames / f"{i}.png")
+        Image.fromarray(shaded_image(i, (32, 48) if i < 4 else (64, 64))).save(frames / f"{i}.png")
     (frames / "2.png").write_bytes(b"broken")
     stream(frames, "--out", out, *RANDOM, "--frame-rate", 10, "--max-frames", 5)
     facts = summary(out)
@@ -197,14 +197,14 @@ def test_a_bad_option_leaves_the_files_of_an_earlier_run(trained, make_video, tm
     given = ["--checkpoint", trained, "--out", out, "--overwrite"]
     assert "point_stride must be at least 1, got 0" in failure(capsys, video, *given, "--point-stride", "0")
     assert "fit_frames must be at least 1, got 0" in failure(capsys, video, *given, "--fit-frames", "0")
-    assert "depth_range must rise, got 2.0,1.0" in failure(capsys, video, *given, "--depth-range", "2,1")
+    assert "depth_range must be increasing, got 2.0,1.0" in failure(capsys, video, *given, "--depth-range", "2,1")
     assert "depth_scale must be a positive number" in failure(
         capsys, video, *given, "--depth-format", "png", "--depth-scale", "-5"
     )
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_mistakes_are_one_line(trained, make_video, tmp_path, capsys):
+def test_errors_are_one_line(trained, make_video, tmp_path, capsys):
     video, out = make_video("clip.mp4", 2), tmp_path / "out"
     (tmp_path / "broken.mp4").write_bytes(b"broken" * 100)
     given = ["--out", out, "--checkpoint", trained]
@@ -241,7 +241,9 @@ def test_mistakes_are_one_line(trained, make_video, tmp_path, capsys):
         (["--timeout", "5"], "timeout is for network addresses"),
         (["--frame-rate", "10"], "frame_rate is for folders of images"),
         (["--size", "big"], "size must look like 224, short:224, long:512 or 240x320"),
-        (["--chunk", "0"], "chunk and max_frames must be at least 1, got 0 and None"),
+        (["--chunk", "0"], "error: chunk must be at least 1, got 0"),
+        (["--max-frames", "0"], "error: max_frames must be at least 1, got 0"),
+        (["--window", "-1"], "window must be at least 1 (`all` remembers all frames), got -1"),
         (["--config", "config.yaml"], "--config describes a checkpoint; leave it out with --random"),
         (["--window", "all", "--sink", "2"], "--window all forgets no frame, so --sink has no effect"),
         (
@@ -258,7 +260,7 @@ def test_mistakes_are_one_line(trained, make_video, tmp_path, capsys):
         (["--features-dtype", "fp16"], "--features-dtype needs --features"),
     ],
 )
-def test_options_without_effect_or_sense_are_refused(make_video, tmp_path, capsys, arguments, message):
+def test_options_without_effect_or_with_invalid_values_are_refused(make_video, tmp_path, capsys, arguments, message):
     line = failure(capsys, make_video("clip.mp4", 1), "--out", tmp_path / "out", *RANDOM, *arguments)
     assert message in line
     assert not (tmp_path / "out").exists()
@@ -271,7 +273,7 @@ def test_options_of_heads_that_are_left_out(trained, make_video, tmp_path, capsy
     assert (summary(tmp_path / "out")["options"]["cameras"], summary(tmp_path / "out")["frames"]) == ("rays", 1)
 
 
-def test_examples_with_the_quickstart_tell_its_size(capsys):
+def test_examples_with_the_quickstart_give_its_size(capsys):
     with pytest.raises(SystemExit, match="0"):
         stream("--help")
     pages = [capsys.readouterr().out, *((ROOT / name).read_text() for name in ("docs/stream_command.md", "README.md"))]
@@ -281,12 +283,12 @@ def test_examples_with_the_quickstart_tell_its_size(capsys):
         assert "--size 64" in lines[0]
 
 
-def test_a_source_without_a_whole_frame(tmp_path, capsys):
+def test_a_source_without_a_usable_frame(tmp_path, capsys):
     frames, out = tmp_path / "frames", tmp_path / "out"
     frames.mkdir()
     for i in range(3):
         (frames / f"{i}.png").write_bytes(b"broken")
-    assert "holds no frame that can be used" in failure(capsys, frames, "--out", out, *RANDOM)
+    assert "contains no usable frame" in failure(capsys, frames, "--out", out, *RANDOM)
     assert not out.exists()
 
 
@@ -318,7 +320,7 @@ from omnistream.tasks.geometry import GeometryStream
 class Plain:
     name, fps, total = "plain", 25.0, 600
     def __iter__(self):
-        for i in range(600):  # plain pictures: encoding noise takes ten times as long
+        for i in range(600):  # plain images: encoding noise takes ten times as long
             yield Frame(i, i / 25, torch.full((3, 32, 32), i % 256, dtype=torch.uint8))
     def close(self): pass
 
@@ -351,12 +353,12 @@ def test_memory_is_flat(trained, tmp_path):
         running.kill()
     assert running.returncode == 0, stderr
     early, late = map(int, stdout.split())
-    assert late - early < 4 * 2**20  # 9 MiB of features and 900 pictures went to disk in between
+    assert late - early < 4 * 2**20  # 9 MiB of features and 900 images were written in between
 
 
 @pytest.mark.slow
 def test_every_sample_video(sample_data, tmp_path, capsys):
-    """26 whole ones give all frames the README counts; of the four broken ones only one has no frame."""
+    """The 26 intact videos give all frames listed in the README; only one of the four broken ones gives no frame."""
     suffixes = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".gif"}
     videos = sorted(path for path in (sample_data / "videos").rglob("*") if path.suffix in suffixes)
     assert len(videos) == 30

@@ -1,4 +1,4 @@
-"""`omnistream stream --compile`: the same results."""
+"""`omnistream stream --compile` gives the same results."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ def assert_same_features(a, b):
     with np.load(a / "features.npz", allow_pickle=False) as mine, np.load(b / "features.npz") as theirs:
         assert mine.files == theirs.files
         for name in mine.files:
-            # Both sum in another order, over four blocks.
+            # The order of summation differs, over four blocks.
             np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-4, atol=1e-4)
 
 
 def test_a_compiled_step_gives_the_same(trained, make_video, tmp_path, monkeypatch):
-    """Through the session that compiles; the compiler itself cannot trace the shape checks of the tests."""
+    """With the compiling session but without the compiler, which cannot trace the shape checks of the tests."""
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda step, **_: compiled.append(step) or step)
     video, given = make_video("clip.mp4", 11), ["--checkpoint", trained, "--size", 32, "--window", 3, "--chunk", 3]

@@ -1,4 +1,4 @@
-"""Ctrl-C at every point of `omnistream stream`, in processes of its own."""
+"""Ctrl-C at every point of `omnistream stream`, run in separate processes."""
 
 import http.server
 import re
@@ -41,7 +41,7 @@ def test_ctrl_c_leaves_complete_files(trained, make_video, tmp_path):
 
 
 class SilentServer(http.server.ThreadingHTTPServer):
-    """Sends what it is given, and then nothing until it is closed."""
+    """Sends its data, and then nothing until it is closed."""
 
     def __init__(self, content=b""):
         server, self.sent, self.over = self, threading.Event(), threading.Event()

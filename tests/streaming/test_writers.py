@@ -1,4 +1,4 @@
-"""Each writer on made-up steps, read back by other code."""
+"""Each writer on synthetic steps, read back with independent code."""
 
 import json
 import os
@@ -103,7 +103,7 @@ def test_features_video_freezes_the_basis_of_its_first_frames(tmp_path):
     assert writer.summary()["pca.mp4"]["variance_explained_there"] == pytest.approx(share)
     found = frames[1][:, frames[1].shape[1] // 2 :]
     cell = found[: found.shape[0] // 2, : found.shape[1] // 3]
-    # yuv420p and quantisation move colours; the middle of a cell is free of its neighbours.
+    # yuv420p and quantisation change colours; the middle of a cell is not affected by its neighbours.
     middle = cell[cell.shape[0] // 3 : -cell.shape[0] // 3, cell.shape[1] // 3 : -cell.shape[1] // 3].mean((0, 1))
     assert middle / 255 == pytest.approx(expected[1, 0, 0].numpy(), abs=0.04)
 
@@ -115,7 +115,7 @@ def test_features_video_of_a_stream_shorter_than_its_fit(tmp_path):
 
 
 def test_videos_show_the_frame_at_its_own_size(tmp_path):
-    """Frames came at 240x320 and were encoded at 16x24; the video shows them as they came."""
+    """Frames of 240x320 are encoded at 16x24; the video shows them at their own size."""
     step = make_step(0, 2)
     images = torch.randint(0, 256, (2, 3, 6, 8), dtype=torch.uint8).repeat_interleave(40, -1).repeat_interleave(40, -2)
     step = Step([Frame(i, i / 10, images[i]) for i in range(2)], step.images, step.output)
@@ -127,7 +127,7 @@ def test_videos_show_the_frame_at_its_own_size(tmp_path):
     assert 640 + 60 < depth.shape[1] < 640 + 160  # the colour bar
     for frame in (features, depth):
         cells = frame[20::40, 20:320:40]
-        # The colours of yuv420p are of half the size and crf 18 is lossy; the middle of a cell keeps its own.
+        # yuv420p halves the chroma resolution and crf 18 is lossy; the middle of a cell keeps its colour.
         assert np.abs(cells.astype(int) - images[1, :, 20::40, 20::40].movedim(0, -1).numpy()).mean() < 4
 
 
@@ -148,7 +148,7 @@ def test_the_colour_bar_has_numbers_beside_its_colours(height):
     pixels = max(height / 24, 12)
     strip = bar[:, round(0.5 * pixels) + 2]
     rows = np.flatnonzero((strip != 255).any(-1) & (np.arange(height) > 3.5 * pixels))
-    # The scale runs from its largest number above to its smallest below, all its colours in order.
+    # The bar runs from the largest value at the top to the smallest at the bottom, with all colours in order.
     expected = scale.bar(len(rows))[:, 0]
     assert np.abs(strip[rows].astype(int) - expected).max() <= 3
     beside = bar[:, round(1.7 * pixels) + 4 :].min(axis=(1, 2))
@@ -208,7 +208,7 @@ def test_poses_are_relative_to_the_first_camera(tmp_path):
     writer = written(PoseFiles(tmp_path), [make_step(5, 1, pose=pose[:, :1]), make_step(6, 3, pose=pose[:, 1:])])
     lines = [line for line in (tmp_path / "poses.txt").read_text().splitlines() if not line.startswith("#")]
     assert lines[0] == "0.500000 0 0 0 0 0 0 1"
-    assert all(len(line.split(" ")) == 8 for line in lines)  # single blanks, as evo reads them
+    assert all(len(line.split(" ")) == 8 for line in lines)  # single spaces, as evo expects
     times, found = read_poses(tmp_path / "poses.txt")
     assert times == pytest.approx([0.5, 0.6, 0.8])
     expected = np.linalg.inv(pose[0, 0].numpy()) @ pose[0, [0, 1, 3]].numpy()
@@ -256,7 +256,7 @@ def read_ply(path):
     return points
 
 
-def test_point_cloud_keeps_the_sure_points(tmp_path):
+def test_point_cloud_keeps_the_confident_points(tmp_path):
     step = make_step(3, 2)
     written(PointCloud(tmp_path / "points.ply", stride=4, confidence=0.5), [step])
     points = read_ply(tmp_path / "points.ply")
@@ -269,7 +269,7 @@ def test_point_cloud_keeps_the_sure_points(tmp_path):
     assert one["confidence"][0] == 15
 
 
-def test_point_cloud_is_bounded_and_fair_to_all_frames(tmp_path):
+def test_point_cloud_is_bounded_and_represents_all_frames_equally(tmp_path):
     cloud = PointCloud(tmp_path / "points.ply", stride=2, confidence=0.0, max_points=1000)
     sizes = []
     for i in range(100):  # 96 candidates a frame, 9,600 in all
@@ -331,18 +331,18 @@ def test_depth_as_images(tmp_path):
     assert (found.dtype, found[0, 0, :3].tolist(), found[2, 0, 0]) == (np.uint16, [0, 0, 0], 65535)
     good = np.ones_like(found, bool)
     good[0, 0, :3] = good[2, 0, 0] = False
-    # Half a number of the file, and float32 of the prediction.
+    # Half a step of the stored values, and float32 rounding of the prediction.
     np.testing.assert_allclose(
         found[good] / facts["scale"], depth[0].numpy()[good], rtol=1e-6, atol=0.5 / facts["scale"]
     )
     assert facts["frames"] == 3
     assert facts["clipped_pixels"] == 1
-    # Largest depth of the first frame is almost 1.5; four times it fits into 65535, and the number is round.
+    # The largest depth of the first frame is almost 1.5; four times that fits into 65535 at this round scale.
     assert facts["scale"] == 10000
-    assert "depth = number / scale, in scene units; 0: no depth; 65535" in facts["meaning"]
+    assert "depth = value / scale, in scene units; 0: no depth; 65535" in facts["meaning"]
 
 
-def test_depth_images_with_a_scale_of_the_users(tmp_path):
+def test_depth_images_with_a_given_scale(tmp_path):
     depth = torch.full((1, 1, H, W), 1.2346)
     writer = written(DepthImages(tmp_path, scale=5000), [make_step(0, 1, depth)])
     assert np.asarray(Image.open(tmp_path / "depth/00000000.png")).tolist() == np.full((H, W), 6173).tolist()
@@ -370,7 +370,7 @@ def test_depth_as_arrays(tmp_path):
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_files_have_the_mode_that_the_umask_says(tmp_path, umask):
+def test_files_have_the_mode_that_the_umask_sets(tmp_path, umask):
     before = os.umask(umask)
     try:
         writers = [

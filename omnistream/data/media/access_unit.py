@@ -1,17 +1,17 @@
-"""What the reader of a video must know about each packet."""
+"""What a video reader needs to know about each packet."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class AccessUnit(NamedTuple):
-    """What one packet holds."""
+    """Contents of one packet."""
 
     starts: bool
-    """Decoding can begin here: this frame, and all that are shown after it, need no earlier packet."""
+    """Whether decoding can begin here: this frame and all frames shown after it need no earlier packet."""
     shows: int
-    """Frames that begin here and are shown; 0 for second fields and hidden frames."""
+    """Number of shown frames that begin here; 0 for second fields and hidden frames."""
     order: int | None = None
-    """Rises in display order; None where the stream does not say."""
+    """Increases in display order; None if the stream does not say."""
 
 
 @runtime_checkable
@@ -19,25 +19,25 @@ class UnitReader(Protocol):
     """Reads the packets of one stream in file order."""
 
     reorders: bool
-    """Frames may be shown in another order than their packets come."""
+    """Whether the display order of frames may differ from the order of their packets."""
 
     has_state: bool
-    """Packets are read in the light of those before."""
+    """Whether reading a packet depends on earlier packets."""
     notes: set[str]
-    """What was met that other readers of the stream may not heed: fields, or an orientation in the stream itself."""
+    """Features of the stream that other readers may ignore: fields, or an orientation in the stream itself."""
 
     def __call__(self, data: bytes, is_key: bool) -> AccessUnit:
-        """The facts of the next packet.
+        """Contents of the next packet.
 
         Args:
             data: The packet.
-            is_key: What the container says.
+            is_key: The container's key flag.
 
         Raises:
-            IndexError, KeyError: If the headers make no sense to the reader; only decoding tells what is shown.
+            IndexError, KeyError: If the headers cannot be interpreted, so that the stream has to be decoded.
         """
         ...
 
     def finish(self) -> bool:
-        """Whether the facts still hold at the end of the stream."""
+        """Whether the frame count is reliable at the end of the stream."""
         ...

@@ -1,16 +1,16 @@
-"""Bits of a compressed stream: Exp-Golomb codes and units between start codes."""
+"""Parsing of compressed streams: bits, Exp-Golomb codes and NAL units."""
 
 from collections.abc import Iterator
 
 ORIENTATION = 47
-"""Kind of the message that turns a picture, in H.264 and HEVC."""
+"""Type of the message that gives the display orientation, in H.264 and HEVC."""
 
 
 class BitReader:
-    """Reads a header bit by bit, without the bytes that keep start codes apart (00 00 03).
+    """Reads a header bit by bit, without emulation prevention bytes (00 00 03).
 
     Raises:
-        IndexError: When it is read past its end.
+        IndexError: If it is read past its end.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -38,7 +38,7 @@ class BitReader:
 
 
 def start_codes(data: bytes) -> Iterator[int]:
-    """Where the bytes after each start code (00 00 01) begin."""
+    """Offsets of the bytes after each start code (00 00 01)."""
     at = data.find(b"\0\0\1")
     while at >= 0:
         yield at + 3
@@ -46,11 +46,11 @@ def start_codes(data: bytes) -> Iterator[int]:
 
 
 def nal_units(data: bytes, length_size: int) -> Iterator[bytes]:
-    """The units of a packet of H.264 or HEVC.
+    """The NAL units of an H.264 or HEVC packet.
 
     Args:
         data: The packet.
-        length_size: Bytes of the length before each unit; 0 for start codes between them (Annex B).
+        length_size: Bytes of the length before each unit; 0 if start codes separate them (Annex B).
     """
     if length_size == 0:
         starts = list(start_codes(data))
@@ -67,7 +67,7 @@ def nal_units(data: bytes, length_size: int) -> Iterator[bytes]:
 
 
 def sei_messages(payload: bytes) -> Iterator[tuple[int, bytes]]:
-    """Kind and content of the messages in a unit of supplemental information of H.264 or HEVC, without its header.
+    """Type and payload of the messages in an SEI unit of H.264 or HEVC, which is given without its header.
 
     Raises:
         IndexError: If the unit is cut off.

@@ -1,6 +1,6 @@
-"""Which packets of a stream show a frame, and at which of them decoding can begin, codec by codec.
+"""Which packets of a stream show a frame, and at which of them decoding can begin, for each codec.
 
-Codecs that are not in `unit_reader` are decoded once to know their frames, and always from the start.
+Streams of other codecs are decoded once to find their frames, and always from the start.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from omnistream.data.media.hevc import HevcReader
 
 _INTRA_ONLY = {"mjpeg", "prores", "dnxhd", "huffyuv", "ffvhuff", "utvideo", "png", "rawvideo", "v210", "jpeg2000"}
 _FLAGGED = {"ffv1", "flv1", "h263", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2"}
-"""One frame per packet, in order; key frames as the container says, checked by the decoder when it starts at one."""
+"""One frame per packet, in order. The container marks the key frames; the decoder confirms one when it starts there."""
 
 
 class _InOrder:
@@ -25,11 +25,11 @@ class _InOrder:
         self.notes: set[str] = set()
 
     def __call__(self, data: bytes, is_key: bool) -> AccessUnit:
-        """The facts of the next packet."""
+        """Contents of the next packet."""
         return self._facts(data, is_key)
 
     def finish(self) -> bool:
-        """Nothing is left over."""
+        """Always true."""
         return True
 
 
@@ -71,7 +71,7 @@ def _vp9(data: bytes, is_key: bool) -> AccessUnit:
 
 
 def _vp9_frames(data: bytes) -> list[bytes]:
-    """The frames of a superframe, or the packet as the only one."""
+    """The frames of a superframe; the packet itself if it is not one."""
     marker = data[-1]
     count, width = (marker & 7) + 1, (marker >> 3 & 3) + 1
     size = 2 + count * width
@@ -107,7 +107,7 @@ def _av1(data: bytes, is_key: bool) -> AccessUnit:
 
 
 def _leb128(data: bytes, at: int) -> tuple[int, int]:
-    """A number of variable length, and where it ends."""
+    """A number of variable length, and the offset after it."""
     value = 0
     for place in range(8):
         value |= (data[at + place] & 127) << 7 * place
@@ -117,11 +117,11 @@ def _leb128(data: bytes, at: int) -> tuple[int, int]:
 
 
 _SHORTEST_VOP = 12
-"""Bytes; shorter packets may be placeholders of packed frames that show nothing."""
+"""Bytes; shorter packets may be placeholders for packed frames and show nothing."""
 
 
 def _mpeg4(data: bytes, is_key: bool) -> AccessUnit:
-    """ISO/IEC 14496-2, 6.2.5: the kind of a picture (VOP) follows its start code B6; 0 is intra."""
+    """ISO/IEC 14496-2, 6.2.5: the type of a VOP follows its start code B6; 0 is intra."""
     vops = [data[at + 1] >> 6 for at in start_codes(data) if data[at] == 0xB6]
     if len(vops) != 1 or len(data) < _SHORTEST_VOP:
         raise IndexError("packed or empty frames")
@@ -141,7 +141,7 @@ def _mpeg2(data: bytes, is_key: bool) -> AccessUnit:
     if not (len(pictures) == 1 and structures in ([], [3])) and not (
         len(pictures) == 2 and sorted(structures) == [1, 2]
     ):
-        raise IndexError("fields without their other half")
+        raise IndexError("unpaired fields")
     return AccessUnit(has_sequence and pictures[0] == 1, 1)
 
 
@@ -150,10 +150,10 @@ _FACTS_REORDERING = {"mpeg4": _mpeg4, "mpeg1video": _mpeg2, "mpeg2video": _mpeg2
 
 
 def unit_reader(codec: str, extradata: bytes) -> UnitReader | None:
-    """The reader of a codec's packets; None where only decoding tells what they hold.
+    """The reader for a codec's packets; None if streams of this codec have to be decoded.
 
     Args:
-        codec: FFmpeg's name of the format.
+        codec: FFmpeg's name of the codec.
         extradata: The decoder configuration in the container.
     """
     if codec == "h264":

@@ -13,7 +13,7 @@ from omnistream.data.media.errors import DepthReadError
 from omnistream.data.media.image import MAX_IMAGE_PIXELS
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I")
-"""Modes in which Pillow opens a 16-bit grey PNG; "I" before Pillow 11."""
+"""Modes in which Pillow opens a 16-bit greyscale PNG; "I" before Pillow 11."""
 
 
 def read_depth_png(
@@ -23,17 +23,17 @@ def read_depth_png(
     invalid: Collection[int] = (0,),
     max_pixels: int = MAX_IMAGE_PIXELS,
 ) -> Float32[Tensor, "H W"]:
-    """Depth in metres (times `scale`), 0 where nothing was measured.
+    """Read a depth map: stored value times `scale`, 0 where there is no measurement.
 
     Args:
         path: Single-channel PNG with 16 bits.
-        scale: Unit of the stored number; the default is for millimetres.
-        invalid: Stored numbers that mean "no measurement".
+        scale: Metres per stored unit; the default is for millimetres.
+        invalid: Stored values that mean "no measurement".
         max_pixels: Refuse larger maps before decoding.
 
     Raises:
-        DepthReadError: If the file is missing, damaged, too large or not a 16-bit single-channel image. An 8-bit one
-            is refused because that is what a depth map becomes when a viewer saves it.
+        DepthReadError: If the file is missing, damaged, too large or not a 16-bit single-channel image. 8-bit images
+            are refused: usually these are depth maps that an image viewer has saved again.
     """
     try:
         with Image.open(path) as image:

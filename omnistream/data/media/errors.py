@@ -1,15 +1,15 @@
-"""Errors of the media readers: one line that names the file and the reason."""
+"""Errors of the media readers, with a message of one line that names the file and the reason."""
 
 from pathlib import Path
 
 
 class MediaReadError(ValueError):
-    """A file cannot be read as what it should be.
+    """A media file cannot be read.
 
     Args:
         path: The file.
-        reason: What is wrong with it. Without it, `path` is taken as the whole message; data loaders rebuild a
-            worker's exception that way.
+        reason: What is wrong with it. If it is omitted, `path` is the whole message: data loaders rebuild the exception
+            of a worker this way.
 
     Attributes:
         path: The file as given.
@@ -30,4 +30,4 @@ class DepthReadError(MediaReadError):
 
 
 class VideoReadError(MediaReadError):
-    """A video, or the wanted frames of it, cannot be read."""
+    """A video, or a requested frame of it, cannot be read."""

@@ -1,7 +1,7 @@
-"""What a packet of H.264 holds, from its headers: frame or field, place in display order, random access point.
+"""Contents of H.264 packets, from their headers: frame or field, display order, random access point.
 
-Containers mark as key frames what their writer took for one: recovery points of an intra refresh, first fields, open
-groups of pictures. Only the stream itself says where decoding may begin.
+What a container marks as a key frame may be a recovery point of an intra refresh, a first field or the start of an open
+group of pictures. Only the stream itself says where decoding can begin.
 
 Source: ITU-T H.264, 7.3 (syntax), 8.2.1 (picture order count), D.1.8 (recovery point).
 """
@@ -19,7 +19,7 @@ _RECOVERY_POINT = 6
 _WITH_CHROMA_FORMAT = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 _INTRA_SLICES = frozenset({2, 4, 7, 9})
 _HEADER_BYTES = 64
-"""More than a slice header needs up to the picture order count."""
+"""Enough for a slice header up to the picture order count."""
 
 _PERIOD = 1 << 40
 """Larger than any picture order count."""
@@ -47,7 +47,7 @@ class _Slice(NamedTuple):
 
 @dataclass
 class _Field:
-    """A first field that waits for its second one."""
+    """A first field whose second one is expected next."""
 
     structure: str
     frame_num: int
@@ -57,7 +57,7 @@ class H264Reader:
     """Reads the packets of one stream in file order.
 
     Args:
-        extradata: The decoder configuration of the container (avcC or Annex B), or nothing.
+        extradata: The decoder configuration of the container (avcC or Annex B), or empty.
     """
 
     reorders = has_state = True
@@ -75,7 +75,7 @@ class H264Reader:
         self._period, self._msb, self._lsb = 0, 0, 0
 
     def __call__(self, data: bytes, is_key: bool) -> AccessUnit:
-        """The facts of the next packet; the container's key flag is not heeded."""
+        """Contents of the next packet; the container's key flag is ignored."""
         self._sets.next_packet()
         recovery, shows, order, intra, idr = False, 0, None, True, False
         for nal in nal_units(data, self._length_size):
@@ -84,7 +84,7 @@ class H264Reader:
                 self._add_set(nal)
             elif kind == _SEI:
                 messages = dict(sei_messages(nal[1:]))
-                self.notes.update({"turned by the stream"} if ORIENTATION in messages else ())
+                self.notes.update({"rotated by the stream"} if ORIENTATION in messages else ())
                 recovery = recovery or (
                     _RECOVERY_POINT in messages and _is_exact_recovery_point(messages[_RECOVERY_POINT])
                 )
@@ -98,7 +98,7 @@ class H264Reader:
         return AccessUnit(starts, shows, order)
 
     def finish(self) -> bool:
-        """Whether no field is left over, so that the count of frames is sure."""
+        """Whether all fields were paired, so that the frame count is reliable."""
         return self._pending is None
 
     def _add_set(self, nal: bytes) -> None:
@@ -136,10 +136,10 @@ class H264Reader:
         return _Slice(first, intra, kind == _IDR, reference, frame_num, structure, lsb, delta, sequence)
 
     def _is_second_field(self, part: _Slice) -> bool:
-        """Pairs fields of opposite parity and one frame number.
+        """Whether this field completes the previous one: opposite parity and the same frame number.
 
         Raises:
-            IndexError: If a field stays alone; how a decoder shows it is its own choice.
+            IndexError: If a field is unpaired; how it is shown is up to the decoder.
         """
         self.notes.update({"fields"} if part.structure != "frame" else ())
         waiting, self._pending = self._pending, None
@@ -148,7 +148,7 @@ class H264Reader:
                 self._pending = _Field(part.structure, part.frame_num)
             return False
         if part.structure in ("frame", waiting.structure) or part.frame_num != waiting.frame_num:
-            raise IndexError("a field without its other half")
+            raise IndexError("an unpaired field")
         return True
 
     def _display_order(self, part: _Slice) -> int | None:
@@ -172,7 +172,7 @@ class H264Reader:
 
 
 def _sequence(bits: BitReader) -> tuple[int, _Sequence]:
-    """Number and content of a sequence parameter set."""
+    """Id and content of a sequence parameter set."""
     profile = bits.take(8)
     bits.take(16)
     number = bits.unsigned()
@@ -206,7 +206,7 @@ def _skip_scaling_list(bits: BitReader, length: int) -> None:
 
 
 def _is_exact_recovery_point(payload: bytes) -> bool:
-    """Whether every frame shown from this one on decodes exactly as from the start."""
+    """Whether this frame and all frames shown after it decode exactly as from the start of the file."""
     bits = BitReader(payload)
     frames_until_recovered, exact, broken = bits.unsigned(), bits.take(1), bits.take(1)
     return frames_until_recovered == 0 and exact == 1 and broken == 0

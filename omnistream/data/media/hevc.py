@@ -1,6 +1,6 @@
-"""What a packet of HEVC holds, from the headers of its units.
+"""Contents of HEVC packets, from the headers of their NAL units.
 
-Source: ITU-T H.265, 7.3.1.2 (unit header), 7.4.2.2 and table 7-1 (kinds), 8.1.3 (skipped leading pictures).
+Source: ITU-T H.265, 7.3.1.2 (unit header), 7.4.2.2 and table 7-1 (unit types), 8.1.3 (skipped leading pictures).
 """
 
 import zlib
@@ -10,7 +10,7 @@ from omnistream.data.media.bits import ORIENTATION, nal_units, sei_messages
 from omnistream.data.media.parameter_sets import ParameterSets, hvcc_sets
 
 _LEADING = (8, 9)
-"""Pictures shown before a random access picture that need what comes before it (RASL)."""
+"""Pictures shown before a random access picture that depend on earlier ones (RASL)."""
 _BROKEN_LINK, _IDR, _CRA = (16, 17, 18), (19, 20), 21
 _SETS = (32, 33, 34)
 _END = (36, 37)
@@ -22,7 +22,7 @@ class HevcReader:
     """Reads the packets of one stream in file order.
 
     Args:
-        extradata: The decoder configuration of the container (hvcC or Annex B), or nothing.
+        extradata: The decoder configuration of the container (hvcC or Annex B), or empty.
     """
 
     reorders = has_state = True
@@ -37,7 +37,7 @@ class HevcReader:
         self._ended, self._skips_leading = True, True
 
     def __call__(self, data: bytes, is_key: bool) -> AccessUnit:
-        """The facts of the next packet; the container's key flag is not heeded."""
+        """Contents of the next packet; the container's key flag is ignored."""
         self._sets.next_packet()
         starts, shows = False, 0
         for nal in nal_units(data, self._length_size):
@@ -48,20 +48,20 @@ class HevcReader:
                 self._add_set(nal)
             elif kind == _SEI:
                 messages = dict(sei_messages(nal[2:]))
-                self.notes.update({"turned by the stream"} if ORIENTATION in messages else ())
+                self.notes.update({"rotated by the stream"} if ORIENTATION in messages else ())
             elif kind in _END:
                 self._ended = True
-            elif kind <= _LAST_PICTURE and nal[2] & 0x80:  # the first part of a picture
+            elif kind <= _LAST_PICTURE and nal[2] & 0x80:  # the first slice of a picture
                 starts = self._begin(kind)
                 shows += not (kind in _LEADING and self._skips_leading)
         return AccessUnit(starts and shows == 1 and self._sets.known_at_start(), shows)
 
     def finish(self) -> bool:
-        """Nothing is left over."""
+        """Always true."""
         return True
 
     def _begin(self, kind: int) -> bool:
-        """A picture begins; whether it is a random access picture."""
+        """Start a picture and return whether it is a random access picture."""
         is_start = kind in _BROKEN_LINK or kind in _IDR or kind == _CRA
         if is_start:
             self._skips_leading = kind != _CRA or self._ended
@@ -71,6 +71,6 @@ class HevcReader:
     def _add_set(self, nal: bytes) -> None:
         kind = nal[0] >> 1 & 63
         if kind in _SETS:
-            # The number of a set lies deep inside it. By content, a set that is replaced stays a second one: decoding
-            # then starts at fewer places, never at a wrong one.
+            # The id of a set is hard to parse, so sets are identified by content. A replaced set then counts as another
+            # one: decoding starts at fewer packets, never at a wrong one.
             self._sets.add(kind, zlib.crc32(nal.rstrip(b"\0")), nal)

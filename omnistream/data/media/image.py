@@ -1,4 +1,4 @@
-"""Images as uint8 RGB, whatever the file holds."""
+"""Reading images as uint8 RGB."""
 
 import warnings
 from io import BytesIO
@@ -22,30 +22,30 @@ _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B", "F")
 def read_image(
     path: str | Path, *, upright: bool = True, data: bytes | None = None, max_pixels: int = MAX_IMAGE_PIXELS
 ) -> UInt8[Tensor, "3 H W"]:
-    """The image in RGB, turned upright by its EXIF orientation.
+    """Read an image as RGB and apply its EXIF orientation.
 
-    Greyscale is repeated over the channels, palettes and CMYK are converted, transparency is laid on white. Only the
-    first image of an animation is read. EXIF orientations outside 1-8 are ignored.
+    Greyscale is repeated over the channels, palettes and CMYK are converted, transparent pixels are blended with white.
+    Only the first image of an animation is read. EXIF orientations outside 1-8 are ignored.
 
     Args:
-        path: Any format Pillow reads; recognised by content, not by suffix.
-        upright: Honour the EXIF orientation. False for images with depth or a camera: those belong to the stored
+        path: Any format that Pillow reads, recognised by content, not by suffix.
+        upright: Apply the EXIF orientation. Pass False for images with depth or a camera, which refer to the stored
             pixels.
-        data: The encoded image, where it is only a part of the file.
+        data: The encoded image, if it is only a part of the file.
         max_pixels: Refuse larger images.
 
     Raises:
         ImageReadError: If the file is missing, not an image, damaged, deeper than 8 bits or too large.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own, configurable bound decides
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is checked instead
         try:
             with Image.open(path if data is None else BytesIO(data)) as image:
                 return torch.from_numpy(_rgb(path, image, upright, max_pixels))
         except FileNotFoundError:
             raise ImageReadError(path, "no such file") from None
         except UnidentifiedImageError:
-            raise ImageReadError(path, "not an image in a format Pillow knows") from None
+            raise ImageReadError(path, "not an image in a format that Pillow reads") from None
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             # Pillow's decoders raise all of these for damaged files.
             if isinstance(error, ImageReadError):
@@ -58,7 +58,7 @@ def _rgb(path: str | Path, image: Image.Image, upright: bool, max_pixels: int) -
     if width * height > max_pixels:
         raise ImageReadError(path, f"{width}x{height} is over the limit of {max_pixels} pixels")
     if image.mode in _DEEP_GREY:
-        raise ImageReadError(path, f"mode {image.mode} has more than 8 bits a channel; is this a depth map?")
+        raise ImageReadError(path, f"mode {image.mode} has more than 8 bits per channel; is this a depth map?")
     shown: Image.Image = ImageOps.exif_transpose(image) if upright else image
     if shown.mode in ("RGBA", "LA", "PA") or "transparency" in shown.info:
         shown = shown.convert("RGBA")

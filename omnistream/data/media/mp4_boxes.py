@@ -1,4 +1,4 @@
-"""Why an MP4, MOV or 3GP file does not open: whether its index is there.
+"""Whether an MP4, MOV or 3GP file that does not open lacks its index.
 
 Source: ISO/IEC 14496-12, 4.2 (boxes); QuickTime File Format, "Atoms".
 """
@@ -7,28 +7,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp"}
-"""Kinds with which such a file begins."""
+"""Types of the first box of such a file."""
 
 
 def missing_index(path: str | Path) -> str | None:
-    """What a file of this family lacks to be opened; None for other files, and for those whose index is complete."""
+    """Message that the index of such a file is missing; None for other files, and if the index is complete."""
     path = Path(path)
     try:
         if not path.is_file():
             return None
         boxes = list(_boxes(path))
-    except (OSError, ValueError):  # an address that is no path
+    except (OSError, ValueError):  # a network address
         return None
     if not boxes or boxes[0][0] not in _FIRST_BOXES:
         return None
     found = [is_whole for kind, is_whole in boxes if kind == b"moov"]
     if any(found):
         return None
-    return f"it is cut short, or its recorder did not finish it: its index (moov) is {'cut' if found else 'missing'}"
+    return f"truncated, or its recording was not finished: its index (moov) is {'incomplete' if found else 'missing'}"
 
 
 def _boxes(path: Path) -> Iterator[tuple[bytes, bool]]:
-    """Kind of every outermost box, and whether it ends within the file."""
+    """Type of every top-level box, and whether it ends within the file."""
     size, at = path.stat().st_size, 0
     with path.open("rb") as file:
         while at + 8 <= size:

@@ -1,4 +1,4 @@
-"""How a stored frame is to be shown: the display matrix of phones, front cameras and editors."""
+"""Display orientation of stored frames, from the matrix that phones and editors write for rotation and mirroring."""
 
 from typing import NamedTuple
 
@@ -9,26 +9,26 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 _TOLERANCE = 0.02
-"""Largest share of a matrix row that may be off the axis: rounding of a right angle, about one degree."""
+"""Largest off-axis entry relative to the on-axis entries that counts as rounding, about one degree."""
 
 
 class Orientation(NamedTuple):
-    """Steps that make a stored frame upright: first swap the axes, then flip."""
+    """Operations that make a stored frame upright: first transpose, then flip."""
 
     transpose: bool = False
-    """Rows become columns."""
+    """Swap rows and columns."""
     flip_x: bool = False
-    """Left becomes right, after the transpose."""
+    """Flip left and right, after transposing."""
     flip_y: bool = False
-    """Top becomes bottom, after the transpose."""
+    """Flip top and bottom, after transposing."""
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether no rotation alone makes the frame upright."""
+        """Whether the frame needs more than a rotation to be upright."""
         return (self.transpose + self.flip_x + self.flip_y) % 2 == 1
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of an upright frame from those of a stored one."""
+        """Height and width of the upright frame, given those of the stored one."""
         return (width, height) if self.transpose else (height, width)
 
     def apply(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -42,14 +42,14 @@ UPRIGHT = Orientation()
 
 
 def orientation_from_matrix(matrix: tuple[int, ...]) -> Orientation:
-    """The orientation that a display matrix asks for.
+    """The orientation that a display matrix describes.
 
     Args:
         matrix: The 9 entries (a, b, u, c, d, v, x, y, w) of ISO/IEC 14496-12: a stored pixel (p, q) is shown at
-            (a p + c q + x, b p + d q + y). Scale and translation do not matter here.
+            (a p + c q + x, b p + d q + y). Scale and translation are ignored.
 
     Raises:
-        ValueError: If the matrix turns by something else than a right angle, shears, or is singular.
+        ValueError: If the matrix rotates by anything but a multiple of 90 degrees, shears, or is singular.
     """
     a, b, _, c, d, *_ = matrix
     straight, swapped = min(abs(a), abs(d)), min(abs(b), abs(c))
@@ -58,7 +58,7 @@ def orientation_from_matrix(matrix: tuple[int, ...]) -> Orientation:
     if swapped and max(abs(a), abs(d)) <= _TOLERANCE * swapped:
         return Orientation(True, c < 0, b < 0)
     turn = np.degrees(np.arctan2(b, a))
-    raise ValueError(f"is to be shown turned by {turn:.0f} degrees; only multiples of 90 and mirrors are read")
+    raise ValueError(f"has a display rotation of {turn:.0f} degrees; only multiples of 90 and mirroring are supported")
 
 
 def frame_orientation(frame: VideoFrame) -> Orientation:
@@ -67,8 +67,8 @@ def frame_orientation(frame: VideoFrame) -> Orientation:
     Raises:
         ValueError: See `orientation_from_matrix`.
     """
-    # `frame.side_data` would refer to the frame and the frame to it: frames, and threads that convert them, would stay
-    # until the garbage collector runs, in a forked worker for ever.
+    # `frame.side_data` and the frame would reference each other: frames, and the threads that convert them, would stay
+    # alive until the garbage collector runs, in a forked worker forever.
     side_data = SideDataContainer(frame)  # type: ignore[call-arg]  # the stub lacks its constructor
     if Type.DISPLAYMATRIX not in side_data:
         return UPRIGHT
@@ -84,5 +84,5 @@ def upright_image(frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
         av.FFmpegError: If the frame has no RGB image.
     """
     orientation = frame_orientation(frame)
-    rgb = VideoReformatter().reformat(frame, format="rgb24")  # one of the frame's own would keep its threads
+    rgb = VideoReformatter().reformat(frame, format="rgb24")  # the frame's own reformatter would keep its threads
     return np.ascontiguousarray(orientation.apply(rgb.to_ndarray()))

@@ -1,4 +1,4 @@
-"""One pass over the packets of a video file: nothing is decoded, every packet is looked at."""
+"""One pass over all packets of a video file, without decoding."""
 
 import zlib
 from dataclasses import dataclass, field
@@ -14,44 +14,44 @@ from omnistream.data.media.codecs import unit_reader
 from omnistream.data.media.errors import VideoReadError
 
 _TRUE_STAMPS = frozenset({"mov", "matroska", "mpegts", "flv"})
-"""Containers whose display stamps order frames; the others store one stamp per packet, or guess."""
+"""Containers whose presentation timestamps give the display order; others store one timestamp per packet, or guess."""
 
 _PROMISING = frozenset({"matroska", "avi", "flv"})
-"""Containers whose header states a duration; in others FFmpeg finds it from what is there. MP4 lists its packets."""
+"""Containers whose header states a duration; in others FFmpeg derives it from the packets. MP4 lists its packets."""
 
 
 @dataclass
 class PacketScan:
-    """What the packets of the first real video stream say, in file order."""
+    """The packets of the first video stream that is not a cover image, in file order."""
 
     formats: frozenset[str]
-    """FFmpeg's names of the container."""
+    """FFmpeg's names of the container format."""
     reorders: bool = True
-    """Frames may be shown in another order than their packets come."""
+    """Whether the display order of frames may differ from the order of their packets."""
     pts: list[int | None] = field(default_factory=list)
     dts: list[int | None] = field(default_factory=list)
     checksums: list[int] = field(default_factory=list)
     keys: list[bool] = field(default_factory=list)
     """Key flags of the container."""
     hidden: list[bool] = field(default_factory=list)
-    """Packets whose frames an edit list leaves out."""
+    """Whether an edit list leaves the packet's frames out."""
     units: list[AccessUnit] | None = field(default_factory=list)
-    """What the packets hold; None if that cannot be read."""
+    """Contents of the packets; None if they cannot be read."""
     countable: bool = True
-    """The packets say which frames they show; otherwise only decoding does."""
+    """Whether the packets say which frames they show; otherwise the file has to be decoded."""
     notes: set[str] = field(default_factory=set)
-    """What other readers of the stream may not heed."""
+    """Features of the stream that other readers may ignore."""
     damaged: bool = False
-    """The demuxer broke off, or met damaged data."""
+    """Whether the demuxer failed, or found damaged data."""
     seconds: float = 0.0
-    """From the first stamp of this stream to the end of its last packet; 0 without stamps."""
+    """From the first timestamp of this stream to the end of its last packet; 0 without timestamps."""
     promised_packets: int | None = None
-    """Packets that the header lists, where there are fewer."""
+    """Number of packets that the header lists, if there are fewer."""
     promised_seconds: float | None = None
-    """Duration that the header states, where there is less."""
+    """Duration that the header states, if the file is shorter."""
 
     def display_order(self) -> np.ndarray | None:
-        """The packet of every shown frame, in display order; None if only decoding can tell."""
+        """The packet of every shown frame, in display order; None if the file has to be decoded to find it."""
         if not self.countable or not self.units or any(unit.shows > 1 for unit in self.units):
             return None
         shown = np.array([number for number, unit in enumerate(self.units) if unit.shows], dtype=np.int32)
@@ -65,7 +65,7 @@ class PacketScan:
         return None if shown[0] != 0 else shown[~np.array(self.hidden)[shown]]
 
     def _sorted(self, shown: np.ndarray) -> np.ndarray | None:
-        """By the order in the stream and by stamps, which must agree where both are known."""
+        """The packets sorted by the order in the stream and by timestamps, which must agree if both are known."""
         assert self.units is not None
         by_stream = _ranking([self.units[number].order for number in shown])
         stamps = [self.pts[number] for number in shown]
@@ -77,7 +77,7 @@ class PacketScan:
 
 
 def _ranking(keys: list[int | None]) -> np.ndarray | None:
-    """What sorts the keys; None if one is missing or they are not all different."""
+    """Indices that sort the keys; None if a key is missing or they are not all different."""
     known = [key for key in keys if key is not None]
     if len(known) < len(keys) or len(set(known)) < len(keys):
         return None
@@ -109,7 +109,7 @@ def scan_packets(path: str, container: InputContainer, stream: VideoStream) -> P
     except av.FFmpegError:
         scan.damaged = True
     if not scan.checksums:
-        raise VideoReadError(path, "holds no video packet")
+        raise VideoReadError(path, "contains no video packets")
     if reader is not None:
         scan.countable = scan.countable and reader.finish()
         scan.notes = reader.notes
@@ -118,7 +118,7 @@ def scan_packets(path: str, container: InputContainer, stream: VideoStream) -> P
 
 
 def _note_unit(scan: PacketScan, reader: UnitReader, data: bytes, is_key: bool) -> None:
-    """Where a packet cannot be read, those after it still may, unless they are read in its light."""
+    """Add the contents of a packet. If it cannot be read, later ones still can, unless the reader has state."""
     assert scan.units is not None
     try:
         scan.units.append(reader(data, is_key))
@@ -144,10 +144,10 @@ def _note_end(packet: Packet, ends: dict[int, float]) -> None:
 
 
 def _note_length(scan: PacketScan, container: InputContainer, stream: VideoStream, ends: dict[int, float]) -> None:
-    """Seconds found, and what was promised if that is clearly more.
+    """Add the length of the stream, and the one that the header promises if that is clearly more.
 
-    An index lists every packet. A duration is taken by its word where no stream comes within 2 % (at least a quarter of
-    a second) of it: sound may be longer than the pictures.
+    The index of an MP4 file lists every packet. A stated duration counts if all streams end more than 2 % (at least a
+    quarter of a second) before it, because audio may be longer than video.
     """
     stamps = [stamp for stamp in (scan.pts if any(p is not None for p in scan.pts) else scan.dts) if stamp is not None]
     if stamps and stream.time_base is not None:
@@ -157,14 +157,14 @@ def _note_length(scan: PacketScan, container: InputContainer, stream: VideoStrea
         scan.promised_packets = listed if listed > len(scan.checksums) else None
     elif ends and _PROMISING & scan.formats and scan.seconds > 0:
         promised, end = _stated_seconds(container, stream, scan), max(ends.values())
-        held = max(end, end - (container.start_time or 0) / av.time_base)  # some count from 0, some from the start
+        held = max(end, end - (container.start_time or 0) / av.time_base)  # durations count from 0 or from the start
         if promised - held > max(0.25, 0.02 * promised):
             scan.promised_seconds = scan.seconds + promised - held
 
 
 def _stated_seconds(container: InputContainer, stream: VideoStream, scan: PacketScan) -> float:
-    """The length in the header; 0 without."""
+    """The duration in the header; 0 if there is none."""
     seconds = (container.duration or 0) / av.time_base
-    if "avi" in scan.formats and stream.average_rate:  # where FFmpeg's duration is that of what is there
+    if "avi" in scan.formats and stream.average_rate:  # FFmpeg's duration covers only the packets that exist
         return max(seconds, float(stream.frames / stream.average_rate))
     return seconds

@@ -1,8 +1,8 @@
-"""Parameter sets of H.264 and HEVC, and whether a decoder that skips packets has them."""
+"""Parameter sets of H.264 and HEVC, and whether a decoder that skips packets still has all of them."""
 
 
 class ParameterSets:
-    """The sets a decoder holds, by kind and number.
+    """The sets that a decoder has, by type and id.
 
     A decoder that starts at a later packet knows the container's sets, those of the first packet, and those of the
     packet itself.
@@ -14,18 +14,18 @@ class ParameterSets:
         self._changed, self._packets = False, 0
 
     def end_of_configuration(self) -> None:
-        """What came so far is the container's."""
+        """Count the sets added so far as the container's."""
         self._in_packet, self._changed = set(), False
 
     def next_packet(self) -> None:
-        """A packet begins."""
+        """Start the next packet."""
         self._in_packet = set()
         self._packets += 1
 
     def add(self, kind: int, number: int, content: bytes) -> None:
-        """A set was found."""
+        """Add a set."""
         key, content = (kind, number), content.rstrip(b"\0")
-        # Sets that come after the first packet, or replace the container's, are missed by a decoder that skips them.
+        # A decoder that skips packets misses sets that come after the first packet or replace the container's.
         if self._current.get(key) != content and (self._packets > 1 or key in self._current):
             self._changed = True
         self._current[key] = content
@@ -37,7 +37,7 @@ class ParameterSets:
 
 
 def avcc_sets(extradata: bytes) -> tuple[int, list[bytes]]:
-    """Length size and parameter sets of an avcC record; 0 and nothing if it is not one.
+    """Length size and parameter sets of an avcC record; 0 and an empty list if it is not one.
 
     Source: ISO/IEC 14496-15, 5.3.3.1.
     """
@@ -54,7 +54,7 @@ def avcc_sets(extradata: bytes) -> tuple[int, list[bytes]]:
 
 
 def hvcc_sets(extradata: bytes) -> tuple[int, list[bytes]]:
-    """Length size and parameter sets of an hvcC record; 0 and nothing if it is not one.
+    """Length size and parameter sets of an hvcC record; 0 and an empty list if it is not one.
 
     Source: ISO/IEC 14496-15, 8.3.3.1.
     """

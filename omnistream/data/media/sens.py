@@ -1,9 +1,9 @@
 """ScanNet's `.sens` files: all frames of a recording in one file, read one by one.
 
-Layout, little-endian: u32 version 4; u64 and so many bytes of sensor name; 4x4 float32 intrinsics and extrinsics of
+Layout, little-endian: u32 version 4; sensor name, a u64 length and its bytes; 4x4 float32 intrinsics and extrinsics of
 colour, then of depth; i32 compression of colour and of depth; u32 width and height of colour and of depth; float32
-depth units per metre; u64 number of frames. Each frame: 4x4 float32 camera-to-world, u64 time of colour and of depth,
-u64 bytes of colour and of depth, and these bytes.
+depth units per metre; u64 number of frames. Each frame: 4x4 float32 camera-to-world, u64 timestamps of colour and
+depth, u64 sizes of colour and depth in bytes, then both.
 
 Source: ScanNet/ScanNet: SensReader/python/SensorData.py.
 """
@@ -30,14 +30,14 @@ _FRAME = struct.Struct("<64sQQQQ")
 
 @dataclass(frozen=True)
 class SensHeader:
-    """What a `.sens` file says about all its frames."""
+    """The header of a `.sens` file, with intrinsics as stored."""
 
     path: Path
     """The file."""
     color_intrinsics: Float64[np.ndarray, "3 3"]
-    """As stored."""
+    """Of the colour camera."""
     depth_intrinsics: Float64[np.ndarray, "3 3"]
-    """As stored."""
+    """Of the depth camera."""
     depth_compression: int
     """0 none, 1 zlib."""
     depth_size: tuple[int, int]
@@ -45,16 +45,16 @@ class SensHeader:
     depth_shift: float
     """Depth units per metre."""
     num_frames: int
-    """Frames in the file."""
+    """Number of frames."""
     first_frame: int
-    """Place of the first frame in the file."""
+    """Byte offset of the first frame."""
 
 
 def read_sens_header(path: Path) -> SensHeader:
-    """The header of a `.sens` file.
+    """Read the header of a `.sens` file.
 
     Raises:
-        MediaReadError: If the file is missing, damaged, or of a version or compression that is not read.
+        MediaReadError: If the file is missing, damaged, or of an unsupported version or compression.
     """
     try:
         with path.open("rb") as file:
@@ -68,19 +68,19 @@ def read_sens_header(path: Path) -> SensHeader:
     except (OSError, OverflowError, struct.error) as error:
         raise MediaReadError(path, f"damaged .sens file ({error})") from error
     if color not in _COLOUR_FILES or depth not in (_DEPTH_RAW, _DEPTH_ZLIB):
-        raise MediaReadError(path, f"compression {color} of colour with {depth} of depth is not read")
+        raise MediaReadError(path, f"colour compression {color} with depth compression {depth} is not supported")
     if width * height > MAX_IMAGE_PIXELS or not shift > 0:
-        raise MediaReadError(path, f"depth maps of {width}x{height} with {shift} units per metre are not read")
+        raise MediaReadError(path, f"depth maps of {width}x{height} with {shift} units per metre are not supported")
     return SensHeader(
         path, matrices[0, :3, :3], matrices[2, :3, :3], depth, (height, width), shift, num_frames, first_frame
     )
 
 
 def read_sens_poses(header: SensHeader) -> list[tuple[int, Float64[np.ndarray, "4 4"]]]:
-    """Place in the file and camera-to-world of every frame; images and depth are skipped over.
+    """Byte offset and camera-to-world pose of every frame; images and depth are skipped.
 
     Raises:
-        MediaReadError: If the file ends too early.
+        MediaReadError: If the file is truncated.
     """
     frames = []
     try:
@@ -101,11 +101,11 @@ def read_sens_poses(header: SensHeader) -> list[tuple[int, Float64[np.ndarray, "
 def read_sens_frame(
     header: SensHeader, place: int
 ) -> tuple[UInt8[Tensor, "3 H W"], Float32[Tensor, "h w"], Float64[np.ndarray, "4 4"]]:
-    """Colour as stored, z-depth in metres with 0 where nothing was measured, and camera-to-world.
+    """Colour as stored, z-depth in metres with 0 where there is no measurement, and camera-to-world pose.
 
     Args:
-        header: Of the file.
-        place: Of the frame, as `read_sens_poses` gave it.
+        header: Header of the file.
+        place: Byte offset of the frame, from `read_sens_poses`.
 
     Raises:
         MediaReadError: If the frame is damaged.

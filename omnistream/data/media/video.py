@@ -1,4 +1,4 @@
-"""Frames of a video by position: the same bits whatever is asked for and whichever reader gives them."""
+"""Reading frames of a video by position, bit for bit those of sequential decoding."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 MAX_CLIP_BYTES = 2 * 1024**3
-"""Largest clip that is decoded; decord holds all frames at full size, so larger ones go to PyAV if resized."""
+"""Largest clip that is decoded. decord holds all frames at full size, so a clip larger than this before resizing is
+read with PyAV."""
 
 
 def read_frames(
@@ -35,24 +36,24 @@ def read_frames(
     backend: Literal["auto", "decord", "pyav"] = "auto",
     max_bytes: int = MAX_CLIP_BYTES,
 ) -> UInt8[Tensor, "T 3 H W"]:
-    """The frames at these positions in display order, upright RGB, in the order asked for.
+    """Read the frames at these positions (in display order) as upright RGB.
 
-    They are those of decoding the file from its start, bit for bit, and so is the refusal of damaged ones. Only what
-    lies between the wanted frames and the start points before them is decoded. Nothing stays open afterwards, so the
-    function can be called in forked data loader workers.
+    The result is exactly that of decoding the file from its start, bit for bit, and so are the errors for damaged
+    frames. Only the packets from the nearest start point up to a requested frame are decoded. No file stays open, so
+    the function can be called in forked data loader workers.
 
     Args:
-        path: A video file; recognised by content.
-        indices: Positions from 0; any order, repeats allowed. Positions past the end give the last frame.
-        short_side: Scale the frames so that their shorter side has this length.
-        backend: `auto` takes decord where `probe_video` allows it, and PyAV elsewhere or where decord is not installed
-            or fails. The others force one reader.
+        path: A video file, recognised by content.
+        indices: Positions from 0, in any order, with repetitions allowed. Positions past the end give the last frame.
+        short_side: Resize the frames so that their shorter side has this length.
+        backend: `auto` uses decord if `probe_video` allows it, and PyAV otherwise or if decord is not installed or
+            fails. The others force one reader.
         max_bytes: Refuse clips that need more memory.
 
     Raises:
-        ValueError: If there is no index or a negative one.
-        VideoReadError: If the file cannot be read, a wanted frame is damaged or missing, the clip is too large, or
-            decord is forced on a file in which its frames are not known to be right.
+        ValueError: If `indices` is empty or contains a negative position.
+        VideoReadError: If the file cannot be read, a requested frame is damaged or missing, the clip is too large, or
+            decord is forced on a file for which it is not known to be exact.
     """
     if len(indices) == 0 or min(indices) < 0:
         raise ValueError(f"{path}: expected one or more frame positions from 0, got {list(indices)}")
@@ -73,7 +74,7 @@ def read_frames(
 
 
 def verify_video(path: str | Path) -> int:
-    """Decode every frame once and count them; the verdict is remembered, and a file found whole not decoded again.
+    """Decode all frames once and return their number. A file found intact is remembered and not decoded again.
 
     Raises:
         VideoReadError: If the file is damaged anywhere or ends before the number of frames that its header promises.
@@ -93,24 +94,24 @@ def verify_video(path: str | Path) -> int:
 
 
 def _with_record(path: str | Path, action: Callable[[VideoRecord], _Result]) -> _Result:
-    """Do it with what is known of the file; once more with what is found out where the file misleads."""
+    """Run an action on the record of a file; if the file turns out to differ, correct the record and run it again."""
     record, is_decoded = probe_record(path), False
     for _ in range(4):
         try:
             return action(record)
         except OrderError:
-            logger.debug("%s: the packets do not say which frames they show; it is decoded once", path)
+            logger.debug("%s: the packets do not say which frames they show; decoding it once", path)
             record, is_decoded = forget_starts(record) if is_decoded else reprobe(record), True
         except SeekError:
-            logger.debug("%s: cannot be sought; it is decoded from its start", path)
+            logger.debug("%s: seeking fails; decoding from the start", path)
             record = forget_starts(record)
-    raise VideoReadError(path, "gives other packets each time it is read")
+    raise VideoReadError(path, "has different packets each time it is read")
 
 
 def _takes_decord(info: VideoInfo, num_frames: int, backend: str, max_bytes: int) -> bool:
-    """Whether decord reads; raises VideoReadError if it must and must not."""
+    """Whether to use decord; raises VideoReadError if it is forced on a file for which it is not exact."""
     if backend == "decord" and info.doubts:
-        raise VideoReadError(info.path, f"decord may give other frames here: {info.reason}")
+        raise VideoReadError(info.path, f"decord may return wrong frames: {info.reason}")
     if backend != "auto":
         return backend == "decord"
     full_size = 3 * num_frames * info.height * info.width
@@ -121,7 +122,7 @@ def _check_memory(info: VideoInfo, num_frames: int, size: tuple[int, int], max_b
     needed = 3 * num_frames * size[0] * size[1]
     if needed > max_bytes:
         raise VideoReadError(
-            info.path, f"{num_frames} frames of {size[1]}x{size[0]} need {needed} of {max_bytes} bytes"
+            info.path, f"{num_frames} frames of {size[1]}x{size[0]} need {needed} bytes, the limit is {max_bytes}"
         )
 
 
@@ -131,12 +132,12 @@ def _read_decord(record: VideoRecord, positions: np.ndarray, size: tuple[int, in
     except VideoReadError as error:
         if is_forced:
             raise
-        logger.debug("PyAV takes over: %s", error)
+        logger.debug("reading with PyAV instead: %s", error)
         return _read_pyav(record, positions, size)
 
 
 def _read_pyav(record: VideoRecord, positions: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """Frames at rising positions, scaled one by one."""
+    """Frames at increasing positions, resized one by one."""
     frames = torch.empty((len(positions), 3, *size), dtype=torch.uint8)
     for slot, (position, frame) in enumerate(_exact_frames(record, positions)):
         frames[slot] = resize_images(_upright(record.info, frame, position), size)

@@ -1,9 +1,9 @@
-"""Remembers on disk what reading a whole video file has shown, so that no later process or run reads it again.
+"""Cache on disk of the indexes of video files, so that each file is read completely only once.
 
-One small file per video lies in `cache_folder("videos")`, that is in `$OMNISTREAM_CACHE`, else in
-`$XDG_CACHE_HOME/omnistream`, else in `~/.cache/omnistream`. It is named after the absolute path of the video and holds
-its size and time of change; after a change it counts for nothing. Writers replace files whole, so any number of
-processes may share the folder, and everything in it may be deleted at any time.
+There is one small file per video in the folder `videos` of `$OMNISTREAM_CACHE`, else `$XDG_CACHE_HOME/omnistream`, else
+`~/.cache/omnistream`. It is named after the absolute path of the video and contains the video's size and modification
+time; if these differ, it is ignored. Files are replaced atomically, so any number of processes may share the folder,
+and everything in it may be deleted at any time.
 """
 
 import hashlib
@@ -29,20 +29,20 @@ from omnistream.paths import apply_umask, cache_folder
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1
-"""Changes with what is stored or how it is found."""
+"""Increased when the stored content, or how it is computed, changes."""
 
 _MOST_IN_MEMORY = 4096
-"""Records; a minute of video is about 15 kB."""
+"""Number of records; that of a minute of video takes about 15 kB."""
 
 _Key = tuple[str, int, int]
 _memory: OrderedDict[_Key, VideoRecord] = OrderedDict()
 
 
 def load_record(path: str | Path) -> VideoRecord | None:
-    """What is known of the file as it is now; None if nothing.
+    """The record of a file in its current state; None if there is none.
 
     Raises:
-        VideoReadError: If there is no such file.
+        VideoReadError: If the file does not exist.
     """
     key = _key(path)
     record = _memory.get(key) or _load(key)
@@ -54,16 +54,16 @@ def load_record(path: str | Path) -> VideoRecord | None:
 
 
 def store_record(record: VideoRecord) -> VideoRecord:
-    """Remember the record of a file as it is now.
+    """Store the record of a file in its current state.
 
     Raises:
-        VideoReadError: If there is no such file.
+        VideoReadError: If the file does not exist.
     """
     key = _key(record.info.path)
     try:
         _store(key, record)
     except OSError as error:
-        _warn_once(f"{cache_folder('videos')} cannot be written ({error.strerror}); each run examines videos again")
+        _warn_once(f"{cache_folder('videos')} cannot be written ({error.strerror}); every run will index videos again")
     return _keep(key, record)
 
 
@@ -89,7 +89,7 @@ def _file(path: str) -> Path:
 
 
 def _identity(key: _Key) -> list[str | int]:
-    """What must be the same for a stored record to hold, the decoder included."""
+    """What must match for a stored record to be valid, including the version of the decoder."""
     return [_FORMAT, *key, av.__version__, av.ffmpeg_version_info]
 
 

@@ -1,8 +1,8 @@
-"""Frames by position, bit for bit those of decoding from the start.
+"""Decoding of frames by position, bit for bit those of decoding from the start.
 
-The decoder is given exactly the packets, by checksum, that it would get from a start point on when decoding the whole
-file, and every frame comes back with the number of its packet. A frame that does not come, or comes out of turn, is an
-error and never another frame.
+From a start point on, the decoder gets exactly the packets, identified by checksum, that it would get when decoding the
+whole file, and every frame is returned with the number of its packet. A missing frame, or one out of order, is an
+error; another frame is never returned in its place.
 """
 
 import zlib
@@ -22,31 +22,31 @@ from omnistream.data.media.mp4_boxes import missing_index
 from omnistream.data.media.video_index import NO_STAMP, VideoIndex
 
 _NEAR = 256
-"""Packets that are skipped rather than sought; a seek costs about as much."""
+"""Up to this many packets are skipped rather than sought; a seek costs about as much."""
 
 _STEP_BACK = 2.0
-"""Seconds before a start point at which it is sought in the last try."""
+"""Seconds before a start point to seek to in the last attempt."""
 
 
 class SeekError(Exception):
-    """A packet is not found again, or is no start point: the file can only be decoded from its start."""
+    """A packet is not found again, or is not a start point: the file can only be decoded from its start."""
 
 
 class OrderError(Exception):
-    """Frames do not come as the packets promise: only decoding the whole file gives its index."""
+    """The decoded frames contradict the packets: only decoding the whole file gives its index."""
 
 
 class Decoded(NamedTuple):
-    """What came out of the decoder."""
+    """Output of the decoder."""
 
     number: int
-    """The packet of the frame, or the packet that does not decode."""
+    """Number of the frame's packet, or of the packet that does not decode."""
     frame: VideoFrame | None
     """None if the packet does not decode."""
 
 
 def video_stream(path: str, container: InputContainer) -> tuple[VideoStream, int]:
-    """The first video stream that is not a cover image, and how many video streams there are with cover images.
+    """The first video stream that is not a cover image, and the number of video streams including cover images.
 
     Raises:
         VideoReadError: If there is none.
@@ -60,7 +60,7 @@ def video_stream(path: str, container: InputContainer) -> tuple[VideoStream, int
 
 @contextmanager
 def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The opened file and its video stream, decoded by one thread.
+    """Open a file and its video stream, to be decoded by one thread.
 
     Raises:
         VideoReadError: If it cannot be opened or has no video stream.
@@ -76,30 +76,30 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
             if reason := missing_index(path):
                 raise VideoReadError(path, f"cannot be opened as a video ({reason})") from error
             raise
-        stream.codec_context.thread_count = 1  # more threads can hang beside torch's, and workers are many already
+        stream.codec_context.thread_count = 1  # more threads can deadlock with torch's, and there are many workers
         yield container, stream
 
 
 class Cursor:
-    """Runs forward through an open file.
+    """Decodes an open file in forward direction.
 
     Args:
         container: The file, at its start.
         stream: The stream to decode.
-        checksums: Of its packets, as scanned.
+        checksums: Checksums of its packets, from the scan.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, checksums: np.ndarray) -> None:
         self._container, self._stream, self._checksums = container, stream, checksums
         self.next = 0
-        """The packet that is decoded next."""
+        """Number of the next packet to decode."""
         self._packets = self._numbered()
 
     def decode(self) -> Iterator[Decoded]:
-        """Everything from the next packet to the end; after a jump it is called again."""
+        """Decode from the next packet to the end; to be called again after a jump."""
         codec = self._stream.codec_context
         for number, packet in self._packets:
-            packet.pts = packet.dts = number  # the decoder hands it on to the frame
+            packet.pts = packet.dts = number  # the decoder copies it to the frame
             yield from self._frames(number, packet)
             if packet.is_corrupt and self.next == len(self._checksums):
                 yield Decoded(number, None)  # the file ends inside it, which not every decoder notices
@@ -119,13 +119,13 @@ class Cursor:
         yield from (Decoded(-1 if frame.pts is None else frame.pts, frame) for frame in frames)
 
     def jump(self, start: int, pts: int, dts: int) -> None:
-        """Go on at a later start point.
+        """Continue at a later start point.
 
         Raises:
             SeekError: If the packet is not found.
         """
         if self.next == 0:
-            # The first packet tells decoders who encoded the stream, and they work round faults of old encoders.
+            # The first packet may name the encoder; decoders work around bugs of old encoders.
             for _ in self._frames(*next(self._packets)):
                 break
         if start - self.next <= _NEAR:
@@ -138,13 +138,13 @@ class Cursor:
             raise SeekError
 
     def _seek_stamps(self, pts: int, dts: int) -> list[int]:
-        """Where to seek for a packet: containers heed its display or its decoding stamp, some come down too late."""
+        """Timestamps to seek to: containers use those of presentation or of decoding, and some land too late."""
         known = [stamp for stamp in (pts, dts) if stamp != NO_STAMP]
         base = self._stream.time_base
         return list(dict.fromkeys([*known, min(known) - (round(_STEP_BACK / base) if base else 0)]))
 
     def _seek(self, start: int, pts: int, dts: int, stamp: int) -> bool:
-        """Seek this stamp and search the start point from where the demuxer comes down."""
+        """Seek to this timestamp and search for the start point from where the demuxer lands."""
         try:
             self._container.seek(stamp, stream=self._stream)
             for packet in self._container.demux(self._stream):
@@ -159,10 +159,10 @@ class Cursor:
         return False
 
     def _numbered(self, first: Packet | None = None) -> Iterator[tuple[int, Packet]]:
-        """The packets with their numbers, each checked to be the one that was scanned.
+        """The packets with their numbers, each compared with the scan.
 
         Raises:
-            SeekError: If it is another one.
+            SeekError: If a packet differs.
         """
         if first is not None:
             self.next += 1
@@ -180,14 +180,14 @@ class Cursor:
 
 
 def _is_past(packet: Packet, pts: int, dts: int) -> bool:
-    """Whether the searched packet, a key frame, must have come before this one. Matroska guesses decoding stamps."""
+    """Whether the key frame searched for must have come before this packet. Matroska guesses decoding timestamps."""
     if pts == NO_STAMP:
         return packet.dts is not None and packet.dts > dts
     return packet.is_keyframe and packet.pts is not None and packet.pts > pts
 
 
 class ExactReader:
-    """Reads the frames at given positions of one open file, once.
+    """Reads frames at given positions of an open file, once.
 
     Args:
         path: The file.
@@ -204,7 +204,7 @@ class ExactReader:
         self._damage: list[int] = []
 
     def frames(self, wanted: np.ndarray) -> Iterator[tuple[int, VideoFrame]]:
-        """The frames at these rising positions, each as soon as it and all it depends on have been decoded.
+        """The frames at these increasing positions, each as soon as it and all it depends on have been decoded.
 
         Raises:
             VideoReadError: If one of them is damaged.
@@ -237,14 +237,14 @@ class ExactReader:
         self._floor = self._expected = self._index.first_position(start)
 
     def _take(self, decoded: Decoded, remaining: set[int], held: dict[int, VideoFrame]) -> None:
-        """Place a frame; note damage."""
+        """Keep a frame that is needed, or record damage."""
         number, frame = decoded
         if frame is None:
             self._damage.append(number)
             return
         position = self._position(number)
         if 0 <= position < self._floor:
-            return  # shown before the start point, decoded without what it needs
+            return  # shown before the start point and decoded without its references
         if frame.is_corrupt:
             self._damage.append(number)
         if position == self._floor > 0 and not frame.key_frame:
@@ -261,7 +261,7 @@ class ExactReader:
         return int(self._index.rank[number]) if 0 <= number < len(self._index.rank) else -1
 
     def _check(self, position: int, number: int, start: int, held: dict[int, VideoFrame]) -> None:
-        """Whether the frame came, and nothing that it may be copied from is damaged."""
+        """Check that the frame was decoded, and that nothing it may be predicted from is damaged."""
         for packet in self._damage:
             shown_before = 0 <= self._index.rank[packet] < self._index.first_position(start)
             if number < 0 or (start <= packet <= number and not shown_before):

@@ -1,7 +1,7 @@
-"""Where every frame of a video is in its file, and from where it can be decoded: what exact random access needs.
+"""Index for exact random access: where every frame of a video is in its file, and from where it can be decoded.
 
-A frame is named by the packet it begins in. Time stamps would not do: they are missing, repeated or guessed in many
-files. Stamps only help the demuxer to come near a packet; that it is the right one shows in its checksum.
+A frame is identified by the packet in which it begins, because timestamps are missing, repeated or guessed in many
+files. Timestamps only help the demuxer to get near a packet; the checksum identifies it.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ import numpy as np
 from omnistream.data.media.packet_scan import PacketScan
 
 NO_STAMP = -(2**63)
-"""Stands for a stamp that the file does not give."""
+"""Stands for a missing timestamp."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,22 +22,22 @@ class VideoIndex:
     checksums: np.ndarray
     """CRC-32 of every packet."""
     order: np.ndarray
-    """The packet of every frame; empty if the decoder does not name it, so that frames can only be counted."""
+    """The packet of every frame; empty if the decoder does not report it, so that frames can only be counted."""
     starts: np.ndarray
-    """Packets at which decoding can begin, rising; the first is 0."""
+    """Packets at which decoding can begin, in increasing order; the first is 0."""
     stamps: np.ndarray
-    """Display and decoding stamp of each start, [starts, 2]."""
+    """Presentation and decoding timestamp of each start, [starts, 2]."""
 
     @cached_property
     def rank(self) -> np.ndarray:
-        """The position of every packet's frame; -1 where it shows none."""
+        """The position of every packet's frame; -1 if it shows none."""
         rank = np.full(len(self.checksums), -1, dtype=np.int32)
         rank[self.order] = np.arange(len(self.order), dtype=np.int32)
         return rank
 
     @cached_property
     def reach(self) -> np.ndarray:
-        """The last position among the frames of each packet and all before it."""
+        """The last position among the frames of each packet and all packets before it."""
         return np.maximum.accumulate(self.rank)
 
     @cached_property
@@ -49,11 +49,11 @@ class VideoIndex:
 
     @property
     def counts_only(self) -> bool:
-        """The decoder does not name the packets of its frames."""
+        """Whether the decoder does not report the packets of its frames."""
         return len(self.order) == 0
 
     def start_for(self, position: int) -> int:
-        """The latest packet from which this frame decodes."""
+        """The latest packet from which this frame can be decoded."""
         return int(self.starts[np.searchsorted(self.start_ranks, position, side="right") - 1])
 
     def first_position(self, start: int) -> int:
@@ -61,12 +61,12 @@ class VideoIndex:
         return int(self.start_ranks[np.searchsorted(self.starts, start)])
 
     def stamps_of(self, start: int) -> tuple[int, int]:
-        """Display and decoding stamp of this start."""
+        """Presentation and decoding timestamp of this start."""
         pts, dts = self.stamps[np.searchsorted(self.starts, start)].tolist()
         return pts, dts
 
     def from_the_start_only(self) -> "VideoIndex":
-        """For a file in which the demuxer does not find packets again."""
+        """The index for a file in which the demuxer does not find packets again."""
         return replace(self, starts=self.starts[:1], stamps=self.stamps[:1])
 
 
@@ -86,7 +86,7 @@ def make_index(scan: PacketScan, order: np.ndarray) -> VideoIndex:
 
 
 def _starts(scan: PacketScan, index: VideoIndex) -> list[int]:
-    """0 and the later packets at which decoding can begin: all frames of the packets before are shown before."""
+    """Packets at which decoding can begin: 0, and those before which all earlier packets' frames are shown."""
     starts = [0]
     if scan.units is None or len(index.order) == 0:
         return starts

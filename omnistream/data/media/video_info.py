@@ -1,4 +1,4 @@
-"""What is known of a video file without reading it again."""
+"""Information about a video file that is kept, so that the file is not read again."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,50 +9,50 @@ from omnistream.data.media.video_index import VideoIndex
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the packets of a video file say."""
+    """Information about a video, from its packets."""
 
     path: str
     """The file."""
     codec: str
-    """FFmpeg's name of the format, such as `h264` or `av1`."""
+    """FFmpeg's name of the codec, such as `h264` or `av1`."""
     width: int
-    """Of an upright frame, in pixels."""
+    """Width of an upright frame in pixels."""
     height: int
-    """Of an upright frame, in pixels."""
+    """Height of an upright frame in pixels."""
     orientation: Orientation
-    """What makes a stored frame upright."""
+    """Operations that make a stored frame upright."""
     num_frames: int
-    """Frames shown. A damaged file may decode to fewer."""
+    """Number of frames shown. A damaged file may decode to fewer."""
     fps: float
     """Average frames per second; 0 if unknown."""
     promised_frames: int | None
-    """Frames that the header promises (about, if it states a duration), where the file holds fewer."""
+    """Number of frames that the header promises, if the file holds fewer; approximate if it states a duration."""
     corrupt: bool
-    """The demuxer met damaged data."""
+    """Whether the demuxer found damaged data."""
     doubts: tuple[str, ...]
-    """Why decord's frames may be others than those of sequential decoding."""
+    """Reasons why decord's frames may differ from those of sequential decoding."""
     whole: bool = False
-    """All frames have been decoded once, without damage."""
+    """Whether all frames have been decoded once, without damage."""
 
     @property
     def duration(self) -> float:
-        """Seconds; 0 if the rate is unknown."""
+        """Duration in seconds; 0 if the rate is unknown."""
         return self.num_frames / self.fps if self.fps else 0.0
 
     @property
     def backend(self) -> Literal["decord", "pyav"]:
-        """The reader that `read_frames` takes."""
+        """The reader that `read_frames` uses."""
         return "pyav" if self.reason else "decord"
 
     @property
     def reason(self) -> str:
-        """Why not decord; empty otherwise."""
+        """Why decord is not used; empty if it is."""
         return "; ".join(self.doubts) or ("" if self.whole else "not decoded completely yet")
 
 
 @dataclass(frozen=True, eq=False)
 class VideoRecord:
-    """What is remembered of a file."""
+    """Cached information about a file."""
 
     info: VideoInfo
     index: VideoIndex

@@ -1,9 +1,9 @@
-"""What a video file is: its frames, rate and orientation, and which reader can be trusted with it.
+"""Probing of video files: frames, rate and orientation, and which reader to use.
 
-decord seeks by key flags and stamps, as the container gives them, and numbers frames by their place in the file. Where
-those mislead (open groups of pictures, recovery points, transport streams, fields, edit lists) it returns other frames
-without an error, and it hides damage inside packets. It is taken for a short list of kinds only, each checked frame
-by frame, in files that have been decoded completely once.
+decord seeks by the container's key flags and timestamps, and numbers frames by their place in the file. Where these are
+misleading (open groups of pictures, recovery points, transport streams, fields, edit lists), it returns wrong frames
+without an error, and it hides damage inside packets. It is therefore used only for a few kinds of video that were
+verified frame by frame, and only for files that have been decoded completely once.
 """
 
 import logging
@@ -32,21 +32,20 @@ _DECORD_CONTAINERS = frozenset({"mov", "matroska"})
 
 
 def probe_video(path: str | Path) -> VideoInfo:
-    """What kind of video this is.
+    """Number of frames, size, rate and other properties of a video.
 
-    The packets of the file are read once and not decoded, except for the first frame, and except for kinds whose
-    packets do not say which frames they show (raw streams, AVI with B-frames, rare codecs): those are decoded once.
-    The result is remembered on disk (see `video_cache`) until the file changes.
+    The packets of the file are read once, and only the first frame is decoded. Videos whose packets do not say which
+    frames they show (raw streams, AVI with B-frames, rare codecs) are decoded once. The result is cached on disk (see
+    `video_cache`) until the file changes.
 
     Raises:
-        VideoReadError: If the file is missing, has no video stream, no frame that decodes, or frames that are too
-            large.
+        VideoReadError: If the file is missing, or has no video stream, no decodable frame, or too large frames.
     """
     return probe_record(path).info
 
 
 def probe_record(path: str | Path) -> VideoRecord:
-    """`probe_video` with the index of the frames."""
+    """Like `probe_video`, with the index of the frames."""
     record = load_record(path)
     if record is None:
         record = store_record(_probe(str(path)))
@@ -56,7 +55,7 @@ def probe_record(path: str | Path) -> VideoRecord:
 
 
 def truncation(promised: int, found: int) -> str:
-    """What to say of a file that holds less than its header promises."""
+    """Message for a file that holds less than its header promises."""
     return f"truncated: the header promises {promised} frames, the file holds {found}"
 
 
@@ -76,27 +75,27 @@ def _probe(path: str, *, decode: bool = False) -> VideoRecord:
 
 
 def reprobe(record: VideoRecord) -> VideoRecord:
-    """The record of a file whose packets turned out to mislead, from decoding it completely."""
+    """The record of a file whose packets are misleading, from decoding it completely."""
     return store_record(_probe(record.info.path, decode=True))
 
 
 def mark_whole(record: VideoRecord) -> VideoRecord:
-    """Remember that all frames decode."""
+    """Store that all frames decode."""
     return record if record.info.whole else store_record(replace(record, info=replace(record.info, whole=True)))
 
 
 def forget_starts(record: VideoRecord) -> VideoRecord:
-    """Remember that the file can only be decoded from its start."""
+    """Store that the file can only be decoded from its start."""
     return store_record(replace(record, index=record.index.from_the_start_only()))
 
 
 def _decoded_order(path: str, scan: PacketScan) -> tuple[np.ndarray, int]:
-    """The packet of every frame in the order of the decoder; no packets, but their count, if it does not name them."""
+    """The packet of every frame in decoding order (empty if the decoder does not report it), and their number."""
     with open_video(path) as (container, stream):
         cursor = Cursor(container, stream, np.array(scan.checksums, dtype=np.uint32))
         numbers = [decoded.number for decoded in cursor.decode() if decoded.frame is not None]
     if not numbers:
-        raise VideoReadError(path, "holds no frame that decodes")
+        raise VideoReadError(path, "contains no decodable frame")
     named = len(set(numbers)) == len(numbers) and min(numbers) >= 0
     return np.array(numbers if named else [], dtype=np.int32), len(numbers)
 
@@ -109,14 +108,14 @@ def _check_size(path: str, width: int, height: int) -> None:
 
 
 def _first_frame(path: str) -> tuple[int, int, Orientation]:
-    """Stored height and width of the first frame that decodes, and what makes it upright."""
+    """Stored height and width, and orientation, of the first frame that decodes."""
     with open_video(path) as (container, stream):
         try:
             frame = next(iter(container.decode(stream)), None)
         except av.FFmpegError as error:
-            raise VideoReadError(path, f"holds no frame that decodes ({error.strerror})") from error
+            raise VideoReadError(path, f"contains no decodable frame ({error.strerror})") from error
     if frame is None:
-        raise VideoReadError(path, "holds no frame that decodes")
+        raise VideoReadError(path, "contains no decodable frame")
     _check_size(path, frame.width, frame.height)
     try:
         return frame.height, frame.width, frame_orientation(frame)
@@ -154,20 +153,20 @@ def _decord_doubts(
     stamps = [scan.pts[number] for number in index.order.tolist()]
     known = [stamp for stamp in stamps if stamp is not None]
     doubts = {
-        f"{codec} was not checked with decord": codec not in _DECORD_CODECS,
-        "container was not checked with decord": not _DECORD_CONTAINERS & scan.formats,
-        "packets are not frames": len(index.order) != len(scan.checksums) or not scan.countable,
+        f"{codec} was not verified with decord": codec not in _DECORD_CODECS,
+        "container was not verified with decord": not _DECORD_CONTAINERS & scan.formats,
+        "packets are not single frames": len(index.order) != len(scan.checksums) or not scan.countable,
         "edit list": any(scan.hidden) or min(known, default=-1) < 0,
-        "stamps out of order": len(known) < len(stamps) or known != sorted(set(known)),
-        "key frames that are no start": [n for n, key in enumerate(scan.keys) if key] != index.starts.tolist(),
+        "timestamps out of order": len(known) < len(stamps) or known != sorted(set(known)),
+        "key frames that are not start points": [n for n, key in enumerate(scan.keys) if key] != index.starts.tolist(),
         "open group of pictures": any(index.rank[index.starts] != index.starts),
         "damaged packets": scan.damaged,
         "truncated": _is_truncated(scan),
         "several video streams": num_streams > 1,
-        "more than 8 bits a channel": _bits_per_channel(stream) > 8,
+        "more than 8 bits per channel": _bits_per_channel(stream) > 8,
         "interlaced": stream.codec_context.field_order not in (0, 1),
         "mirrored": orientation.is_mirrored,
-        "turned by the container": orientation != UPRIGHT and "mov" not in scan.formats,
+        "rotated by the container": orientation != UPRIGHT and "mov" not in scan.formats,
         "odd frame size": bool(stream.codec_context.width % 2 or stream.codec_context.height % 2),
     }
     return [*(text for text, applies in doubts.items() if applies), *sorted(scan.notes)]
@@ -187,7 +186,7 @@ def decord_breaks_width(width: int) -> bool:
 
 
 def _bits_per_channel(stream: VideoStream) -> int:
-    """Bits of the deepest channel; past 8, decord widens the chroma with another filter and colours differ at edges."""
+    """Bits of the deepest channel. Above 8, decord upsamples chroma with another filter, so colours differ at edges."""
     pixel_format = stream.codec_context.format
     return max((component.bits for component in pixel_format.components), default=8) if pixel_format else 8
 
@@ -197,16 +196,16 @@ def _is_truncated(scan: PacketScan) -> bool:
 
 
 def _promised_frames(scan: PacketScan, num_frames: int, fps: float) -> int | None:
-    """Of a truncated file; a packet of what is missing shows as many frames as one of what is there."""
+    """For a truncated file; a missing packet is assumed to show as many frames as an existing one."""
     if scan.promised_packets is not None:
         return round(scan.promised_packets * num_frames / len(scan.checksums))
     return None if scan.promised_seconds is None else max(num_frames + 1, round(scan.promised_seconds * fps))
 
 
 def _frames_per_second(stream: VideoStream, scan: PacketScan, index: VideoIndex) -> float:
-    """The stated rate that is nearest to the one of the frames' stamps, or the latter where none is near.
+    """The stated rate that is nearest to that of the frames' timestamps, or the latter if none is near.
 
-    What containers state counts fields, one frame too many, ticks of the clock, or is a guess.
+    The rate that a container states may be that of fields or of clock ticks, count one frame too many, or be a guess.
     """
     rates = (stream.codec_context.framerate, stream.average_rate, stream.guessed_rate)
     stated = [float(rate) for rate in rates if rate]
@@ -218,20 +217,20 @@ def _frames_per_second(stream: VideoStream, scan: PacketScan, index: VideoIndex)
     nearest = min(stated, key=lambda rate: abs(rate - measured), default=measured)
     error = abs(nearest - measured) / measured
     step_error = abs(1 / float(nearest * stream.time_base) - float(np.median(np.diff(stamps))))
-    # Stamps are rounded to whole ticks, a step may be missing, and many are near the end of a truncated file.
+    # Timestamps are rounded to whole ticks, a step may be missing, and many are near the end of a truncated file.
     if error <= 0.01 + 1 / span or (error <= 0.05 and step_error <= 1) or _is_truncated(scan):
         return nearest
     return _round_rate(measured, 1 / span)
 
 
 def _round_rate(rate: float, error: float) -> float:
-    """The whole rate, or that of television (24000/1001 and the like), within this relative error; else the rate."""
+    """The nearest whole or NTSC rate (24000/1001 and the like) within this relative error; else the rate itself."""
     usual = (round(rate), round(rate * 1.001) / 1.001)
     return next((near for near in usual if abs(near - rate) <= error * rate), rate)
 
 
 def _frame_stamps(scan: PacketScan, index: VideoIndex) -> list[int]:
-    """Rising stamps of all frames, for display or else for decoding; nothing if there are none, or only one."""
+    """Increasing timestamps of all frames, of presentation or else of decoding; empty if there are fewer than two."""
     display = [scan.pts[number] for number in index.order.tolist()]
     decoding = scan.dts if index.counts_only else [scan.dts[number] for number in sorted(index.order.tolist())]
     for stamps in (display, decoding):

@@ -1,4 +1,4 @@
-"""Videos, one file per data set."""
+"""Video data sets, one file each."""
 
 from omnistream.data.videos.video_folder import VideoFolder, clip_positions
 

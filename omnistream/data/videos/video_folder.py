@@ -26,7 +26,7 @@ def clip_positions(total: int, num_frames: int, stride: int, rng: np.random.Gene
     """Positions of a clip's frames in a video of `total` frames.
 
     The stride is reduced if the clip does not fit; a video shorter than the clip gives all its frames and then repeats
-    the last one. The start is drawn, or central without `rng`.
+    the last one. The start is random, or central if `rng` is None.
     """
     fitting = max(1, min(stride, (total - 1) // max(1, num_frames - 1)))
     spare = max(0, total - 1 - (num_frames - 1) * fitting)
@@ -38,21 +38,20 @@ class VideoFolder(FileDataset[FrameClip]):
     """Clips of the videos at any depth below a folder, one per video and epoch.
 
     Files are found by suffix and read by content; links to folders are followed. Frame count and rate come from the
-    packets, which are read once per file and remembered on disk (see `omnistream.data.media.video_cache`). Videos that
-    are broken where a clip lies are logged and another video is drawn instead; `verify_video` looks at whole files.
+    packets, which are read once per file and cached on disk (see `omnistream.data.media.video_cache`). A clip that
+    cannot be read is logged and replaced by one of another video; `verify_video` checks whole files.
 
     Args:
         root: The folder.
         transform: Applied to the frames of a clip, uint8 [T, 3, H, W], all at once.
-        num_frames: Frames of a clip.
-        stride: Steps between the frames of a clip; smaller where a video is too short.
-        size: Scale the shorter side to this length while decoding, which saves memory; null keeps the frames as they
-            are.
+        num_frames: Frames per clip.
+        stride: Distance between the frames of a clip; reduced if a video is too short.
+        size: Resize the shorter side to this length while decoding, which saves memory; null keeps the size.
         split: The training or held-out part of the folder; null for all of it.
         val_fraction: Held-out fraction.
-        random_start: Draw the start of each clip; otherwise clips are central.
-        max_seconds: Refuse (as broken) videos longer than this: some can only be decoded from their start.
-        seed: Determines starts, what `transform` draws, replacements, and each sample's `seed`.
+        random_start: Start each clip at a random frame; otherwise clips are central.
+        max_seconds: Treat longer videos as broken, because some can only be decoded from their start.
+        seed: Determines starts, random choices of `transform`, replacements, and each sample's `seed`.
         broken_files: Records broken files; by default up to 20 % are skipped.
 
     Raises:
@@ -78,7 +77,7 @@ class VideoFolder(FileDataset[FrameClip]):
         broken_files: BrokenFiles | None = None,
     ) -> None:
         if num_frames < 1 or stride < 1:
-            raise ValueError(f"expected num_frames and stride from 1, got {num_frames} and {stride}")
+            raise ValueError(f"num_frames and stride must be at least 1, got {num_frames} and {stride}")
         super().__init__(seed, broken_files)
         self.root, self.transform = dataset_root(root, EXPECTED), transform
         self.num_frames, self.stride, self.size = num_frames, stride, size
@@ -100,9 +99,7 @@ class VideoFolder(FileDataset[FrameClip]):
 
     def _check(self, info: VideoInfo) -> None:
         if self.max_seconds is not None and info.num_frames > self.max_seconds * info.fps:
-            raise VideoReadError(
-                info.path, f"{info.num_frames} frames are longer than the {self.max_seconds} s allowed"
-            )
+            raise VideoReadError(info.path, f"{info.num_frames} frames are longer than max_seconds={self.max_seconds}")
 
     def _read(self, key: SampleKey) -> FrameClip:
         path = self.files[key.index]

@@ -71,7 +71,7 @@ def test_captions_of_a_folder(tmp_path):
     assert [target.text for target in batch.target] == ["a photo of a tench", "a photo of a red fox"]
 
 
-def test_caption_stays_with_its_picture_when_another_is_broken(tmp_path):
+def test_caption_stays_with_its_image_when_another_is_broken(tmp_path):
     write(tmp_path / "cat" / "0.png")
     write(tmp_path / "dog" / "0.png")
     (tmp_path / "cat" / "0.png").write_text("broken")

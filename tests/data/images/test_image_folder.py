@@ -78,13 +78,13 @@ def test_bad_fractions(fraction):
 
 
 def test_a_transform_is_applied_and_depends_on_seed_epoch_and_index_only(tmp_path):
-    picture = np.zeros((40, 60, 3), np.uint8)
-    picture[:, 20:40] = 255
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:, 20:40] = 255
     (tmp_path / "a").mkdir()
-    Image.fromarray(picture).save(tmp_path / "a" / "x.png")
+    Image.fromarray(image).save(tmp_path / "a" / "x.png")
     centre = ImageFolder(tmp_path, square_crop(40))[0].images
     assert centre.shape == (1, 3, 40, 40)
-    assert torch.equal(centre[0, 0], torch.from_numpy(picture[:, 10:50, 0]))
+    assert torch.equal(centre[0, 0], torch.from_numpy(image[:, 10:50, 0]))
     data = ImageFolder(tmp_path, square_crop(40, random=True), seed=3)
     before = torch.get_rng_state()
     crops = [data[SampleKey(epoch, 0)].images for epoch in range(6)]

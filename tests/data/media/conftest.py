@@ -34,7 +34,7 @@ RECIPES = {
 
 @pytest.fixture(scope="session")
 def read_numbers() -> Callable[[torch.Tensor], list[int]]:
-    """Gives the numbers shown by upright images [T, 3, H, W]."""
+    """Returns the numbers shown by upright images [T, 3, H, W]."""
     return video_files.read_numbers
 
 
@@ -67,7 +67,7 @@ def videos(made: Callable[[Recipe], Path], tmp_path_factory: pytest.TempPathFact
 
 
 def shifted(source: Path, path: Path, frames: int) -> Path:
-    """The same packets with stamps this many frames later: mp4 hides what lies before 0 by an edit list."""
+    """The same packets with timestamps this many frames later: an edit list in MP4 hides what is before 0."""
     with av.open(str(source)) as old, av.open(str(path), "w") as new:
         stream = old.streams.video[0]
         copy = new.add_stream_from_template(stream)

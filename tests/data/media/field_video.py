@@ -1,6 +1,6 @@
-"""H.264 whose frames are coded now as one picture, now as two fields (PAFF), which no encoder at hand writes.
+"""H.264 whose frames are coded either as one picture or as two fields (PAFF), which FFmpeg's encoders do not write.
 
-Macroblocks are copied raw (I_PCM), or left out where the field shows what the one before of its parity showed, so later
+Macroblocks are copied raw (I_PCM), or skipped if they equal those of the previous field of the same parity, so later
 frames depend on earlier ones. Written after ITU-T H.264, 7.3.
 """
 
@@ -32,7 +32,7 @@ class _Bits:
         self.text += "0" * (-len(self.text) % 8)
 
     def unit(self, header: int) -> bytes:
-        """The finished unit with its start code and the bytes that prevent others."""
+        """The finished unit with its start code and emulation prevention bytes."""
         self.text += "1"
         self.align()
         payload, out, zeros = int(self.text, 2).to_bytes(len(self.text) // 8), bytearray(), 0
@@ -69,7 +69,7 @@ def _sets() -> bytes:
 
 
 def _picture(luma: np.ndarray, before: np.ndarray | None, number: int, parity: int | None, *, is_idr: bool) -> bytes:
-    """One slice: a frame (`parity` None) or a field, intra where there is nothing before it."""
+    """One slice: a frame (`parity` None) or a field; intra if `before` is None."""
     bits, intra = _Bits(), before is None
     bits.code(0)
     bits.code(7 if intra else 5)
@@ -110,7 +110,7 @@ def _macroblocks(bits: _Bits, luma: np.ndarray, before: np.ndarray | None) -> No
 
 
 def _coded(number: int) -> list[bytes]:
-    """The pictures of one frame: two fields, or in every third frame one picture."""
+    """The pictures of one frame: two fields, or a single picture for every third frame."""
     image, is_first = numbered_image(number, _SIZE, _SIZE)[..., 0], number % _GROUP == 0
     luma = np.clip(image, 16, 235)
     before = None if is_first else np.clip(numbered_image(number - 1, _SIZE, _SIZE)[..., 0], 16, 235)

@@ -20,7 +20,7 @@ def test_signed_codes(code, value):
     assert BitReader(int(code.ljust(8, "1"), 2).to_bytes(1)).signed() == value
 
 
-def test_bytes_that_prevent_start_codes_are_left_out():
+def test_emulation_prevention_bytes_are_removed():
     assert BitReader(b"\0\0\3\1").take(24) == 1
 
 
@@ -40,7 +40,7 @@ def test_configuration_records():
     assert hvcc_sets(b"\0\0\0\1" + bytes(30)) == (0, [])
 
 
-def test_a_start_needs_the_sets_that_were_changed():
+def test_a_start_point_needs_the_sets_that_changed():
     sets = ParameterSets()
     sets.add(7, 0, b"a")
     sets.add(8, 0, b"p")
@@ -113,7 +113,7 @@ def test_packets_of_other_codecs(codec, data, starts, shows):
         ("vp9", [0, 0]),
     ],
 )
-def test_packets_that_only_decoding_explains(codec, data):
+def test_packets_that_have_to_be_decoded(codec, data):
     with pytest.raises(IndexError):
         unit_reader(codec, b"")(bytes(data), True)
 

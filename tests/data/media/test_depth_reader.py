@@ -19,7 +19,7 @@ def test_scale_and_invalid_values(tmp_path):
     assert clean.dtype == torch.float32
 
 
-def test_refuses_what_is_no_depth_map(tmp_path):
+def test_other_images_are_refused(tmp_path):
     with pytest.raises(DepthReadError, match="expected 16-bit grey, got mode L"):
         read_depth_png(save(tmp_path / "grey.png", np.zeros((2, 2), np.uint8)))
     (tmp_path / "text.png").write_text("hello")

@@ -7,33 +7,33 @@ from PIL import Image
 
 from omnistream.data.media import ImageReadError, read_image
 
-PICTURE = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 14  # [H=2, W=3, 3]
+PIXELS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 14  # [H=2, W=3, 3]
 
 
-def save(path, picture, **options):
-    picture.save(path, **options)
+def save(path, image, **options):
+    image.save(path, **options)
     return path
 
 
 def test_rgb(tmp_path):
-    image = read_image(save(tmp_path / "a.png", Image.fromarray(PICTURE)))
+    image = read_image(save(tmp_path / "a.png", Image.fromarray(PIXELS)))
     assert image.dtype == torch.uint8
-    assert torch.equal(image, torch.from_numpy(PICTURE.transpose(2, 0, 1).copy()))
+    assert torch.equal(image, torch.from_numpy(PIXELS.transpose(2, 0, 1).copy()))
 
 
 def test_content_decides_not_the_suffix(tmp_path):
-    assert read_image(save(tmp_path / "a.JPEG", Image.fromarray(PICTURE), format="PNG")).shape == (3, 2, 3)
+    assert read_image(save(tmp_path / "a.JPEG", Image.fromarray(PIXELS), format="PNG")).shape == (3, 2, 3)
 
 
-def test_grey_is_repeated(tmp_path):
-    image = read_image(save(tmp_path / "a.png", Image.fromarray(PICTURE[..., 0])))
-    assert torch.equal(image, torch.from_numpy(PICTURE[..., 0])[None].expand(3, 2, 3))
+def test_greyscale_is_repeated(tmp_path):
+    image = read_image(save(tmp_path / "a.png", Image.fromarray(PIXELS[..., 0])))
+    assert torch.equal(image, torch.from_numpy(PIXELS[..., 0])[None].expand(3, 2, 3))
 
 
 def test_palette(tmp_path):
-    picture = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
-    picture.putpalette([255, 0, 0, 0, 0, 255])
-    assert read_image(save(tmp_path / "a.png", picture))[:, 0].T.tolist() == [[255, 0, 0], [0, 0, 255]]
+    image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    assert read_image(save(tmp_path / "a.png", image))[:, 0].T.tolist() == [[255, 0, 0], [0, 0, 255]]
 
 
 def test_cmyk(tmp_path):
@@ -41,7 +41,7 @@ def test_cmyk(tmp_path):
     assert read_image(save(tmp_path / "a.tif", cyan))[:, 0, 0].tolist() == [0, 255, 255]
 
 
-def test_transparency_is_white(tmp_path):
+def test_transparent_pixels_become_white(tmp_path):
     rgba = np.array([[[10, 20, 30, 0], [10, 20, 30, 255]]], np.uint8)
     image = read_image(save(tmp_path / "a.png", Image.fromarray(rgba, "RGBA")))
     assert image[:, 0].T.tolist() == [[255, 255, 255], [10, 20, 30]]
@@ -51,19 +51,19 @@ def test_transparency_is_white(tmp_path):
 def test_exif_orientation(tmp_path, orientation, turns):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = read_image(save(tmp_path / "a.png", Image.fromarray(PICTURE), exif=exif))
-    assert torch.equal(image, torch.from_numpy(np.rot90(PICTURE, turns).transpose(2, 0, 1).copy()))
+    image = read_image(save(tmp_path / "a.png", Image.fromarray(PIXELS), exif=exif))
+    assert torch.equal(image, torch.from_numpy(np.rot90(PIXELS, turns).transpose(2, 0, 1).copy()))
 
 
 def test_size_is_bounded_before_decoding(tmp_path):
-    path = save(tmp_path / "a.png", Image.fromarray(PICTURE))
+    path = save(tmp_path / "a.png", Image.fromarray(PIXELS))
     with pytest.raises(ImageReadError, match="3x2 is over the limit of 5 pixels"):
         read_image(path, max_pixels=5)
     assert read_image(path, max_pixels=6).shape == (3, 2, 3)
 
 
 def test_errors_name_file_and_reason(tmp_path):
-    whole = save(tmp_path / "whole.jpg", Image.fromarray(np.tile(PICTURE, (50, 50, 1)))).read_bytes()
+    whole = save(tmp_path / "whole.jpg", Image.fromarray(np.tile(PIXELS, (50, 50, 1)))).read_bytes()
     cases = {"text.jpg": (b"hello", "not an image"), "cut.jpg": (whole[: len(whole) // 2], "damaged image")}
     for name, (content, reason) in cases.items():
         (tmp_path / name).write_bytes(content)

@@ -22,7 +22,7 @@ def swapped(b, c):
     return (0, b * ONE, 0, c * ONE, 0, 0, 0, 0, PERSPECTIVE)
 
 
-# What FFmpeg's player inserts for each matrix, by the names of its filters.
+# Names of the filters that FFmpeg's player inserts for each matrix.
 MATRICES = {
     straight(1, 1): [],
     straight(-1, 1): [("hflip", "")],
@@ -36,7 +36,7 @@ MATRICES = {
 
 
 def filtered(image, filters):
-    """By libavfilter, as a player does it."""
+    """The image transformed with libavfilter, as a player does."""
     frame = av.VideoFrame.from_ndarray(image, format="rgb24")
     graph = Graph()
     nodes = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=1)]
@@ -67,7 +67,7 @@ def test_scale_translation_and_rounding_do_not_matter():
     "matrix", [(46341, 46341, 0, -46341, 46341), (ONE, ONE, 0, 0, ONE), (ONE, 0, 0, 0, 0), (0,) * 5]
 )
 def test_other_matrices_are_refused(matrix):
-    with pytest.raises(ValueError, match="only multiples of 90 and mirrors"):
+    with pytest.raises(ValueError, match="only multiples of 90 and mirroring"):
         orientation_from_matrix((*matrix, 0, 0, 0, PERSPECTIVE))
 
 
@@ -87,7 +87,7 @@ def test_frames_are_upright_with_both_readers(made, matrix, suffix):
 
 @needs_decord
 @pytest.mark.parametrize("matrix", MATRICES)
-def test_decord_turns_but_is_not_asked_to_mirror(made, matrix):
+def test_decord_is_used_for_rotated_but_not_for_mirrored_videos(made, matrix):
     path = made(Recipe("mov", "libx264", {"g": "3", "bf": "0"}, width=128, matrix=matrix, num_frames=8))
     if orientation_from_matrix(matrix).is_mirrored:
         with pytest.raises(VideoReadError, match="mirrored"):
@@ -96,14 +96,14 @@ def test_decord_turns_but_is_not_asked_to_mirror(made, matrix):
         assert torch.equal(read_frames(path, [1], backend="decord"), read_frames(path, [1], backend="pyav"))
 
 
-def test_a_slanted_video_is_refused(made):
+def test_a_rotation_by_45_degrees_is_refused(made):
     path = made(Recipe("mov", "libx264", matrix=(46341, 46341, 0, -46341, 46341, 0, 0, 0, PERSPECTIVE), num_frames=2))
-    with pytest.raises(VideoReadError, match="turned by 45 degrees; only multiples of 90"):
+    with pytest.raises(VideoReadError, match="display rotation of 45 degrees; only multiples of 90"):
         probe_video(path)
 
 
 def test_no_frame_waits_for_the_garbage_collector(made):
-    """Frames in reference cycles fill the memory; threads that convert them hang a forked worker that frees them."""
+    """Frames in reference cycles fill the memory, and freeing their conversion threads hangs a forked worker."""
     path = made(Recipe("mp4", "libx264", {"bf": "0"}))
     gc.collect()
     gc.disable()

@@ -36,7 +36,7 @@ def write(path, num_frames=3, color=1, compression=1, version=4, shift=500.0, de
 
 @pytest.mark.parametrize("compression", [0, 1])
 @pytest.mark.parametrize("name", [b"", b"a sensor with a long name"])
-def test_values_come_back(tmp_path, compression, name):
+def test_values_are_read_as_written(tmp_path, compression, name):
     header = read_sens_header(write(tmp_path / "a.sens", compression=compression, name=name))
     assert header.num_frames == 3
     assert header.depth_size == (2, 3)
@@ -72,9 +72,9 @@ def test_damaged_headers(tmp_path, size):
     ("options", "message"),
     [
         ({"version": 3}, "expected a .sens file of version 4, got 3"),
-        ({"color": 0}, "compression 0 of colour with 1 of depth is not read"),
-        ({"compression": 2}, "compression 1 of colour with 2 of depth is not read"),
-        ({"shift": 0.0}, "depth maps of 3x2 with 0.0 units per metre are not read"),
+        ({"color": 0}, "colour compression 0 with depth compression 1 is not supported"),
+        ({"compression": 2}, "colour compression 1 with depth compression 2 is not supported"),
+        ({"shift": 0.0}, "depth maps of 3x2 with 0.0 units per metre are not supported"),
     ],
 )
 def test_other_kinds_are_refused(tmp_path, options, message):

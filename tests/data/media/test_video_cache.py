@@ -14,7 +14,7 @@ from omnistream.paths import CACHE_VARIABLE
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty folder, and nothing in memory."""
+    """An empty cache on disk and in memory."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(video_cache, "_memory", video_cache._memory.__class__())
     return tmp_path / "cache" / "videos"
@@ -53,7 +53,7 @@ def test_a_file_is_examined_once(cache, clip, scans):
     assert probe_record(clip) is probe_record(clip)
 
 
-def test_another_process_knows_it_too(cache, clip, scans):
+def test_another_process_uses_the_cache(cache, clip, scans):
     probe_video(clip)
     code = (
         "import sys; from omnistream.data.media import read_frames, video_probe; video_probe.scan_packets = None; "
@@ -76,7 +76,7 @@ def test_a_changed_file_is_examined_again(cache, clip, videos, scans):
         probe_video(clip)
 
 
-def test_the_path_is_the_one_asked_for(cache, clip, monkeypatch, scans):
+def test_the_path_is_the_requested_one(cache, clip, monkeypatch, scans):
     probe_video(clip)
     monkeypatch.chdir(clip.parent)
     assert probe_video("clip.mp4").path == "clip.mp4"
@@ -84,7 +84,7 @@ def test_the_path_is_the_one_asked_for(cache, clip, monkeypatch, scans):
     assert len(scans) == 1
 
 
-def test_another_decoder_is_another_verdict(cache, clip, monkeypatch, scans):
+def test_another_decoder_version_invalidates_the_cache(cache, clip, monkeypatch, scans):
     probe_video(clip)
     forget_memory()
     monkeypatch.setattr(video_cache.av, "ffmpeg_version_info", "0.1")
@@ -93,7 +93,7 @@ def test_another_decoder_is_another_verdict(cache, clip, monkeypatch, scans):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 torn", b"no archive"])
-def test_a_damaged_record_is_made_anew(cache, clip, scans, content, caplog):
+def test_a_damaged_record_is_rebuilt(cache, clip, scans, content, caplog):
     probe_video(clip)
     forget_memory()
     (file,) = cache.rglob("*.npz")
@@ -134,8 +134,8 @@ def test_whole_files_are_decoded_once(cache, clip, monkeypatch):
     assert probe_video(clip).whole
 
 
-def test_what_decoding_found_out_is_remembered(cache, made, scans):
-    """H.263 in AVI is marked as key frames throughout, which a jump to one brings to light."""
+def test_results_of_decoding_are_cached(cache, made, scans):
+    """In H.263 in AVI all frames are marked as key frames, which only a jump to one shows to be wrong."""
     from tests.data.media.video_matrix import recipes
 
     path = made(recipes()["h263-gop-avi"])
@@ -147,7 +147,7 @@ def test_what_decoding_found_out_is_remembered(cache, made, scans):
     assert len(scans) == 1
 
 
-def test_packets_that_mislead_lead_to_decoding_once(cache, clip, scans):
+def test_misleading_packets_lead_to_decoding_once(cache, clip, scans):
     record = probe_record(clip)
     swapped = record.index.order.copy()
     swapped[[20, 21]] = swapped[[21, 20]]
@@ -159,7 +159,7 @@ def test_packets_that_mislead_lead_to_decoding_once(cache, clip, scans):
     assert (read_frames(clip, [20, 21]) == frames).all()
 
 
-def test_many_writers_do_not_tear_a_record(cache, clip):
+def test_concurrent_writers_leave_a_valid_record(cache, clip):
     record, key = probe_record(clip), video_cache._key(clip)
 
     def write_and_read(_):

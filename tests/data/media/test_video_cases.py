@@ -1,4 +1,4 @@
-"""Files that were once read wrongly: generated anew, and as they were found where the shared folder is at hand."""
+"""Kinds of files that were once read wrongly: generated ones, and the original ones if their folder is available."""
 
 import numpy as np
 import pytest
@@ -19,10 +19,10 @@ def test_b_frames_in_transport_streams_and_wmv(made, name):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "ts"])
-def test_recovery_points_of_an_intra_refresh_are_no_key_frames(made, suffix):
+def test_recovery_points_of_an_intra_refresh_are_not_key_frames(made, suffix):
     path = made(recipes()[f"libx264-refresh-{suffix}"])
     assert [read_numbers(read_frames(path, [number]))[0] for number in ALL] == ALL
-    assert "key frames that are no start" in probe_video(path).doubts
+    assert "key frames that are not start points" in probe_video(path).doubts
 
 
 @pytest.mark.parametrize("paired", [False, True], ids=["packet_per_field", "packet_per_frame"])
@@ -40,15 +40,15 @@ def test_two_fields_are_one_frame(tmp_path, suffix, paired):
     assert "fields" in probe_video(path).doubts
 
 
-def test_fields_without_any_stamps_are_counted_by_pairs(tmp_path):
+def test_fields_without_timestamps_are_counted_in_pairs(tmp_path):
     path = write_field_video(tmp_path / "fields.264")
     assert read_numbers(read_frames(path, ALL)) == ALL
 
 
-def test_a_field_that_stays_alone_is_what_the_decoder_makes_of_it(tmp_path):
+def test_an_unpaired_field_is_shown_as_the_decoder_does(tmp_path):
     whole = write_field_video(tmp_path / "fields.264").read_bytes()
     unit = b"\0\0\0\1"
-    parts = whole.split(unit)  # nothing, two parameter sets, two fields, two fields, a frame, ...
+    parts = whole.split(unit)  # empty, two parameter sets, two fields, two fields, a frame, ...
     path = tmp_path / "lost.264"
     path.write_bytes(unit.join(parts[:6] + parts[7:]))  # without the second field of frame 1
     expected = sequential(path)
@@ -76,7 +76,7 @@ def bit_numbers(frames):
         ("field_coded_h264/paff.ts", bit_numbers, [0, 5, 10, 20, 23]),
     ],
 )
-def test_the_cases_as_found(sample_cases, name, numbers, wanted):
+def test_the_original_cases(sample_cases, name, numbers, wanted):
     path = sample_cases / name
     assert numbers(read_frames(path, wanted)) == wanted
     assert [numbers(read_frames(path, [number]))[0] for number in wanted] == wanted
@@ -87,7 +87,7 @@ def test_the_cases_as_found(sample_cases, name, numbers, wanted):
 
 
 @pytest.mark.parametrize("name", ["m.mp4", "hflip.mp4"])
-def test_the_mirrored_cases_as_found(sample_cases, name):
+def test_the_original_mirrored_cases(sample_cases, name):
     path = sample_cases / "mirrored_video" / name
     stored = sequential(path, [0])
     assert torch.equal(read_frames(path, [0]), stored.flip(-1))

@@ -1,4 +1,4 @@
-"""Damaged and truncated files: found wherever a frame depends on the damage, the same from a jump as from the start."""
+"""Damaged and truncated files: frames that depend on damage are refused, after a jump as when read from the start."""
 
 import av
 import numpy as np
@@ -15,7 +15,7 @@ ALL = list(range(NUM_FRAMES))
 
 
 def payload(path, number):
-    """Place and size of a packet's bytes in its file."""
+    """Byte offset and size of a packet in its file."""
     with av.open(str(path)) as container:
         packet = [packet for packet in container.demux(video=0) if packet.size][number]
     return path.read_bytes().index(bytes(packet), packet.pos), packet.size
@@ -50,7 +50,7 @@ def test_damage_is_the_same_from_a_jump_as_from_the_start(made, tmp_path, name):
         if position < record.index.first_position(int(record.index.starts[1])):
             assert jumped == from_start
         elif from_start is not None:
-            assert jumped == from_start  # a start point heals what came before it
+            assert jumped == from_start  # damage does not reach past a start point
         refused += jumped is None
     assert refused < record.info.num_frames
 
@@ -75,7 +75,7 @@ def test_damage_reaches_up_to_the_next_start_point_and_no_further(made, tmp_path
 
 
 def faststart(source, path):
-    """The same packets with the index in front, so that a truncated file still opens."""
+    """The same packets with the index at the front, so that a truncated file still opens."""
     with av.open(str(source)) as old, av.open(str(path), "w", options={"movflags": "faststart"}) as new:
         stream = old.streams.video[0]
         copy = new.add_stream_from_template(stream)
@@ -89,7 +89,7 @@ def faststart(source, path):
 @pytest.mark.parametrize(
     "name", ["libx264-b2-mp4", "libx264-b2-mkv", "libvpx-closed-webm", "mpeg4-b0-avi", "flv-gop-flv", "mpeg4-b2-mov"]
 )
-def test_a_truncated_file_says_what_was_promised_and_found(made, tmp_path, caplog, name):
+def test_a_truncated_file_reports_the_promised_and_found_frames(made, tmp_path, caplog, name):
     source = made(recipes()[name])
     if source.suffix in (".mp4", ".mov"):
         source = faststart(source, tmp_path / f"front{source.suffix}")
@@ -112,7 +112,7 @@ def test_a_truncated_file_says_what_was_promised_and_found(made, tmp_path, caplo
 
 
 def test_a_file_that_ends_inside_a_packet_refuses_its_last_frame(made, tmp_path):
-    """MPEG-4's decoder patches what is missing without a word; the demuxer knows."""
+    """MPEG-4's decoder conceals the missing part without an error; the demuxer reports it."""
     source = faststart(made(recipes()["mpeg4-b0-mp4"]), tmp_path / "front.mp4")
     path = tmp_path / "cut.mp4"
     path.write_bytes(source.read_bytes()[:-4])
@@ -135,19 +135,19 @@ def test_whole_files_promise_what_they_hold(made):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "3gp"])
-def test_a_file_without_its_index_says_so(made, tmp_path, suffix):
+def test_a_missing_index_is_reported(made, tmp_path, suffix):
     codec = {"3gp": "h263-gop"}.get(suffix, "mpeg4-intra")
     data = made(recipes()[f"{codec}-{suffix}"]).read_bytes()
     index, path = data.rindex(b"moov") - 4, tmp_path / f"clip.{suffix}"
-    for length, fault in ((index, "missing"), (index // 2, "missing"), (index + 40, "cut")):
+    for length, fault in ((index, "missing"), (index // 2, "missing"), (index + 40, "incomplete")):
         path.write_bytes(data[:length])
-        message = rf"cannot be opened as a video \(it is cut short, .* its index \(moov\) is {fault}\)"
+        message = rf"cannot be opened as a video \(truncated, .* its index \(moov\) is {fault}\)"
         with pytest.raises(VideoReadError, match=message):
             probe_video(str(path))
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_boxes_of_any_header_are_passed(tmp_path, large):
+def test_boxes_with_any_header_are_read(tmp_path, large):
     path = tmp_path / "clip.mp4"
     ftyp, body = (16).to_bytes(4, "big") + b"ftypisom" + bytes(4), bytes(20)
     mdat = (1).to_bytes(4, "big") + b"mdat" + (36).to_bytes(8, "big") if large else (28).to_bytes(4, "big") + b"mdat"

@@ -18,7 +18,7 @@ SELECTIONS = [[10], [22], [0, 11, 22, 33, 44], list(range(0, 48, 7)), [30, 5, 5,
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("indices", SELECTIONS, ids=str)
-def test_frames_are_the_ones_asked_for(videos, read_numbers, name, indices):
+def test_frames_are_the_requested_ones(videos, read_numbers, name, indices):
     assert read_numbers(read_frames(videos(name), indices)) == indices
 
 
@@ -27,13 +27,13 @@ def test_frames_are_the_ones_asked_for(videos, read_numbers, name, indices):
     ("name", "reason"),
     [("open_gop", "open group"), ("x265", "open group"), ("edit_list", "edit list"), ("odd", "odd frame size")],
 )
-def test_decord_is_refused_where_it_may_give_other_frames(videos, name, reason):
-    with pytest.raises(VideoReadError, match=f"decord may give other frames here: .*{reason}"):
+def test_decord_is_refused_where_it_may_return_wrong_frames(videos, name, reason):
+    with pytest.raises(VideoReadError, match=f"decord may return wrong frames: .*{reason}"):
         read_frames(videos(name), [0, 11], backend="decord")
 
 
 @needs_decord
-def test_decord_reads_only_what_is_known_to_be_whole(videos, tmp_path, monkeypatch):
+def test_decord_reads_only_verified_files(videos, tmp_path, monkeypatch):
     path = tmp_path / "a.mp4"
     path.write_bytes(videos("closed").read_bytes())
     frames = read_frames(path, [11, 22])
@@ -64,7 +64,7 @@ def test_hidden_frames_of_an_edit_list_are_not_counted(videos, read_numbers):
 
 
 @needs_decord
-def test_both_readers_turn_frames_upright(videos):
+def test_both_readers_rotate_frames_upright(videos):
     path = videos("turned")
     frames = [read_frames(path, [1, 40], backend=backend) for backend in ("decord", "pyav")]
     assert frames[0].shape == (2, 3, 128, 64)
@@ -90,7 +90,7 @@ def test_resized_frames_equal_resizing_afterwards(videos, name):
 
 
 def test_clip_size_is_bounded_before_decoding(videos):
-    with pytest.raises(VideoReadError, match="need 589824 of 100000 bytes"):
+    with pytest.raises(VideoReadError, match="need 589824 bytes, the limit is 100000"):
         read_frames(videos("closed"), range(48), max_bytes=100000)
 
 
@@ -100,7 +100,7 @@ def test_large_frames_that_are_resized_take_the_reader_that_resizes_one_by_one(v
     assert read_frames(videos("closed"), range(48), short_side=16, max_bytes=100000).shape == (48, 3, 16, 16)
 
 
-def test_without_decord_pyav_reads(videos, read_numbers, monkeypatch):
+def test_pyav_is_used_without_decord(videos, read_numbers, monkeypatch):
     real = builtins.__import__
 
     def without_decord(name, *args, **kwargs):
@@ -161,7 +161,7 @@ def test_jumps_over_many_packets_seek(made, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", ["ts", "mkv", "flv", "avi", "wmv", "mpg"])
-def test_other_containers_are_sought_as_well(made, suffix):
+def test_seeking_in_other_containers(made, suffix):
     codec = "mpeg2video" if suffix == "mpg" else "libx264"
     path = made(Recipe(suffix, codec, {"g": "20", "bf": "2"}, num_frames=600))
     expected = sequential(path)
@@ -170,7 +170,7 @@ def test_other_containers_are_sought_as_well(made, suffix):
     assert len(probe_record(path).index.starts) > 1, "a seek came down too late"
 
 
-def test_where_packets_are_not_found_again_the_start_is(made, monkeypatch):
+def test_decoding_starts_at_the_beginning_if_packets_are_not_found(made, monkeypatch):
     path = made(Recipe("mp4", "libx264", {"g": "20", "bf": "2"}, num_frames=600))
     expected = sequential(path)
     monkeypatch.setattr(video_decode.Cursor, "_seek", lambda *_: False)
@@ -184,7 +184,7 @@ def sample_videos(root):
 
 
 def upright(path, indices):
-    """By PyAV's own angle: no sample is mirrored."""
+    """Uses the angle reported by PyAV; no sample is mirrored."""
     with av.open(str(path)) as container:
         turns = (next(container.decode(video=0)).rotation % 360) // 90
     return torch.rot90(sequential(path, indices), turns, (-2, -1))
@@ -203,7 +203,7 @@ def test_every_sample_clip_equals_sequential_decoding(sample_data):
         assert info.num_frames == len(sequential(path)), path.name
         assert torch.equal(read_frames(path, indices), expected), path.name
         assert verify_video(path) == info.num_frames, path.name
-        # Now decord reads where nothing speaks against it, and PyAV where decord cannot open the file.
+        # The file is verified now, so decord is used if it is exact for it, and PyAV if decord cannot open it.
         assert torch.equal(read_frames(path, indices), expected), path.name
 
 

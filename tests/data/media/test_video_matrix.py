@@ -1,4 +1,4 @@
-"""Random access against sequential decoding, bit for bit, in a matrix of containers, codecs and structures."""
+"""Random access equals sequential decoding, bit for bit, in a matrix of containers, codecs and structures."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ FAST = {
     or name.endswith(("gop-wmv", "gop-avi", "gop-flv", "plain-avi", "plain-gif", "b2-flv", "closed-mkv", "gop-mov"))
     or name.endswith(("plain-mov", "gop-rm", "gop-3gp", "b2-h264", "forward-mp4", "b2-mpg"))
 }
-"""About a third, with every codec and container in it; the others are slow tests."""
+"""About a third of the matrix, with every codec and container; the others are slow tests."""
 
 CLIPS = [
     *([position] for position in range(0, NUM_FRAMES, 5)),
@@ -38,7 +38,7 @@ TRUSTED_TO_DECORD = {
 }
 
 
-def test_the_matrix_is_as_large_as_the_documentation_says():
+def test_the_matrix_has_the_documented_size():
     assert len(MATRIX) == 325
     assert len(FAST) > 100
     for what in ("codec", "suffix"):

@@ -13,12 +13,12 @@ from omnistream.data.media.video_probe import decord_breaks_width
         ("turned", ()),
         ("open_gop", ("open group of pictures",)),
         ("x265", ("open group of pictures",)),
-        ("edit_list", ("packets are not frames", "edit list", "open group of pictures")),
-        ("av1", ("av1 was not checked with decord",)),
+        ("edit_list", ("packets are not single frames", "edit list", "open group of pictures")),
+        ("av1", ("av1 was not verified with decord",)),
         ("narrow", ("decord breaks at width 48",)),
         ("odd", ("odd frame size",)),
-        ("deep", ("more than 8 bits a channel",)),
-        ("mpeg4_avi", ("container was not checked with decord",)),
+        ("deep", ("more than 8 bits per channel",)),
+        ("mpeg4_avi", ("container was not verified with decord",)),
     ],
 )
 def test_doubts_about_decord(videos, name, doubts):
@@ -32,7 +32,7 @@ def test_doubts_about_decord(videos, name, doubts):
         assert (info.backend, info.reason) == ("pyav", "; ".join(doubts))
 
 
-def test_decord_needs_a_file_known_to_be_whole(videos, tmp_path):
+def test_decord_needs_a_verified_file(videos, tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(videos("closed").read_bytes())
     assert (probe_video(path).backend, probe_video(path).reason) == ("pyav", "not decoded completely yet")

@@ -1,4 +1,4 @@
-"""Stamps that begin elsewhere, jump, repeat or are missing; edit lists; streams that are cut and joined."""
+"""Timestamps that are shifted, jump, repeat or are missing; edit lists; streams that are cut and joined."""
 
 from fractions import Fraction
 
@@ -15,7 +15,7 @@ ALL = list(range(NUM_FRAMES))
 
 
 def remuxed(source, path, *, shift=0, first=0, missing=()):
-    """The packets from `first` on, `shift` seconds later, those in `missing` without stamps."""
+    """The packets from `first` on, `shift` seconds later, those in `missing` without timestamps."""
     with av.open(str(source)) as old, av.open(str(path), "w") as new:
         stream = old.streams.video[0]
         copy = new.add_stream_from_template(stream)
@@ -30,7 +30,7 @@ def remuxed(source, path, *, shift=0, first=0, missing=()):
 
 
 def assert_exact(path):
-    """Single positions and a clip equal sequential decoding; gives the numbers shown."""
+    """Check that single positions and a clip equal sequential decoding, and return the numbers shown."""
     expected = sequential(path)
     assert probe_video(path).num_frames == len(expected)
     for position in {0, *range(2, len(expected), 5), len(expected) - 1}:
@@ -54,7 +54,7 @@ def test_frames_before_an_edit_list_are_not_counted(made, tmp_path, structure, s
 
 
 def test_frames_after_an_edit_list_are_not_counted(made, tmp_path):
-    """The edit is shortened to its first second in the file: 24 of 48 frames, and no talk of a truncated file."""
+    """The edit is shortened to 24 of 48 frames, and the file is not reported as truncated."""
     data = bytearray(remuxed(made(recipes()["libx264-b2-mp4"]), tmp_path / "b.mp4").read_bytes())
     entry = data.find(b"elst") + 12
     assert int.from_bytes(data[entry : entry + 4]) == 2000  # ms
@@ -72,8 +72,8 @@ def test_frames_after_an_edit_list_are_not_counted(made, tmp_path):
 )
 @pytest.mark.parametrize("suffix", ["mkv", "ts", "flv"])
 @pytest.mark.parametrize("structure", ["libx264-b2", "libx265-open"])
-def test_stamps_may_begin_anywhere(made, tmp_path, structure, suffix, seconds):
-    """95,440 s is just before the stamps of a transport stream begin again at 0."""
+def test_timestamps_may_start_anywhere(made, tmp_path, structure, suffix, seconds):
+    """At 95,440 s, the timestamps of a transport stream are about to wrap around to 0."""
     path = remuxed(made(recipes()[f"{structure}-mp4"]), tmp_path / f"a.{suffix}", shift=seconds)
     assert assert_exact(path) == ALL
     info = probe_video(path)
@@ -91,7 +91,7 @@ def test_variable_rate(made, codec, options, suffix):
         pytest.skip("FFmpeg does not write it")
     path = made(Recipe(suffix, codec, options, stamps=STAMPS))
     assert assert_exact(path) == ALL
-    # AVI and WMV keep decoding stamps only: those of the last B-frames lie earlier
+    # AVI and WMV store only decoding timestamps: those of the last B-frames are earlier
     assert probe_video(path).fps == pytest.approx(
         float((NUM_FRAMES - 1) / SPAN), rel=0.04 if suffix in ("avi", "wmv") else 0.002
     )
@@ -101,8 +101,8 @@ def test_variable_rate(made, codec, options, suffix):
 @pytest.mark.parametrize(
     "structure", ["libx264-open", "libx265-open", "mpeg2video-b2", "libx264-refresh", "libx264-mbaff"]
 )
-def test_streams_that_begin_anywhere(made, tmp_path, structure, first, suffix):
-    """What a decoder makes of a head that lacks its references differs; random access makes the same of it."""
+def test_streams_may_start_anywhere(made, tmp_path, structure, first, suffix):
+    """Random access gives the frames that sequential decoding gives, even at a start that lacks its references."""
     path = remuxed(made(recipes()[f"{structure}-ts"]), tmp_path / f"a.{suffix}", first=first)
     numbers = assert_exact(path)
     assert numbers[-20:] == ALL[-20:]
@@ -134,15 +134,15 @@ def test_a_transport_stream_cut_anywhere(made, tmp_path):
     assert assert_exact(path)[-30:] == ALL[-30:]
 
 
-def test_missing_stamps_do_not_matter(made, tmp_path):
-    """An elementary stream has none at all."""
+def test_missing_timestamps_do_not_matter(made, tmp_path):
+    """An elementary stream has no timestamps at all."""
     record = probe_record(made(recipes()["libx264-pyramid-h264"]))
     assert record.index.starts.tolist() == [0]
     assert record.info.fps == RATE
 
 
-def test_what_the_first_packet_says_of_the_encoder_is_heeded_after_a_jump(made, tmp_path):
-    """Streams of XviD need its own inverse transform; only the first packet of many AVI files names the encoder."""
+def test_the_encoder_named_in_the_first_packet_is_known_after_a_jump(made, tmp_path):
+    """XviD streams need its own inverse transform; in many AVI files, only the first packet names the encoder."""
     data = made(Recipe("avi", "mpeg4", {"g": "8", "qscale": "6"}, width=128)).read_bytes()
     name = b"Lavc" + data.split(b"Lavc", 1)[1].split(b"\0", 1)[0]
     head, _, rest = data.partition(name)

@@ -36,7 +36,7 @@ class Recipe:
     """How to make one video."""
 
     suffix: str
-    """Of the file, which chooses the container."""
+    """Suffix of the file, which selects the container."""
     codec: str
     """FFmpeg's encoder."""
     options: dict[str, str] = field(default_factory=dict, hash=False)
@@ -44,7 +44,7 @@ class Recipe:
     width: int = 64
     height: int = 64
     stamps: tuple[int, ...] | None = None
-    """Of each frame in ticks of 1/240 s; 10 apart by default."""
+    """Timestamp of each frame in ticks of 1/240 s; 10 apart by default."""
     matrix: tuple[int, ...] | None = None
     """Display matrix."""
     num_frames: int = NUM_FRAMES
@@ -60,7 +60,7 @@ def write_video(path: Path, recipe: Recipe) -> Path:
         stream = container.add_stream(recipe.codec, rate=Fraction(RATE), options=recipe.options)
         stream.width, stream.height, stream.pix_fmt = recipe.width, recipe.height, recipe.pix_fmt
         if recipe.codec.startswith("libvpx"):
-            stream.codec_context.thread_count = 1  # its threads can wait for each other for ever
+            stream.codec_context.thread_count = 1  # its threads can deadlock
         if recipe.stamps is not None:
             stream.time_base = stream.codec_context.time_base = Fraction(1, 240)
         if recipe.matrix is not None:
@@ -76,7 +76,7 @@ def write_video(path: Path, recipe: Recipe) -> Path:
 
 
 def sequential(path: Path, positions: Sequence[int] | None = None) -> torch.Tensor:
-    """The slow, obvious twin of `read_frames`: decode everything with PyAV, keep the stored orientation."""
+    """The slow, obvious version of `read_frames`: decode everything with PyAV, without applying the orientation."""
     with av.open(str(path)) as container:
         images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     frames = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)

@@ -76,7 +76,7 @@ _FAMILIES: list[tuple[str, dict[str, dict[str, str]], list[str], dict[str, objec
     ("png", NOTHING, ["mov", "avi"], {"pix_fmt": "rgb24"}),
     ("rawvideo", NOTHING, ["avi", "mkv"], {}),
     ("gif", NOTHING, ["gif"], {"pix_fmt": "rgb8"}),
-    # Codecs of which the packets are not read: decoded once, always from the start.
+    # Codecs whose packets are not parsed: decoded once, and always from the start.
     ("svq1", PLAIN, ["mov"], {"pix_fmt": "yuv410p"}),
     ("qtrle", PLAIN, ["mov"], {"pix_fmt": "rgb24"}),
     ("cinepak", PLAIN, ["avi"], {"pix_fmt": "rgb24"}),
@@ -87,7 +87,7 @@ _FAMILIES: list[tuple[str, dict[str, dict[str, str]], list[str], dict[str, objec
 
 
 def recipes() -> dict[str, Recipe]:
-    """All of the matrix: every codec in each of its structures and containers."""
+    """The whole matrix: every codec in each of its structures and containers."""
     made: dict[str, Recipe] = {}
     for codec, structures, suffixes, more in _FAMILIES:
         for (name, options), suffix in product(structures.items(), suffixes):

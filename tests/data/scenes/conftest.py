@@ -9,7 +9,7 @@ from scene_files import WRITERS, Room
 
 @pytest.fixture
 def write_scene() -> Callable[..., Room]:
-    """Writes a sequence of a layout into a folder and gives its truth."""
+    """Writes a sequence in a layout to a folder and returns its ground truth."""
     return lambda layout, folder, **options: WRITERS[layout](folder, **options)
 
 

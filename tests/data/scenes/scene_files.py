@@ -46,10 +46,10 @@ class Room:
         depth = (3 + 0.2 * pose[0, 3] - pose[2, 3]) / (rays[..., 2] - 0.2 * rays[..., 0])
         return np.round(1000 * depth).astype(np.uint16)
 
-    def picture(self, number: int) -> np.ndarray:
-        picture = np.zeros((*SIZE, 3), np.uint8)
-        picture[..., 0], picture[:, :, 1] = 5 * number, np.arange(SIZE[1])
-        return picture
+    def image(self, number: int) -> np.ndarray:
+        image = np.zeros((*SIZE, 3), np.uint8)
+        image[..., 0], image[:, :, 1] = 5 * number, np.arange(SIZE[1])
+        return image
 
 
 def write_deep_video_mvs(folder: Path, num_frames: int = 20) -> Room:
@@ -59,7 +59,7 @@ def write_deep_video_mvs(folder: Path, num_frames: int = 20) -> Room:
     for number in range(num_frames):
         depth = room.millimetres(number)
         depth[0, :5] = 0
-        Image.fromarray(room.picture(number)).save(folder / "images" / f"{3 + number:05d}.png")
+        Image.fromarray(room.image(number)).save(folder / "images" / f"{3 + number:05d}.png")
         Image.fromarray(depth).save(folder / "depth" / f"{3 + number:05d}.png")
     # the file's own convention has the centre of pixel i at i
     np.savetxt(folder / "K.txt", [[FOCAL, 0, 31.0], [0, FOCAL, 24.0], [0, 0, 1]])
@@ -74,7 +74,7 @@ def write_tsdf_fusion(folder: Path, num_frames: int = 20) -> Room:
         depth = room.millimetres(number)
         depth[0, :5], depth[1, :5] = 0, 65535
         stem = folder / f"frame-{2 * number:06d}"
-        Image.fromarray(room.picture(number)).save(f"{stem}.color.jpg", quality=100, subsampling=0)
+        Image.fromarray(room.image(number)).save(f"{stem}.color.jpg", quality=100, subsampling=0)
         Image.fromarray(depth).save(f"{stem}.depth.png")
         np.savetxt(f"{stem}.pose.txt", room.pose(number))
     np.savetxt(folder / "camera-intrinsics.txt", [[FOCAL, 0, 32], [0, FOCAL, 24], [0, 0, 1]])
@@ -84,7 +84,7 @@ def write_tsdf_fusion(folder: Path, num_frames: int = 20) -> Room:
 def scannet_frame(room: Room, number: int, lost: int | None) -> tuple[bytes, np.ndarray, np.ndarray]:
     """A JPEG, millimetres at half the size, and the pose, which is -inf for the frame that lost tracking."""
     jpeg = BytesIO()
-    Image.fromarray(room.picture(number)).save(jpeg, "jpeg", quality=100, subsampling=0)
+    Image.fromarray(room.image(number)).save(jpeg, "jpeg", quality=100, subsampling=0)
     depth = room.millimetres(number, (24, 32), DEPTH)
     depth[0, :5] = 0
     pose = np.full((4, 4), -np.inf) if number == lost else room.pose(number)

@@ -38,14 +38,14 @@ def written(tmp_path):
     folder.mkdir(parents=True)
     np.savetxt(folder / "calibration.txt", [[FOCAL, 0, 33.0], [0, FOCAL, 23.0], [0, 0, 1]])
     for number in range(FRAMES):
-        Image.fromarray(room.picture(number)).save(folder / f"{number:03d}.jpg", quality=100, subsampling=0)
+        Image.fromarray(room.image(number)).save(folder / f"{number:03d}.jpg", quality=100, subsampling=0)
         centimetres = np.round(room.millimetres(number) / 10).astype(np.uint16)
         Image.fromarray(centimetres).save(folder / f"{number:03d}.png")
         np.savetxt(folder / f"{number:03d}.txt", np.linalg.inv(room.pose(number)))
     return tmp_path, room
 
 
-def test_values_come_back(toy_scenes, written, disagreement):
+def test_values_are_read_as_written(toy_scenes, written, disagreement):
     root, room = written
     reader = toy_scenes(root)
     (sequence,) = reader.index()

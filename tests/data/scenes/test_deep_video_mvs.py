@@ -11,7 +11,7 @@ def clips(root, num_frames=4, transform=None):
     return SceneClips(DeepVideoMVS(root), sampling, transform)
 
 
-def test_values_come_back(tmp_path, write_scene):
+def test_values_are_read_as_written(tmp_path, write_scene):
     room = write_scene("deep_video_mvs", tmp_path / "hololens-dataset" / "000")
     data = clips(tmp_path)
     clip = data[5]  # starts at the sixth frame
@@ -21,7 +21,7 @@ def test_values_come_back(tmp_path, write_scene):
         assert torch.equal(clip.depth[t], expected)
         assert torch.equal(clip.valid[t], expected > 0)
         assert torch.equal(clip.camera_to_world[t], torch.from_numpy(room.pose(5 + t)).float())
-        assert torch.equal(clip.images[t], torch.from_numpy(room.picture(5 + t).transpose(2, 0, 1).copy()))
+        assert torch.equal(clip.images[t], torch.from_numpy(room.image(5 + t).transpose(2, 0, 1).copy()))
         assert clip.intrinsics[t].tolist() == [[60.0, 0, 31.5], [0, 60.0, 24.5], [0, 0, 1]]
     assert bool(clip.is_metric)
     assert bool(clip.is_video)
@@ -32,11 +32,11 @@ def test_values_come_back(tmp_path, write_scene):
 def test_two_views_agree(tmp_path, write_scene, disagreement):
     write_scene("deep_video_mvs", tmp_path / "s")
     clip = clips(tmp_path)[0]
-    # Truth is exact to the millimetre; what is left is reading the depth of the pixel a point falls into.
+    # The ground truth is exact to the millimetre; the rest is reading the depth of the pixel that a point falls into.
     assert disagreement(clip, 0, 3).max() < 0.01
 
 
-def test_poses_are_one_per_image(tmp_path, write_scene):
+def test_there_is_one_pose_per_image(tmp_path, write_scene):
     write_scene("deep_video_mvs", tmp_path / "s")
     (tmp_path / "s" / "images" / "00007.png").unlink()
     with pytest.raises(DatasetNotFoundError, match=r"poses.txt: has 20 poses for 19 images"):
@@ -76,8 +76,8 @@ def test_real_sequence(sample_data, disagreement):
     )
     torch.testing.assert_close(clip.intrinsics[0], scaled, atol=1e-3, rtol=0)
     assert float(clip.depth.max()) < 7.5
-    # Depth of a head-worn sensor: the middle error is a few millimetres in a metre, a wrong pose or unit gives tens of
-    # per cent.
+    # Depth of a head-mounted sensor: the median error is a few millimetres per metre, a wrong pose or unit gives tens
+    # of per cent.
     errors = disagreement(clip, 0, 1)
     assert float(errors.median()) < 0.01
     assert float((errors < 0.05).double().mean()) > 0.9

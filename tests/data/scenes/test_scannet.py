@@ -16,7 +16,7 @@ def written(request, tmp_path, write_scene):
     return tmp_path, room
 
 
-def test_values_come_back(written):
+def test_values_are_read_as_written(written):
     root, room = written
     reader = ScanNet(root)
     (sequence,) = reader.index()
@@ -26,7 +26,7 @@ def test_values_come_back(written):
     frames = reader.read(sequence, [0, 2, 3, 18])
     for frame, number in zip(frames, (0, 2, 4, 19), strict=True):  # 3 is left out, and 10 comes after 9, not after 1
         assert (
-            frame.image.int() - torch.from_numpy(room.picture(number)).permute(2, 0, 1).int()
+            frame.image.int() - torch.from_numpy(room.image(number)).permute(2, 0, 1).int()
         ).abs().max() < 20  # JPEG
         assert abs(frame.image[0].float().mean() - 5 * number) < 1
         expected = torch.from_numpy(room.millimetres(number, (24, 32), DEPTH).astype(np.float64) / 1000).float()
@@ -43,8 +43,8 @@ def test_two_views_agree_with_the_two_cameras_of_colour_and_depth(written, disag
     root, _ = written
     clip = SceneClips(ScanNet(root), ClipSampling(num_frames=4, max_interval=1), SceneCrop((24, 32)))[6]
     assert clip.images.shape == (4, 3, 24, 32)
-    # Truth is exact to the millimetre; half a depth pixel on the slanted wall is under 1 %. Reading depth through the
-    # camera of colour gives more.
+    # The ground truth is exact to the millimetre; half a depth pixel on the slanted wall is under 1 %. Reading depth
+    # with the colour camera gives a larger error.
     assert disagreement(clip, 0, 3).max() < 0.01
 
 
@@ -91,7 +91,7 @@ def test_a_missing_list_of_scenes_is_named(scans):
         ScanNet(scans, "test").index()
 
 
-def test_the_export_is_taken_where_both_forms_are(tmp_path, write_scene):
+def test_the_export_is_preferred_if_both_forms_exist(tmp_path, write_scene):
     write_scene("scannet", tmp_path / "scene0000_00", num_frames=3)
     write_scene("sens", tmp_path / "scene0000_00" / "scene0000_00.sens", num_frames=3)
     assert names(tmp_path, None) == ["scene0000_00"]

@@ -81,7 +81,7 @@ def test_clips_out_of_order_are_marked(root):
 
 
 class Views(DeepVideoMVS):
-    """The same files taken for a collection of views in no order, of unknown scale."""
+    """The same files read as an unordered collection of views of unknown scale."""
 
     index_version = 2
 

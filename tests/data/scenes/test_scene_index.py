@@ -26,7 +26,7 @@ def root(tmp_path, write_scene):
 
 
 class Counting(DeepVideoMVS):
-    """Says how often it looked at a sequence."""
+    """Records how often it looked at a sequence."""
 
     opened = 0
 
@@ -36,7 +36,7 @@ class Counting(DeepVideoMVS):
 
 
 def opened(root):
-    """Number of sequences that a fresh reader had to look at, and what it found."""
+    """Number of sequences that a new reader had to look at, and what it found."""
     Counting.opened = 0
     found = {sequence.name: list(sequence.frames) for sequence in Counting(root).index()}
     return Counting.opened, found
@@ -111,7 +111,7 @@ def test_files_of_single_frames_are_not_looked_at(tmp_path, write_scene, monkeyp
 
 
 @pytest.mark.parametrize("name", ["a/camera-intrinsics.txt", "scene0000_00/intrinsic/intrinsic_depth.txt"])
-def test_a_description_that_is_rewritten_is_noticed(tmp_path, write_scene, name):
+def test_a_rewritten_description_is_noticed(tmp_path, write_scene, name):
     root = tmp_path / "data"
     write_scene("tsdf_fusion", root / "a", num_frames=3)
     write_scene("scannet", root / "scene0000_00", num_frames=3)
@@ -139,7 +139,7 @@ def test_what_changed_is_found(root, write_scene):
     assert len(opened(root)[1]["a"]) == 4
 
 
-def test_indexes_of_readers_splits_and_versions_are_apart(root, cache):
+def test_readers_splits_and_versions_have_separate_indexes(root, cache):
     DeepVideoMVS(root).index()
     with pytest.raises(FileNotFoundError):
         TSDFFusion(root).index()
@@ -159,7 +159,7 @@ def test_broken_sequences_are_remembered(root):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"text"])
-def test_a_damaged_index_is_made_anew(root, cache, content):
+def test_a_damaged_index_is_rebuilt(root, cache, content):
     opened(root)
     (path,) = cache.glob("*.npz")
     path.write_bytes(content)
@@ -167,7 +167,7 @@ def test_a_damaged_index_is_made_anew(root, cache, content):
     assert opened(root) == (0, FOUND)
 
 
-def test_a_truncated_index_is_made_anew(root, cache):
+def test_a_truncated_index_is_rebuilt(root, cache):
     opened(root)
     (path,) = cache.glob("*.npz")
     path.write_bytes(path.read_bytes()[:-40])
@@ -183,7 +183,7 @@ def test_pickles_are_not_loaded(root, cache):
     assert opened(root) == (2, FOUND)
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(root, cache):
+def test_a_read_only_cache_is_not_an_error(root, cache):
     cache.parent.mkdir(parents=True)
     cache.touch()  # a file where the folder should be
     assert opened(root) == (2, FOUND)
@@ -200,7 +200,7 @@ def write_often(path, number):
         save_index(Path(path), "same", index_with(number))
 
 
-def test_many_processes_may_write_at_once(tmp_path):
+def test_concurrent_writers_leave_a_valid_index(tmp_path):
     path = tmp_path / "index.npz"
     save_index(path, "same", index_with(0))
     context = multiprocessing.get_context("fork")
@@ -220,7 +220,7 @@ def test_many_processes_may_write_at_once(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["index.npz"]  # no drafts are left
 
 
-def test_an_index_comes_back_whole(tmp_path):
+def test_an_index_is_read_as_written(tmp_path):
     index = SceneIndex(
         [SceneSequence("a/ü", StringTable.of(["1", "", "2"]), False, True), SceneSequence("b", StringTable.of(["x"]))],
         [("p/q", "is broken"), ("r", "too")],

@@ -11,7 +11,7 @@ def clips(root, num_frames=4, transform=None):
     return SceneClips(TSDFFusion(root), sampling, transform)
 
 
-def test_values_come_back(tmp_path, write_scene):
+def test_values_are_read_as_written(tmp_path, write_scene):
     room = write_scene("tsdf_fusion", tmp_path / "data")
     clip = clips(tmp_path)[5]
     for t in range(4):
@@ -20,7 +20,7 @@ def test_values_come_back(tmp_path, write_scene):
         assert torch.equal(clip.depth[t], expected)
         assert torch.equal(clip.valid[t], expected > 0)
         assert torch.equal(clip.camera_to_world[t], torch.from_numpy(room.pose(5 + t)).float())
-        assert abs(clip.images[t].float() - torch.from_numpy(room.picture(5 + t)).permute(2, 0, 1)).mean() < 2  # JPEG
+        assert abs(clip.images[t].float() - torch.from_numpy(room.image(5 + t)).permute(2, 0, 1)).mean() < 2  # JPEG
         assert clip.intrinsics[t].tolist() == [[60.0, 0, 32.0], [0, 60.0, 24.0], [0, 0, 1]]
     assert bool(clip.is_metric)
     assert clip.name.endswith("data:frame-000010.color.jpg..frame-000016.color.jpg")

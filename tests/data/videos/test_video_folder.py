@@ -21,8 +21,8 @@ def write(path, num_frames, width=64, height=128):
         stream = container.add_stream("mpeg4", rate=Fraction(10), options={"qscale": "1", "g": "10"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(num_frames):
-            picture = np.full((height, width, 3), 6 * number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            image = np.full((height, width, 3), 6 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
 
 
@@ -126,7 +126,7 @@ def test_links_to_folders_are_followed(root, tmp_path_factory):
 def test_too_long_videos(root):
     data = VideoFolder(root, num_frames=2, max_seconds=1, broken_files=BrokenFiles(limit=1))
     assert {data[SampleKey(epoch, 0)].name for epoch in range(3)} == {str(root / "deep" / "er" / "b.MP4")}
-    assert "40 frames are longer than the 1 s allowed" in data.broken_files.summary()
+    assert "40 frames are longer than max_seconds=1" in data.broken_files.summary()
 
 
 def test_nothing_usable(tmp_path):

@@ -1,4 +1,4 @@
-"""The claim that no single frame tells the action."""
+"""No single frame reveals the action."""
 
 from functools import cache
 
@@ -20,7 +20,7 @@ def states(label, count=1000, frames=FRAMES):
 
 @pytest.mark.parametrize(("one", "other"), OPPOSITES)
 def test_opposites_are_each_others_time_reversal(one, other):
-    """Every clip of a class, played backwards, is a clip of the opposite: both sets of all clips are the same."""
+    """Every clip of a class, played backwards, is a clip of the opposite class, and vice versa."""
 
     def clips(label, direction):
         offset, present = states(label, 500, frames=4)
@@ -52,7 +52,7 @@ def test_positions_and_tilts_of_single_frames_are_uniform_over_one_grid_in_all_c
 
 
 def test_a_classifier_of_rendered_single_frames_is_at_chance_within_a_pair():
-    """Where the ball is in one frame does not tell left from right; where it is in two does."""
+    """The ball's position in one frame does not distinguish left from right; its positions in two frames do."""
     config = WorldConfig(size=(16, 16), num_frames=4, room_probability=0.0, camera_motion=0.0, camera_turn=0.0)
     clips = [(label, render_action(1000 + i, label, config)) for i in range(130) for label in (0, 1)]
     where, gone, target = [], [], []
@@ -76,7 +76,7 @@ def test_a_classifier_of_rendered_single_frames_is_at_chance_within_a_pair():
     ("name", "axis", "sign"),
     [("move_left", 0, -1), ("move_right", 0, 1), ("move_up", 1, -1), ("move_down", 1, 1)],
 )
-def test_actions_look_as_they_are_called(name, axis, sign):
+def test_actions_move_as_their_names_say(name, axis, sign):
     config = WorldConfig(size=(48, 48), camera_motion=0.0, camera_turn=0.0, camera_pitch=(3.0, 6.0), fov=(72.0, 84.0))
     for seed in range(5):
         clip = render_action(seed, ACTIONS.index(name), config)

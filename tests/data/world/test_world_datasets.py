@@ -14,7 +14,7 @@ from omnistream.data.world.datasets import SPLITS, clip_seed
 SMALL = {"num_samples": 24, "size": (24, 32)}
 
 
-def test_samples_have_the_shapes_and_types_of_their_contract():
+def test_samples_have_the_documented_shapes_and_types():
     scene = WorldScenes(**SMALL, num_frames=3)[0]
     assert (scene.images.shape, scene.images.dtype) == ((3, 3, 24, 32), torch.uint8)
     assert (scene.depth.shape, scene.depth.dtype) == ((3, 24, 32), torch.float32)
@@ -44,13 +44,13 @@ def test_training_draws_new_scenes_each_epoch_and_validation_does_not():
         assert torch.equal(first, data[3].images)
 
 
-def test_labels_are_balanced_and_do_not_depend_on_the_index_for_ever():
+def test_labels_are_balanced_and_change_with_the_epoch():
     data = WorldActions(num_samples=36, size=(16, 16), num_frames=4)
     assert set(Counter(data[i].label.item() for i in range(36)).values()) == {3}
     assert data[SampleKey(1, 0)].label.item() == 1
 
 
-def test_workers_give_what_the_main_process_gives():
+def test_workers_give_the_samples_of_the_main_process():
     data = WorldCaptions(**SMALL, tasks=("caption", "ocr"))
     alone = [data[i] for i in range(8)]
     loader = DataLoader(data, batch_size=4, num_workers=1, collate_fn=data.collate)
@@ -73,7 +73,7 @@ def test_caption_tasks_follow_their_weights_and_carry_boxes():
 
 
 @pytest.mark.usefixtures("no_type_checks")
-def test_wrong_arguments_say_what_is_wrong():
+def test_errors_name_the_wrong_argument():
     with pytest.raises(ValueError, match="split"):
         WorldScenes(split="dev")
     with pytest.raises(ValueError, match="num_samples"):
@@ -92,7 +92,7 @@ def test_a_task_that_no_scene_allows_is_an_error():
         data[0]
 
 
-def test_pictures_are_neither_dark_nor_flat():
+def test_images_are_neither_dark_nor_flat():
     images = np.stack([WorldFrames(num_samples=20, size=(48, 48))[i].images.numpy() for i in range(20)])
     assert 70 < images.mean() < 180
     assert images.std(axis=(-1, -2)).mean() > 20

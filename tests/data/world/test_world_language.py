@@ -1,4 +1,4 @@
-"""Whether what is said about a frame is true."""
+"""Captions, phrases and boxes are true for their frames."""
 
 import re
 from collections import Counter
@@ -74,12 +74,12 @@ def test_captions_of_clips_name_what_moves():
     assert said > 3
 
 
-def test_captions_say_what_is_in_the_picture_and_vary(clips):
+def test_captions_describe_the_image_and_vary(clips):
     texts = [caption(np.random.default_rng(0), clip, 0, LANGUAGE).text for clip in clips]
     assert len(set(texts)) == len(texts)
     words = Counter(word for text in texts for word in text.split())
     share = np.array(list(words.values())) / sum(words.values())
-    assert -(share * np.log2(share)).sum() > 4.5  # bits per word: not a handful of stock phrases
+    assert -(share * np.log2(share)).sum() > 4.5  # bits per word, more than a handful of stock phrases has
 
 
 def test_phrases_fit_exactly_one_visible_object(clips):
@@ -103,7 +103,7 @@ def test_phrases_fit_exactly_one_visible_object(clips):
 
 
 def test_the_box_of_a_sign_holds_its_word():
-    """The box is filled by the sign, and there is ink on paper in it."""
+    """The sign fills the box, and the box contains ink and paper."""
     found = 0
     for seed in range(60):
         config = replace(CONFIG, sign_probability=1.0, size=(96, 96))
@@ -116,7 +116,7 @@ def test_the_box_of_a_sign_holds_its_word():
         assert word == clip.scene.words[sign]
         x1, y1, x2, y2 = np.array(box) * 96
         inside = clip.instances[0][int(y1) + 1 : int(y2), int(x1) + 1 : int(x2)] == sign + 1
-        assert inside.mean() > 0.75  # a slanted word leaves corners of its box to what is behind
+        assert inside.mean() > 0.75  # in the corners of a slanted word's box, the background is visible
         pixels = clip.images[0].mean(0)[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))]
         assert np.ptp(pixels) > 60  # ink on paper
     assert found > 10
@@ -146,9 +146,11 @@ def test_overlays_are_boxed_tightly_and_hide_objects():
         assert tops == sorted(tops)
 
 
-def test_a_blank_picture_takes_ink_only_in_the_box():
+def test_text_on_a_blank_image_stays_inside_its_box():
     images = np.full((2, 3, 64, 64), 100, dtype=np.uint8)
-    overlay = draw_overlay(np.random.default_rng(0), images, "MENU", difficulty=1.0)  # no plate at this difficulty
+    overlay = draw_overlay(
+        np.random.default_rng(0), images, "MENU", difficulty=1.0
+    )  # this difficulty has no background plate
     rows, columns = np.nonzero((images[1] != 100).any(0))
     assert np.allclose(overlay.box, np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 64)
 

@@ -1,4 +1,4 @@
-"""The renderer against closed forms and against itself."""
+"""The renderer, compared with closed forms and for consistency."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def pixel_rays(clip, frame):
 
 
 def scene_of_one(shape, seed=0):
-    """A scene on open land with one object of a shape and nothing else."""
+    """An outdoor scene with a single object of this shape."""
     config = replace(
         CONFIG, room_probability=0.0, num_objects=(1, 1), num_buildings=(0, 0), sign_probability=0.0, max_depth=1e4
     )
@@ -43,7 +43,7 @@ def test_same_seed_same_clip_and_other_seed_other_clip():
     assert not np.array_equal(first.images, other.images)
 
 
-def test_depth_of_the_ground_and_a_ball_is_the_closed_form():
+def test_depth_of_the_ground_and_a_ball_equals_the_closed_form():
     scene, config = scene_of_one("ball")
     clip = render_scene(scene, config)
     for frame in range(CONFIG.num_frames):
@@ -55,7 +55,7 @@ def test_depth_of_the_ground_and_a_ball_is_the_closed_form():
         root = b * b - a * (((origin - centre) ** 2).sum() - radius**2)
         ball = np.where(root > 0, (-b - np.sqrt(np.maximum(root, 0))) / a, np.inf)
         expected = np.minimum(ground, ball)
-        on_edge = np.abs(root) < 1e-3 * a  # float32 may decide the outermost rays of the ball otherwise
+        on_edge = np.abs(root) < 1e-3 * a  # the outermost rays of the ball may differ in float32
         sure = np.isfinite(expected) & (expected < 1e3) & ~on_edge
         assert (clip.instances[frame] == 1)[sure & (ball < ground)].all()
         np.testing.assert_allclose(clip.depth[frame][sure], expected[sure], rtol=2e-4)
@@ -114,14 +114,14 @@ def test_a_scene_with_all_shapes_equals_brute_force_over_objects():
             flat = direction.reshape(-1, 3).T.astype(np.float32)
             t = nearest_object(clip.scene, np.full(count, frame), start, flat).reshape(clip.instances[0].shape)
             on_object = clip.instances[frame] > 0
-            # Rays that graze an edge may hit for one rounding and miss for the other.
+            # Rays that graze an edge may hit with one rounding and miss with the other.
             assert (np.isfinite(t) != on_object)[t < np.where(clip.valid[frame], clip.depth[frame], 1e9)].mean() < 0.02
             close = np.isclose(clip.depth[frame][on_object], t[on_object], rtol=1e-3)
             assert close.mean() > 0.995
 
 
-def test_what_one_frame_shows_is_found_again_in_another():
-    """Static points seen in frame i land in frame j on the same depth where visible, and on about the same colour."""
+def test_points_of_one_frame_are_found_in_another():
+    """Static points of frame i that are visible in frame j have the same depth there, and about the same colour."""
     config = replace(CONFIG, size=(64, 64), moving_probability=0.0, unordered_probability=0.0, room_probability=1.0)
     depth_agrees, colour_error = [], []
     for seed in range(8):
@@ -141,8 +141,8 @@ def test_what_one_frame_shows_is_found_again_in_another():
         before = clip.images[0].transpose(1, 2, 0)[inside].astype(float)
         after = clip.images[2].transpose(1, 2, 0)[row[inside], column[inside]]
         colour_error.append(np.abs(before - after)[visible & same].mean())
-    assert np.mean(depth_agrees) > 0.93  # the rest is seen at a slant: half a pixel is much depth
-    assert np.mean(colour_error) < 12  # textures are sampled at other places of the same pixel
+    assert np.mean(depth_agrees) > 0.93  # the rest is slanted: depth varies a lot within half a pixel
+    assert np.mean(colour_error) < 12  # textures are sampled at different places within a pixel
 
 
 def test_supersampling_changes_colours_only_and_shadows_only_darken():
@@ -155,7 +155,7 @@ def test_supersampling_changes_colours_only_and_shadows_only_darken():
     assert (dark.images < plain.images).any()
 
 
-def test_truth_is_consistent():
+def test_ground_truth_is_consistent():
     for seed in range(12):
         clip = render_clip(seed, CONFIG)
         assert np.array_equal(clip.valid, clip.depth > 0)
@@ -172,7 +172,7 @@ def test_truth_is_consistent():
 
 
 def test_depth_cannot_be_predicted_by_a_constant():
-    """The best constant on depth divided by each clip's mean is bad, and the picture is mostly valid."""
+    """The best constant for depth divided by each clip's mean is a poor fit, and most pixels are valid."""
     shares, valid = [], []
     for seed in range(40):
         clip = render_clip(seed, replace(CONFIG, size=(32, 32)))

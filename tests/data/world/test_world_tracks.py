@@ -19,7 +19,7 @@ def test_visible_points_lie_on_the_depth_of_their_pixel(seed):
     see = tracks.visible
     assert 0.5 < see.mean() < 1
     near = np.abs(clip.depth[frame[see], row[see], column[see]] / tracks.depth[see] - 1) < 0.05
-    assert near.mean() > 0.9  # the others are next to an edge or on a slanted floor, within half a pixel
+    assert near.mean() > 0.9  # the others are within half a pixel of an edge or on the slanted floor
     same = clip.instances[frame[see], row[see], column[see]] == np.broadcast_to(tracks.thing, see.shape)[see]
     assert same.mean() > 0.95
 
@@ -50,7 +50,7 @@ def test_hidden_points_are_behind_something_nearer():
     assert hidden_total > 100
 
 
-def test_points_ride_on_moving_objects():
+def test_points_move_with_objects():
     for seed in range(20):
         clip = render_clip(seed, replace(CONFIG, camera_motion=0.0, camera_turn=0.0))
         tracks = track_points(np.random.default_rng(0), clip, 500)
