@@ -19,7 +19,7 @@ class ObjectiveLoss:
             The names are the same on every process, because the values are averaged over processes.
         details: Further scalars for logs that a batch may lack, such as the loss of one kind of sample; of this process
             alone.
-        aux: Anything that validation may want to plot (predictions), without gradient.
+        aux: What metrics of a validation need of the forward pass (predictions, tokens), without gradient.
     """
 
     total: Tensor
