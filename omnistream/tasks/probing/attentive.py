@@ -1,6 +1,7 @@
 """The attentive probe: learned cross-attention pooling over frozen tokens, then a linear classifier."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -105,7 +106,8 @@ class AttentiveProbe(nn.Module):
                 nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
-        for i, block in enumerate(self.blocks, start=1):
+        blocks: Any = self.blocks  # timm does not type their parts
+        for i, block in enumerate(blocks, start=1):
             block.attn.proj.weight.div_(math.sqrt(2 * i))
             block.mlp.fc2.weight.div_(math.sqrt(2 * i))
         # The released code counts the self-attention blocks here, not the cross block itself.
