@@ -136,7 +136,7 @@ class SSLModule(Objective):
         terms = self._student_terms(backbone, views, dino_targets, ibot_targets, scale)
         total = weigh(terms, self.losses, batch.global_crops.shape[1], batch.local_crops.shape[1])
         logs = {name: value.detach() for name, value in terms.items()}
-        return ObjectiveLoss(total, logs | self._entropies(dino_targets), aux=views.first_sample())
+        return ObjectiveLoss(total, logs | self._entropies(dino_targets))
 
     def _normalize(self, images: Tensor) -> Tensor:
         return self.teacher.backbone.normalize(images)

@@ -230,10 +230,10 @@ def test_batches_of_images_and_clips():
 
 def test_plots_show_the_first_sample():
     batch = make_batch(frames=2)
-    aux = make_module(distortions=PLAIN).compute(create_model("vit_nano"), batch, step=0).aux
-    assert torch.equal(aux["global_crops"], batch.global_crops[0].float() / 255)
-    assert torch.equal(aux["local_crops"], batch.local_crops[0].float() / 255)
-    assert torch.equal(aux["masks"], batch.masks[0])
+    plot = make_module(distortions=PLAIN).plots(create_model("vit_nano").eval(), batch, limit=1)["video/views"]
+    assert torch.equal(plot.global_crops, batch.global_crops[0].float() / 255)
+    assert torch.equal(plot.local_crops, batch.local_crops[0].float() / 255)
+    assert torch.equal(plot.masks, batch.masks[0])
 
 
 def test_schedules_of_the_teacher():
