@@ -7,6 +7,7 @@ from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import BasePredictionWriter, ModelSummary, ProgressBar
@@ -25,9 +26,9 @@ from omnistream.commands.checkpoints import (
     refused_weights,
     shown,
 )
+from omnistream.commands.diagnosis import explain_construction, explain_parsing
 from omnistream.commands.interrupt import StopOnSignal
-from omnistream.commands.overrides import prepare
-from omnistream.commands.parse_errors import shorten
+from omnistream.commands.overrides import prepare, split
 from omnistream.commands.run_folders import evaluation_logger, no_leftovers
 from omnistream.commands.short_help import short_help
 from omnistream.errors import Stopped, UsageError
@@ -92,7 +93,12 @@ class OmniStreamCLI(LightningCLI):
             self.config = parser.parse_args(args)  # type: ignore[arg-type]
         except ArgumentError as error:
             assert isinstance(args, list)
-            raise UsageError(shorten(str(error), self._known_keys(args[0]))) from error
+            configs, overrides, rest = split(args[1:])
+            if rest:
+                message = f"unexpected argument {rest[0]!r}; options are written --key value"
+                raise UsageError(message) from error
+            config = yaml.safe_load(configs[0]) if configs else {}
+            raise UsageError(explain_parsing(error, config, overrides, self._known_keys(args[0]))) from error
 
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint.
@@ -116,7 +122,7 @@ class OmniStreamCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, MisconfigurationException) as error:
-            raise UsageError(shorten(str(error))) from error
+            raise UsageError(explain_construction(error, self.config[self.subcommand].as_dict())) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer with our progress bar, model summary and, for predictions, writer where none is named.

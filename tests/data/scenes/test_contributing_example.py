@@ -1,9 +1,9 @@
 """The scene data set that CONTRIBUTING.md shows how to write works as printed."""
 
 import csv
+import importlib
 import re
 import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -20,14 +20,15 @@ FRAMES = 24
 
 
 @pytest.fixture
-def toy_scenes(monkeypatch):
+def toy_scenes(monkeypatch, tmp_path_factory):
     (example,) = [code for code in re.findall(r"```python\n(.*?)```", TEXT, re.S) if "class ToyScenes" in code]
     # omnistream.data.scenes imports the file, also by way of folder.py, before it has all of its names
     assert "from omnistream.data.scenes import" not in example
-    module = ModuleType("toy_scenes")
-    monkeypatch.setitem(sys.modules, "toy_scenes", module)
-    exec(compile(example, "toy_scenes.py", "exec"), module.__dict__)
-    return module.ToyScenes
+    folder = tmp_path_factory.mktemp("own_code")
+    (folder / "toy_scenes.py").write_text(example, encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "toy_scenes", raising=False)
+    return importlib.import_module("toy_scenes").ToyScenes
 
 
 @pytest.fixture
