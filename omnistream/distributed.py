@@ -108,10 +108,7 @@ class Means:
         A name that only some processes have is averaged over those.
         """
         own = {name: (float(total), self._counts[name]) for name, total in self._sums.items()}
-        parts: list[dict[str, tuple[float, int]]] = [own]
-        if is_distributed():
-            parts = [{} for _ in range(world_size())]
-            dist.all_gather_object(parts, own)
+        parts = gather_objects(own)
         self._sums, self._counts = {}, {}
         names = sorted({name for part in parts for name in part})
         columns = {name: [part[name] for part in parts if name in part] for name in names}

@@ -146,7 +146,7 @@ def read_or_replace(
 class FileDataset(Dataset[SampleT]):
     """Base of data sets that read files: a sample with a broken file is replaced by another one.
 
-    A subclass says how many samples and files there are and reads one sample.
+    A subclass says how many samples there are, and how many files unless each has one, and reads one sample.
 
     Args:
         seed: Determines replacements, and whatever the subclass draws.
@@ -162,9 +162,9 @@ class FileDataset(Dataset[SampleT]):
         """Number of samples."""
 
     @property
-    @abstractmethod
     def num_files(self) -> int:
-        """Number of files, for a limit of broken ones that is a fraction of them."""
+        """Number of files, for a limit of broken ones that is a fraction of them; by default one per sample."""
+        return len(self)
 
     @abstractmethod
     def _read(self, key: SampleKey) -> SampleT:

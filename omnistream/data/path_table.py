@@ -6,16 +6,17 @@ copy them all. These tables take the bytes of the file's name and little more, a
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 from jaxtyping import UInt8
+
+from omnistream.data.sequences import ComputedSequence
 
 _BLOCK = 64
 """Strings per stored start; the starts in between are sums of lengths."""
 
 
-class StringTable(Sequence[str]):
+class StringTable(ComputedSequence[str]):
     """Strings in two arrays: all bytes one after the other, and the length of each string.
 
     Args:
@@ -49,14 +50,7 @@ class StringTable(Sequence[str]):
     def __len__(self) -> int:
         return len(self.lengths)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(len(self))[index]]
-        index = range(len(self))[index]
+    def _item(self, index: int) -> str:
         block = index // _BLOCK
         start = self._starts[block] + self.lengths[block * _BLOCK : index].sum(dtype=np.int64)
         return self.data[start : start + self.lengths[index]].tobytes().decode("utf-8", "surrogateescape")
@@ -69,7 +63,7 @@ def encode_names(names: Iterable[str]) -> tuple[bytes, np.ndarray]:
     return b"".join(encoded), lengths.astype(np.min_scalar_type(int(lengths.max(initial=0))))
 
 
-class PathTable(Sequence[Path]):
+class PathTable(ComputedSequence[Path]):
     """Files below a root, folder by folder.
 
     Args:
@@ -91,13 +85,7 @@ class PathTable(Sequence[Path]):
     def __len__(self) -> int:
         return len(self.names)
 
-    @overload
-    def __getitem__(self, index: int) -> Path: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Path]: ...
-    def __getitem__(self, index: int | slice) -> Path | list[Path]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(len(self))[index]]
+    def _item(self, index: int) -> Path:
         return self.root / self.folder(index) / self.names[index]
 
     def folder(self, index: int) -> str:
@@ -110,7 +98,7 @@ class PathTable(Sequence[Path]):
         return range(int(self._first[folder]), int(self._first[folder + 1]))
 
 
-class Selection(Sequence[Path]):
+class Selection(ComputedSequence[Path]):
     """Some files of a table, by their positions; shares its memory."""
 
     def __init__(self, table: PathTable, positions: Sequence[int]) -> None:
@@ -119,13 +107,7 @@ class Selection(Sequence[Path]):
     def __len__(self) -> int:
         return len(self.positions)
 
-    @overload
-    def __getitem__(self, index: int) -> Path: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Path]: ...
-    def __getitem__(self, index: int | slice) -> Path | list[Path]:
-        if isinstance(index, slice):
-            return [self.table[position] for position in self.positions[index]]
+    def _item(self, index: int) -> Path:
         return self.table[self.positions[index]]
 
     def folder(self, index: int) -> str:

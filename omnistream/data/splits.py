@@ -1,13 +1,15 @@
 """The parts of a data set: those its authors published, or a fraction held out where they published none."""
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Literal
+
+from omnistream.data.sequences import ComputedSequence
 
 Split = Literal["train", "val", "test"]
 """A part as the authors of a data set divided it."""
 
 
-class _AllBut(Sequence[int]):
+class _AllBut(ComputedSequence[int]):
     """The numbers below `length` that are not position `every - 1`, `2 * every - 1`, ...; takes no memory."""
 
     def __init__(self, length: int, every: int) -> None:
@@ -16,13 +18,7 @@ class _AllBut(Sequence[int]):
     def __len__(self) -> int:
         return len(self._range)
 
-    @overload
-    def __getitem__(self, index: int) -> int: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[int]: ...
-    def __getitem__(self, index: int | slice) -> int | list[int]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(len(self))[index]]
+    def _item(self, index: int) -> int:
         position = self._range[index]
         return position + position // self._kept
 

@@ -1,7 +1,7 @@
 """What an evaluation requires of a model, this library's or another: features of frames, or geometry of a stream."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -32,15 +32,24 @@ class Backbone(Protocol):
         ...
 
 
-class FrameGeometry(NamedTuple):
-    """Geometry of one frame of a stream."""
+@runtime_checkable
+class FrameGeometry(Protocol):
+    """Geometry of one frame of a stream: any object with these attributes, such as a frame of `ClipGeometry`."""
 
-    depth: Float[Tensor, "H W"]
-    """z-depth along the optical axis, in the model's own scale and size."""
-    camera_to_world: Float[Tensor, "4 4"]
-    """OpenCV axes; the world is any frame that stays the same over the stream."""
-    intrinsics: Float[Tensor, "3 3"]
-    """K in pixels of `depth`; pixel i is centred at i + 0.5."""
+    @property
+    def depth(self) -> Float[Tensor, "H W"]:
+        """z-depth along the optical axis, in the model's own scale and size."""
+        ...
+
+    @property
+    def camera_to_world(self) -> Float[Tensor, "4 4"]:
+        """OpenCV axes; the world is any frame that stays the same over the stream."""
+        ...
+
+    @property
+    def intrinsics(self) -> Float[Tensor, "3 3"]:
+        """K in pixels of `depth`; pixel i is centred at i + 0.5."""
+        ...
 
 
 @runtime_checkable
@@ -51,6 +60,6 @@ class StreamingGeometry(Protocol):
         """Start a new video."""
         ...
 
-    def step(self, images: UInt8[Tensor, "S 3 H W"]) -> list[FrameGeometry]:
+    def step(self, images: UInt8[Tensor, "S 3 H W"]) -> Sequence[FrameGeometry]:
         """Geometry of the next S frames."""
         ...

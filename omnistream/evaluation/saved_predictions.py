@@ -1,13 +1,20 @@
 """Geometry that another program has written to files, evaluated like that of a streaming model."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from omnistream.evaluation.models import FrameGeometry
+
+class SavedFrame(NamedTuple):
+    """One frame's predictions: a `FrameGeometry`."""
+
+    depth: Float[Tensor, "H W"]
+    camera_to_world: Float[Tensor, "4 4"]
+    intrinsics: Float[Tensor, "3 3"]
 
 
 class SavedPredictions:
@@ -49,7 +56,7 @@ class SavedPredictions:
         """Start again from the first frame."""
         self._next = 0
 
-    def step(self, images: UInt8[Tensor, "S 3 H W"]) -> list[FrameGeometry]:
+    def step(self, images: UInt8[Tensor, "S 3 H W"]) -> list[SavedFrame]:
         """The next predictions, as many as there are images; the images are not used.
 
         Raises:
@@ -60,7 +67,7 @@ class SavedPredictions:
             raise ValueError(
                 f"{self.folder} has predictions of {len(self._maps)} frames; frame {self._next - 1} was asked"
             )
-        return [FrameGeometry(self._depth(i), self._poses[i], self._intrinsics[i]) for i in range(first, self._next)]
+        return [SavedFrame(self._depth(i), self._poses[i], self._intrinsics[i]) for i in range(first, self._next)]
 
     def _depth(self, index: int) -> Tensor:
         path = self._maps[index]

@@ -68,11 +68,9 @@ def _row_sums(error: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     return error.flatten(1).sum(1), valid.flatten(1).sum(1)
 
 
-def _average(total: Tensor, count: Tensor, average: Average) -> tuple[Tensor, Tensor]:
-    """Numerator and denominator of the mean over all pixels, or over the means of the rows that have any."""
-    if average == "pixel":
-        return total.sum(), count.sum()
-    return (total / count.clamp_min(1)).sum(), (count > 0).sum()
+def _mean(error: Tensor, valid: Tensor) -> Tensor:
+    total, count = _row_sums(error, valid)
+    return total.sum() / count.sum()
 
 
 def abs_rel(
@@ -82,8 +80,7 @@ def abs_rel(
     alignment: Alignment = "none",
 ) -> Float[Tensor, ""]:
     """Mean of |p - t| / t over all valid pixels; NaN if there are none. Lower is better."""
-    total, count = _row_sums(relative_depth_error(align_depth(preds, target, valid, alignment), target), valid)
-    return total.sum() / count.sum()
+    return _mean(relative_depth_error(align_depth(preds, target, valid, alignment), target), valid)
 
 
 def depth_rmse(
@@ -93,8 +90,7 @@ def depth_rmse(
     alignment: Alignment = "none",
 ) -> Float[Tensor, ""]:
     """Root of the mean squared error over all valid pixels, in the unit of depth. Lower is better."""
-    total, count = _row_sums(_squared_error(align_depth(preds, target, valid, alignment), target), valid)
-    return (total.sum() / count.sum()).sqrt()
+    return _mean(_squared_error(align_depth(preds, target, valid, alignment), target), valid).sqrt()
 
 
 def delta_accuracy(
@@ -105,8 +101,7 @@ def delta_accuracy(
     threshold: float = 1.25,
 ) -> Float[Tensor, ""]:
     """Share of the valid pixels with max(p / t, t / p) < threshold, in [0, 1]. Higher is better."""
-    total, count = _row_sums(_within_ratio(align_depth(preds, target, valid, alignment), target, threshold), valid)
-    return total.sum() / count.sum()
+    return _mean(_within_ratio(align_depth(preds, target, valid, alignment), target, threshold), valid)
 
 
 def constant_abs_rel(target: Float[Tensor, " B *S"], valid: Bool[Tensor, " B *S"]) -> Float[Tensor, ""]:
@@ -161,9 +156,11 @@ class _DepthMetric(Metric):
         """Add a batch of depth maps; one row is a frame [H, W] or a clip [T, H, W]."""
         valid = valid & torch.isfinite(target) & (target > 0)
         total, count = _row_sums(self._error(align_depth(preds, target, valid, self.alignment), target), valid)
-        numerator, denominator = _average(self._row_value(total, count), count, self.average)
-        self.total = self.total + numerator
-        self.count = self.count + denominator
+        total = self._row_value(total, count)
+        if self.average == "clip":  # the mean of every row that has any valid pixel
+            total, count = total / count.clamp_min(1), count > 0
+        self.total = self.total + total.sum()
+        self.count = self.count + count.sum()
 
     def compute(self) -> Float[Tensor, ""]:
         """The mean so far."""

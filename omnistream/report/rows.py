@@ -1,7 +1,7 @@
 """Rows of a table of results: a metric, its baseline and the bounds it has to meet."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 
@@ -62,19 +62,10 @@ class MetricRow:
 
     def to_json(self) -> dict[str, object]:
         """The row as plain values; numbers that JSON lacks (NaN, infinities) become strings."""
+        values = asdict(self) | {"ratio": self.ratio, "bound": self.bound, "verdict": self.verdict}
         return {
-            "name": self.name,
-            "value": _plain(self.value),
-            "unit": self.unit,
-            "baseline": _plain(self.baseline),
-            "baseline_name": self.baseline_name,
-            "ratio": _plain(self.ratio),
-            "bound": self.bound,
-            "judged": self.judged,
-            "at_most": _plain(self.at_most),
-            "at_least": _plain(self.at_least),
-            "verdict": self.verdict,
-            "note": self.note,
+            name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
         }
 
 
@@ -85,7 +76,3 @@ class HasMetricRows(Protocol):
     def metric_rows(self) -> list[MetricRow]:
         """Rows of the table of results; called on rank zero after training."""
         ...
-
-
-def _plain(number: float | None) -> float | str | None:
-    return number if number is None or math.isfinite(number) else str(number)

@@ -2,10 +2,8 @@
 
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
-
 from omnistream.backbone import OmniStream
-from omnistream.tasks.contract import ObjectiveLoss
+from omnistream.tasks.contract import ObjectiveLoss, Task
 from omnistream.tasks.nonfinite import NonFiniteConfig
 from omnistream.tasks.optimization import OptimizerConfig
 from omnistream.tasks.training import TrainingModule
@@ -13,7 +11,7 @@ from omnistream.tasks.training import TrainingModule
 __all__ = ["Objective", "ObjectiveLoss"]
 
 
-class Objective(TrainingModule):
+class Objective(Task, TrainingModule):
     """Base of SSL, geometry and captioning.
 
     An objective owns its heads, not the backbone: `build(backbone)` makes the heads for a backbone, and every call is
@@ -46,8 +44,6 @@ class Objective(TrainingModule):
     ) -> None:
         super().__init__(optimizer, nonfinite, compile, seed)
         self.weights = {self.task_name: 1.0}
-        self.total_steps: int | None = None
-        """Optimiser steps of the whole run, for schedules; set when fitting starts."""
         self.backbone = None
 
     def attach(self, backbone: OmniStream | None) -> None:
@@ -69,39 +65,3 @@ class Objective(TrainingModule):
     def build(self, backbone: OmniStream) -> None:
         """Create the heads for this backbone; called once."""
         raise NotImplementedError
-
-    def compute(self, backbone: nn.Module, batch: Any, step: int) -> ObjectiveLoss:
-        """Forward pass and loss of one micro-batch.
-
-        Args:
-            backbone: As given to `build`, perhaps wrapped for parallelism.
-            batch: One value of `micro_batches`.
-            step: Optimiser steps done so far, for schedules.
-        """
-        raise NotImplementedError
-
-    def micro_batches(self, batch: Any) -> dict[str, Any]:
-        """Parts of a batch that are run one after the other, each with its own backward pass; names prefix the logs."""
-        return {"": batch}
-
-    def after_step(self, backbone: nn.Module, step: int) -> None:
-        """Called once after every optimiser step with the number of steps now done; an EMA teacher is updated here."""
-
-    def update_metrics(self, backbone: nn.Module, batch: Any, loss: ObjectiveLoss) -> None:
-        """Add one validation micro-batch, whose loss was computed, to the metrics; a task without metrics has none."""
-
-    def compute_metrics(self) -> dict[str, Tensor]:
-        """The task's metrics since the last call, by name, followed by a reset; called at the end of validation."""
-        return {}
-
-    def own_backbones(self) -> list[OmniStream]:
-        """Backbones this task holds besides the shared one (teachers), sharded like it."""
-        return [m for m in self.modules() if isinstance(m, OmniStream) and m is not self.backbone]
-
-    def own_parameters(self) -> list[nn.Parameter]:
-        """All parameters but the shared backbone's."""
-        return [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
-
-    def fsdp_units(self) -> list[nn.Module]:
-        """Modules whose `__call__` FSDP2 hooks, inner ones first: by default every child that is not a backbone."""
-        return [child for child in self.children() if not isinstance(child, OmniStream)]

@@ -25,7 +25,7 @@ from omnistream.parallel import (
     shard_units,
 )
 from omnistream.tasks.checkpoints import CheckpointedModule
-from omnistream.tasks.contract import TrainedTask
+from omnistream.tasks.contract import Task
 from omnistream.tasks.nonfinite import NonFiniteConfig, NonFiniteGuard, nonfinite_part
 from omnistream.tasks.optimization import OptimizerConfig, build_optimizer
 from omnistream.tasks.prediction import ClipFeatures, predict_features
@@ -82,7 +82,7 @@ class TrainingModule(CheckpointedModule):
 
     @property
     def objectives(self) -> dict[str, Any]:
-        """The tasks by name, each a `TrainedTask`."""
+        """The tasks by name, each a `Task`."""
         raise NotImplementedError
 
     def task_batches(self, batch: Any) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class TrainingModule(CheckpointedModule):
         """Adam with linear warm-up and cosine decay over `trainer.max_steps`."""
         return build_optimizer(self, self.optimizer_config, self.trainer.max_steps)
 
-    def _tasks(self) -> list[TrainedTask]:
+    def _tasks(self) -> list[Task]:
         return list(self.objectives.values())
 
     def on_fit_start(self) -> None:

@@ -204,4 +204,4 @@ class CompiledSession(Session):
         if self.static is None:
             return 0
         keys, values = self.static.cache()
-        return sum(t.numel() * t.element_size() for t in [*keys, *values])
+        return sum(tensor.nbytes for tensor in [*keys, *values])

@@ -4,9 +4,11 @@ A slot holds the P tokens of one frame. Both stores attend and write in one call
 a frame attends to itself in full precision and later frames attend to its quantised copy.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Float32, Int8
@@ -14,6 +16,9 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 INT8_MAX = 127
+
+FrameHeads: TypeAlias = Float[Tensor, "R heads P d"]
+"""Queries, keys or values of one frame in each of R streams."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,7 @@ class Workspace:
 
     def take(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """An uninitialised tensor of this shape, valid until the next call."""
-        size = 1
-        for length in shape:
-            size *= length
+        size = math.prod(shape)
         stale = self.buffer is None or self.buffer.dtype != like.dtype or self.buffer.device != like.device
         if stale or self.buffer.numel() < size:  # type: ignore[union-attr]
             self.buffer = None  # frees the old one first
@@ -68,7 +71,7 @@ class Workspace:
     @property
     def num_bytes(self) -> int:
         """Memory held."""
-        return 0 if self.buffer is None else self.buffer.numel() * self.buffer.element_size()
+        return 0 if self.buffer is None else self.buffer.nbytes
 
 
 class LayerStore(ABC):
@@ -84,14 +87,8 @@ class LayerStore(ABC):
 
     @abstractmethod
     def attend(
-        self,
-        rows: slice,
-        slot: int,
-        num_visible: int,
-        query: Float[Tensor, "R heads P d"],
-        key: Float[Tensor, "R heads P d"],
-        value: Float[Tensor, "R heads P d"],
-    ) -> Float[Tensor, "R heads P d"]:
+        self, rows: slice, slot: int, num_visible: int, query: FrameHeads, key: FrameHeads, value: FrameHeads
+    ) -> FrameHeads:
         """Attention of one new frame over the first `num_visible` slots, its own included, and write it to its slot."""
 
     def _allocate(self, capacity: int) -> dict[str, Tensor]:
@@ -150,7 +147,7 @@ class LayerStore(ABC):
     @property
     def num_bytes(self) -> int:
         """Memory held by the tensors."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+        return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 class PlainStore(LayerStore):
@@ -161,14 +158,8 @@ class PlainStore(LayerStore):
         return {"keys": part, "values": part}
 
     def attend(
-        self,
-        rows: slice,
-        slot: int,
-        num_visible: int,
-        query: Float[Tensor, "R heads P d"],
-        key: Float[Tensor, "R heads P d"],
-        value: Float[Tensor, "R heads P d"],
-    ) -> Float[Tensor, "R heads P d"]:
+        self, rows: slice, slot: int, num_visible: int, query: FrameHeads, key: FrameHeads, value: FrameHeads
+    ) -> FrameHeads:
         """See `LayerStore.attend`; the attention reads the store in place."""
         P = self.shape.tokens_per_frame
         keys, values = self.tensors["keys"][rows], self.tensors["values"][rows]
@@ -223,14 +214,8 @@ class Int8Store(LayerStore):
         return 0 if name.startswith("sink") else self.shape.sink
 
     def attend(
-        self,
-        rows: slice,
-        slot: int,
-        num_visible: int,
-        query: Float[Tensor, "R heads P d"],
-        key: Float[Tensor, "R heads P d"],
-        value: Float[Tensor, "R heads P d"],
-    ) -> Float[Tensor, "R heads P d"]:
+        self, rows: slice, slot: int, num_visible: int, query: FrameHeads, key: FrameHeads, value: FrameHeads
+    ) -> FrameHeads:
         """See `LayerStore.attend`; the new frame sees itself and the sink in full precision."""
         dtype = self.placement.dtype
         query, new = query.to(dtype), {"key": key.to(dtype), "value": value.to(dtype)}

@@ -112,11 +112,6 @@ class ImageFolderCaptions(FileDataset[CaptionClip]):
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
-    def num_files(self) -> int:
-        """One file per sample."""
-        return len(self.images)
-
     def _class_of(self, folder: str) -> str:
         """Name of the class folder; that of the root for images that lie in it."""
         return folder.split("/")[0] or self.images.root.resolve().name

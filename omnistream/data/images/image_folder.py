@@ -73,11 +73,6 @@ class ImageFolder(FileDataset[FrameClip]):
     def __len__(self) -> int:
         return len(self.files)
 
-    @property
-    def num_files(self) -> int:
-        """One file per sample."""
-        return len(self.files)
-
     def _read(self, key: SampleKey) -> FrameClip:
         path, seed = self.files[key.index], sample_seed(self.seed, key)
         name = self.files.folder(key.index).split("/")[0]  # empty for images in the root itself

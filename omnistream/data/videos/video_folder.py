@@ -92,11 +92,6 @@ class VideoFolder(FileDataset[FrameClip]):
     def __len__(self) -> int:
         return len(self.files)
 
-    @property
-    def num_files(self) -> int:
-        """One file per sample."""
-        return len(self.files)
-
     def _check(self, info: VideoInfo) -> None:
         if self.max_seconds is not None and info.num_frames > self.max_seconds * info.fps:
             raise VideoReadError(info.path, f"{info.num_frames} frames are longer than max_seconds={self.max_seconds}")

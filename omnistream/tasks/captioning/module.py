@@ -158,8 +158,12 @@ class CaptioningModule(Objective):
         return self.projector(output.last)
 
     def compute(self, backbone: nn.Module, batch: CaptionClip, step: int) -> ObjectiveLoss:
-        """Mean token loss; the term `token`; the details hold the local mean of each kind of target."""
-        output: DecoderOutput = self.decoder(self.visual_tokens(backbone, batch), self.chats(batch))
+        """Mean token loss; the term `token`; the details hold the local mean of each kind of target.
+
+        In eval mode `aux` holds `visual` (the visual tokens) and `token_loss` (`SummedLoss`) without gradient.
+        """
+        visual = self.visual_tokens(backbone, batch)
+        output: DecoderOutput = self.decoder(visual, self.chats(batch))
         assert output.loss is not None
         assert output.num_tokens is not None
         total = output.loss.sum() / average_count(output.num_tokens.sum())
@@ -168,7 +172,8 @@ class CaptioningModule(Objective):
         for task in sorted(set(tasks)):
             chosen = torch.tensor([t == task for t in tasks]).to(output.loss.device, non_blocking=True)
             details[task] = (output.loss * chosen).sum().detach() / (output.num_tokens * chosen).sum().clamp_min(1)
-        return ObjectiveLoss(total, {"token": total.detach()}, details)
+        aux = {} if self.training else {"visual": visual.detach(), "token_loss": _summed(output)}
+        return ObjectiveLoss(total, {"token": total.detach()}, details, aux)
 
     def token_loss(self, backbone: nn.Module, batch: CaptionClip, shuffle_images: bool = False) -> SummedLoss:
         """Loss of the true answers in evaluation mode, without gradient.
@@ -181,22 +186,21 @@ class CaptioningModule(Objective):
         Raises:
             ValueError: If images are to be shuffled in a batch of one.
         """
+        if shuffle_images and len(batch.images) < 2:
+            raise ValueError("shuffle_images needs at least two samples in a batch")
         with _evaluating(backbone, self.decoder, self.projector):
             visual = self.visual_tokens(backbone, batch)
-            if shuffle_images:
-                if len(visual) < 2:
-                    raise ValueError("shuffle_images needs at least two samples in a batch")
-                visual = visual.roll(1, dims=0)
-            output: DecoderOutput = self.decoder(visual, self.chats(batch))
-        assert output.loss is not None
-        assert output.num_tokens is not None
-        return SummedLoss(output.loss.sum(), output.num_tokens.sum())
+            return _summed(self.decoder(visual.roll(int(shuffle_images), dims=0), self.chats(batch)))
 
     def generate(self, backbone: nn.Module, batch: CaptionClip, max_new_tokens: int | None = None) -> list[str]:
         """Greedy answers with phrase and box tokens spelled out, in evaluation mode."""
         with _evaluating(backbone, self.decoder, self.projector):
-            limit = self.max_new_tokens if max_new_tokens is None else max_new_tokens
-            output: DecoderOutput = self.decoder(self.visual_tokens(backbone, batch), self.chats(batch), limit)
+            return self._generate(self.visual_tokens(backbone, batch), self.chats(batch), max_new_tokens)
+
+    def _generate(self, visual: Tensor, chats: list[Chat], max_new_tokens: int | None = None) -> list[str]:
+        output: DecoderOutput = self.decoder(
+            visual, chats, self.max_new_tokens if max_new_tokens is None else max_new_tokens
+        )
         assert output.generated is not None
         return [self.tokenizer.decode(ids) for ids in output.generated]
 
@@ -205,49 +209,38 @@ class CaptioningModule(Objective):
         answers = torch.tensor([token for item in self.chats(batch) for token in item.answer], dtype=torch.int64)
         return torch.bincount(answers, minlength=self.tokenizer.vocab_size)
 
-    def evaluate(self, backbone: nn.Module, batch: CaptionClip, num_generations: int = 0) -> list[CaptionSample]:
-        """Add a validation batch to `metrics`, with answers generated for its first samples.
+    def update_metrics(self, backbone: nn.Module, batch: CaptionClip, loss: ObjectiveLoss) -> None:
+        """Add a validation batch to `metrics`, from the visual tokens that `compute` made in eval mode.
 
-        Returns:
-            The generated answers; also appended to `samples`.
+        Answers are generated until there are `num_generations` of them, and are also appended to `samples`.
         """
-        loss = self.token_loss(backbone, batch)
-        self.metrics.token_loss.update(loss.total, loss.count)
+        if self._metrics_read:
+            self.samples, self._metrics_read = [], False
+        visual, summed = loss.aux["visual"], loss.aux["token_loss"]
+        self.metrics.token_loss.update(summed.total, summed.count)
         self.metrics.token_loss_unigram.update(self.answer_token_counts(batch))
-        if len(batch.images) > 1:
-            other = self.token_loss(backbone, batch, shuffle_images=True)
-            self.metrics.token_loss_other_image.update(other.total, other.count)
-        if num_generations <= 0:
-            return []
-        samples = self._answered(backbone, batch, num_generations)
-        self.metrics.update(samples)
-        self.samples += samples
-        return samples
+        with torch.no_grad():
+            if len(visual) > 1:
+                other = _summed(self.decoder(visual.roll(1, dims=0), self.chats(batch)))
+                self.metrics.token_loss_other_image.update(other.total, other.count)
+            left = self.num_generations - len(self.samples)
+            if isinstance(batch.index, list):  # the first samples of the set, whichever process has them
+                left = sum(index < self.num_generations for index in batch.index)
+            if left > 0:
+                samples = self._answered(batch, visual[:left])
+                self.metrics.update(samples)
+                self.samples += samples
 
-    def _answered(self, backbone: nn.Module, batch: CaptionClip, limit: int) -> list[CaptionSample]:
-        number = min(limit, len(batch.images))
-        head = CaptionClip(
-            images=batch.images[:number],
-            target=_targets(batch)[:number],
-            name=list(batch.name)[:number],
-            seed=batch.seed[:number],
-        )
-        answers = self.generate(backbone, head)
+    def _answered(self, batch: CaptionClip, visual: Tensor) -> list[CaptionSample]:
+        """Generated answers of the first samples, those that `visual` has."""
+        number = len(visual)
+        answers = self._generate(visual, self.chats(batch)[:number])
         return [
             CaptionSample(images.cpu(), target, prompt.instruction, prompt.answer, generated)
             for images, target, prompt, generated in zip(
-                head.images, _targets(head), self.prompts(head), answers, strict=True
+                batch.images[:number], _targets(batch)[:number], self.prompts(batch)[:number], answers, strict=True
             )
         ]
-
-    def update_metrics(self, backbone: nn.Module, batch: CaptionClip, loss: ObjectiveLoss) -> None:
-        """Add a validation batch to the metrics, generating answers until there are enough of them."""
-        if self._metrics_read:
-            self.samples, self._metrics_read = [], False
-        left = self.num_generations - len(self.samples)
-        if isinstance(batch.index, list):  # the first samples of the set, whichever process has them
-            left = sum(index < self.num_generations for index in batch.index)
-        self.evaluate(backbone, batch, left)
 
     def compute_metrics(self) -> dict[str, Tensor]:
         """The metrics since the last call, and a fresh start; `samples` stay for plots until the next validation."""
@@ -269,3 +262,9 @@ def _targets(batch: CaptionClip) -> list[TextTarget]:
     if not isinstance(batch.target, list):
         raise ValueError("expected a batch; collate samples with CaptionClip.collate")
     return batch.target
+
+
+def _summed(output: DecoderOutput) -> SummedLoss:
+    assert output.loss is not None
+    assert output.num_tokens is not None
+    return SummedLoss(output.loss.detach().sum(), output.num_tokens.sum())

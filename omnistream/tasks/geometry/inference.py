@@ -3,8 +3,9 @@
 Coordinates: OpenCV axes (x right, y down, z forward); the centre of pixel i is at i + 0.5.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from omnistream.tasks.geometry.streaming import StreamedGeometry
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipGeometry:
+class ClipGeometry(Sequence[Any]):  # of itself, which has no name yet
     """Geometry of frames. The leading axes `*B` are those of the images: [T], [B, T], or none for a single frame.
 
     The world is the frame of the first camera of the clip or stream, whose pose is exactly the identity. The scale is
@@ -52,10 +53,6 @@ class ClipGeometry:
         if not len(self):
             raise IndexError("this is the geometry of a single frame")
         return ClipGeometry(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
-
-    def __iter__(self) -> Iterator["ClipGeometry"]:
-        """Frame by frame, or clip by clip."""
-        return (self[i] for i in range(len(self)))
 
 
 @dataclass(frozen=True)

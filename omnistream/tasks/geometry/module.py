@@ -156,24 +156,19 @@ class GeometryModule(Objective):
         )
 
     def compute(self, backbone: nn.Module, batch: SceneClip, step: int) -> ObjectiveLoss:
-        """Loss of a batch of clips.
-
-        `aux` holds `prediction` (`GeometryPrediction`) and `targets` (`GeometryTargets`) without gradient: of the first
-        clip in train mode, of all clips in eval mode.
-        """
+        """Loss of a batch of clips; in eval mode `aux` holds the predicted `depth` and the `targets`."""
         images = batch.images
         if self.training and self.photometric_config is not None:
             images = photometric(images, batch.seed, self.photometric_config)
         prediction, targets = self._forward(backbone, images), self.targets(batch)
         total, terms = geometry_loss(prediction, targets, self.loss_config)
-        kept = 1 if self.training else None
-        aux = {"prediction": prediction.detached(kept), "targets": targets.detached(kept)}
+        aux = {} if self.training else {"depth": prediction.depth.detach(), "targets": targets}
         return ObjectiveLoss(total=total, terms=terms, aux=aux)
 
     def update_metrics(self, backbone: nn.Module, batch: SceneClip, loss: ObjectiveLoss) -> None:
-        """Add a validation batch to `metrics`, from the predictions that `compute` made in eval mode."""
+        """Add a validation batch to `metrics`, from the depth that `compute` predicted in eval mode."""
         targets: GeometryTargets = loss.aux["targets"]
-        self.metrics.update(preds=loss.aux["prediction"].depth, target=targets.depth, valid=targets.valid)
+        self.metrics.update(preds=loss.aux["depth"], target=targets.depth, valid=targets.valid)
 
     def compute_metrics(self) -> dict[str, Tensor]:
         """Metrics since the last call over all processes; empty if none of them had a batch."""

@@ -1,6 +1,6 @@
 """Predictions of the geometry heads for a batch of clips."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
@@ -33,7 +33,3 @@ class GeometryPrediction:
         """`origin + depth * direction` of every pixel, from the predicted rays (paper Sec. 3.3)."""
         ratio = self.depth.shape[-1] // self.rays.shape[-2]
         return points_from_depth(self.depth, upsample_rays(self.rays, ratio))
-
-    def detached(self, samples: int | None) -> "GeometryPrediction":
-        """Without gradient, and only the first `samples` clips."""
-        return type(self)(**{f.name: getattr(self, f.name)[:samples].detach() for f in fields(self)})

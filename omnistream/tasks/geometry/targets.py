@@ -1,6 +1,6 @@
 """Ground truth for the geometry losses: first camera as the world, scale of the scene removed, invalid parts masked."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -41,10 +41,6 @@ class GeometryTargets:
     pose: Tensor
     pose_valid: Tensor
     scale: Tensor
-
-    def detached(self, samples: int | None) -> "GeometryTargets":
-        """Only the first `samples` clips."""
-        return GeometryTargets(**{f.name: getattr(self, f.name)[:samples].detach() for f in fields(self)})
 
 
 def scene_scale(

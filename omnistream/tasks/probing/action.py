@@ -12,7 +12,7 @@ from torchmetrics import Metric
 
 from omnistream.data.batch import FrameClip
 from omnistream.evaluation.closed_form import ClosedFormProbe
-from omnistream.evaluation.frozen import FrozenProbe, Selection, Setting
+from omnistream.evaluation.frozen import FrozenProbe, Setting
 from omnistream.metrics import MajorityAccuracy, TopKAccuracy
 from omnistream.tasks.probing.attentive import AttentiveProbe
 from omnistream.tasks.probing.clip_features import class_labels, clip_tokens, spatial_views
@@ -59,11 +59,7 @@ class ClipClassification(FrozenProbe):
             training. None if a clip is one segment.
         num_crops: Spatial views in evaluation (paper: 3), squares of the clip's shorter side.
         token_grid: Average every frame to this many tokens per side; None keeps all patches.
-        selection: On which data the setting is chosen; V-JEPA 2 does so on the test set.
-        repetitions: Heads per setting, which differ in their initial weights.
-        cache: Compute features once and keep them in memory.
-        standardize: Standardise features with the statistics of the training set; needs `cache`.
-        seed: Of the order of cached training clips.
+        options: Arguments of `FrozenProbe`. `selection`: V-JEPA 2 chooses the setting on the test set.
     """
 
     def __init__(
@@ -75,21 +71,9 @@ class ClipClassification(FrozenProbe):
         frames_per_segment: int | None = None,
         num_crops: int = 3,
         token_grid: int | None = None,
-        selection: Selection = "val",
-        repetitions: int = 1,
-        cache: bool = False,
-        standardize: bool = False,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            backbone,
-            protocol=protocol,
-            selection=selection,
-            repetitions=repetitions,
-            cache=cache,
-            standardize=standardize,
-            seed=seed,
-        )
+        super().__init__(backbone, protocol=protocol, **options)
         self.num_classes, self.num_crops = num_classes, num_crops
         self.frames_per_segment, self.token_grid = frames_per_segment, token_grid
 
@@ -134,14 +118,7 @@ class AttentiveActionProbe(ClipClassification):
         num_classes: Classes.
         probe: Shape and settings of the probes.
         protocol: Stable name of the evaluation.
-        frames_per_segment: See `ClipClassification`, as for all that follow.
-        num_crops: Spatial views in evaluation.
-        token_grid: Tokens per side and frame.
-        selection: On which data the setting is chosen.
-        repetitions: Probes per setting.
-        cache: Compute features once.
-        standardize: Standardise features.
-        seed: Of the order of cached training clips.
+        options: Arguments of `ClipClassification`.
     """
 
     def __init__(
@@ -151,28 +128,9 @@ class AttentiveActionProbe(ClipClassification):
         *,
         probe: ProbeConfig = ProbeConfig(),
         protocol: str = "action_attentive",
-        frames_per_segment: int | None = None,
-        num_crops: int = 3,
-        token_grid: int | None = None,
-        selection: Selection = "val",
-        repetitions: int = 1,
-        cache: bool = False,
-        standardize: bool = False,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            backbone,
-            num_classes,
-            protocol=protocol,
-            frames_per_segment=frames_per_segment,
-            num_crops=num_crops,
-            token_grid=token_grid,
-            selection=selection,
-            repetitions=repetitions,
-            cache=cache,
-            standardize=standardize,
-            seed=seed,
-        )
+        super().__init__(backbone, num_classes, protocol=protocol, **options)
         self.probe = probe
 
     def settings(self) -> list[Setting]:
@@ -206,10 +164,7 @@ class LinearActionProbe(ClosedFormProbe, ClipClassification):
         num_components: Principal components kept per token.
         holdout: Share of the training clips that chooses the ridge penalty.
         protocol: Stable name of the evaluation.
-        frames_per_segment: See `ClipClassification`, as for all that follow.
-        num_crops: Spatial views in evaluation.
-        token_grid: Tokens per side and frame.
-        seed: Of the held-out share.
+        options: Arguments of `ClipClassification`; `seed` is also that of the held-out share.
     """
 
     def __init__(
@@ -220,20 +175,9 @@ class LinearActionProbe(ClosedFormProbe, ClipClassification):
         num_components: int = 8,
         holdout: float = 0.2,
         protocol: str = "action_linear",
-        frames_per_segment: int | None = None,
-        num_crops: int = 3,
-        token_grid: int | None = None,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            backbone,
-            num_classes,
-            protocol=protocol,
-            frames_per_segment=frames_per_segment,
-            num_crops=num_crops,
-            token_grid=token_grid,
-            seed=seed,
-        )
+        super().__init__(backbone, num_classes, protocol=protocol, **options)
         self.num_components, self.holdout = num_components, holdout
 
     def make_head(self, setting: Setting) -> nn.Module:

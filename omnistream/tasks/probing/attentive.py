@@ -1,56 +1,16 @@
 """The attentive probe: learned cross-attention pooling over frozen tokens, then a linear classifier."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
+from timm.layers import Mlp
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-
-_EPS = 1e-5
-
-
-class _Mlp(nn.Module):
-    def __init__(self, embed_dim: int, mlp_ratio: float) -> None:
-        super().__init__()
-        hidden = int(embed_dim * mlp_ratio)
-        self.fc1, self.fc2 = nn.Linear(embed_dim, hidden), nn.Linear(hidden, embed_dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
-class _Attention(nn.Module):
-    def __init__(self, embed_dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv, self.proj = nn.Linear(embed_dim, 3 * embed_dim), nn.Linear(embed_dim, embed_dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = rearrange(self.qkv(x), "B N (three H D) -> three B H N D", three=3, H=self.num_heads)
-        return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), "B H N D -> B N (H D)"))
-
-
-class SelfBlock(nn.Module):
-    """A pre-norm transformer block.
-
-    Args:
-        embed_dim: Width.
-        num_heads: Attention heads.
-        mlp_ratio: Hidden width of the MLP over `embed_dim`.
-    """
-
-    def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: float) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(embed_dim, eps=_EPS), nn.LayerNorm(embed_dim, eps=_EPS)
-        self.attn, self.mlp = _Attention(embed_dim, num_heads), _Mlp(embed_dim, mlp_ratio)
-
-    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        """The tokens after attention and MLP."""
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
 
 
 class CrossBlock(nn.Module):
@@ -65,9 +25,9 @@ class CrossBlock(nn.Module):
     def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm1, self.norm2 = nn.LayerNorm(embed_dim, eps=_EPS), nn.LayerNorm(embed_dim, eps=_EPS)
+        self.norm1, self.norm2 = nn.LayerNorm(embed_dim), nn.LayerNorm(embed_dim)
         self.q, self.kv = nn.Linear(embed_dim, embed_dim), nn.Linear(embed_dim, 2 * embed_dim)
-        self.mlp = _Mlp(embed_dim, mlp_ratio)
+        self.mlp = Mlp(embed_dim, int(embed_dim * mlp_ratio))
 
     def forward(self, query: Float[Tensor, "B Q D"], x: Float[Tensor, "B N D"]) -> Float[Tensor, "B Q D"]:
         """The queries after attending to `x`."""
@@ -122,7 +82,10 @@ class AttentiveProbe(nn.Module):
         self.activation_checkpointing, self.query_std = activation_checkpointing, query_std
         self.query = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.positions = None if num_positions is None else nn.Parameter(torch.empty(num_positions, embed_dim))
-        self.blocks = nn.ModuleList(SelfBlock(embed_dim, num_heads, mlp_ratio) for _ in range(num_layers - 1))
+        self.blocks = nn.ModuleList(
+            Block(embed_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=nn.LayerNorm)
+            for _ in range(num_layers - 1)
+        )
         self.cross = CrossBlock(embed_dim, num_heads, mlp_ratio)
         self.classifier = nn.Linear(embed_dim, num_classes)
         self.reset_parameters()
@@ -143,8 +106,8 @@ class AttentiveProbe(nn.Module):
                 nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
-        for i, block in enumerate(self.blocks, start=1):
-            assert isinstance(block, SelfBlock)
+        blocks: Any = self.blocks  # timm does not type their parts
+        for i, block in enumerate(blocks, start=1):
             block.attn.proj.weight.div_(math.sqrt(2 * i))
             block.mlp.fc2.weight.div_(math.sqrt(2 * i))
         # The released code counts the self-attention blocks here, not the cross block itself.

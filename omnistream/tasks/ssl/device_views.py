@@ -51,15 +51,6 @@ class DeviceViews:
         """The masked patches of the global crops, in flat order."""
         return rearrange(patches, "c t h w d -> (c t h w) d").index_select(0, self.masked_places)
 
-    def first_sample(self) -> dict[str, Tensor]:
-        """All views of the first sample, and its masks."""
-        first = slice(None, None, self.num_samples)
-        return {
-            "global_crops": self.globals[first].detach(),
-            "local_crops": self.locals[first].detach(),
-            "masks": self.masks[first],
-        }
-
 
 def device_views(batch: ViewBatch, patch_size: int, config: DistortionConfig) -> DeviceViews:
     """Views of a batch, each with its own random colours; they depend on the seeds of the samples alone.

@@ -23,7 +23,7 @@ from omnistream.tasks.ssl.heads import ProjectionHead
 from omnistream.tasks.ssl.ibot import PatchTargets, ibot_loss, patch_targets
 from omnistream.tasks.ssl.koleo import koleo_loss
 from omnistream.tasks.ssl.plots import ssl_plots
-from omnistream.tasks.ssl.schedules import inclusive_warmup_cosine, warmup_then_cosine
+from omnistream.tasks.ssl.schedules import cosine, linear
 from omnistream.tasks.ssl.sinkhorn import sinkhorn_knopp
 from omnistream.tasks.ssl.teacher import EMATeacher, GramTeacher
 
@@ -136,7 +136,7 @@ class SSLModule(Objective):
         terms = self._student_terms(backbone, views, dino_targets, ibot_targets, scale)
         total = weigh(terms, self.losses, batch.global_crops.shape[1], batch.local_crops.shape[1])
         logs = {name: value.detach() for name, value in terms.items()}
-        return ObjectiveLoss(total, logs | self._entropies(dino_targets), aux=views.first_sample())
+        return ObjectiveLoss(total, logs | self._entropies(dino_targets))
 
     def _normalize(self, images: Tensor) -> Tensor:
         return self.teacher.backbone.normalize(images)
@@ -219,8 +219,7 @@ class SSLModule(Objective):
     def teacher_temperature(self, step: int) -> float:
         """Temperature of the teacher at a step."""
         first, final = self.teacher_config.temperature
-        warmup = self.teacher_config.temperature_warmup_steps
-        return warmup_then_cosine(step, start=first, peak=final, end=final, warmup=warmup, total=warmup)
+        return linear(step, first, final, self.teacher_config.temperature_warmup_steps)
 
     def teacher_momentum(self, step: int) -> float:
         """Momentum of the average at a step.
@@ -233,7 +232,7 @@ class SSLModule(Objective):
             return first
         if self.total_steps is None or self.total_steps < 1:
             raise ValueError("the momentum schedule needs the length of the run: set trainer.max_steps")
-        return inclusive_warmup_cosine(step, base=first, final=last, total=self.total_steps)
+        return cosine(step, first, last, self.total_steps)
 
     def after_step(self, backbone: nn.Module, step: int) -> None:
         """Move the teachers after an optimiser step."""

@@ -20,11 +20,11 @@ def ssl_plots(backbone: nn.Module, batch: ViewBatch, patch_size: int, distortion
         distortions: Of the colours.
     """
     views = device_views(batch, patch_size, distortions)
-    shown = views.first_sample()
-    local_crops = shown["local_crops"] if len(shown["local_crops"]) else None
+    first = slice(None, None, views.num_samples)
+    local_crops = views.locals[first] if len(views.locals) else None
     frames = batch.global_crops[0, 0]
     output = cast(BackboneOutput, backbone(backbone.normalize(frames[None])))  # type: ignore[operator]
     return {
-        "views": ViewsPlot(global_crops=shown["global_crops"], local_crops=local_crops, masks=shown["masks"]),
+        "views": ViewsPlot(global_crops=views.globals[first], local_crops=local_crops, masks=views.masks[first]),
         "features": FeaturesPlot(images=frames, features=output.last[0].float()),
     }

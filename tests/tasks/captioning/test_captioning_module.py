@@ -61,28 +61,47 @@ def test_clips_give_tokens_of_all_frames(reduction, make_batch):
 
 
 def test_evaluation_leaves_modes_and_weights_alone(mixed):
-    backbone, module = _module()
-    backbone.train()
-    module.decoder.train()
-    before = {name: value.clone() for name, value in module.state_dict().items() if "metrics" not in name}
-    samples = module.evaluate(backbone, mixed, num_generations=4)
-    assert backbone.training
-    assert module.decoder.training
-    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items() if name in before)
-    assert [sample.target.task for sample in samples] == ["caption", "ocr", "grounding", "region"]
+    backbone, module = _module(max_new_tokens=2)
+    module.train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    module.token_loss(backbone, mixed)
+    module.generate(backbone, mixed)
+    assert all(part.training for part in module.modules())
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_metrics_of_one_pass_are_those_of_separate_passes(mixed):
+    backbone, module = _module(num_generations=3, max_new_tokens=8)
+    module.eval()
+    passes = []
+    hook = backbone.register_forward_hook(lambda *_: passes.append(1))
+    module.update_metrics(backbone, mixed, module.compute(backbone, mixed, 0))
+    hook.remove()
+    assert len(passes) == 1
+    samples, results = module.samples, module.metrics.compute()
+    assert [sample.target.task for sample in samples] == ["caption", "ocr", "grounding"]
     assert torch.equal(samples[1].images, mixed.images[1])
-    results = module.metrics.compute()
-    summed = module.token_loss(backbone, mixed)
-    assert float(results["token_loss"]) == pytest.approx(float(summed.total / summed.count), rel=1e-5)
+    assert [sample.generated for sample in samples] == module.generate(backbone, mixed)[:3]
     baselines = {"token_loss_unigram", "token_loss_other_image"}
     assert set(results) == {"token_loss", "exact_match", "word_accuracy", "box_iou"} | baselines
-    other = module.token_loss(backbone, mixed, shuffle_images=True)
-    assert float(results["token_loss_other_image"]) == pytest.approx(float(other.total / other.count), rel=1e-5)
+    for name, shuffled in (("token_loss", False), ("token_loss_other_image", True)):
+        apart = module.token_loss(backbone, mixed, shuffle_images=shuffled)
+        assert float(results[name]) == pytest.approx(float(apart.total / apart.count), rel=1e-6)
+    assert abs(results["token_loss"] - results["token_loss_other_image"]) > 1e-4  # or the two could be exchanged
     assert results["token_loss_unigram"] == unigram_entropy(module.answer_token_counts(mixed))
+
+
+def test_a_batch_of_one_has_no_loss_with_another_image(make_batch):
+    backbone, module = _module(num_generations=0)
+    batch = make_batch([TextTarget("caption", "x")])
+    module.eval()
+    module.update_metrics(backbone, batch, module.compute(backbone, batch, 0))
+    assert set(module.compute_metrics()) == {"token_loss", "token_loss_unigram"}
 
 
 def test_plots_show_truth_and_answer_with_boxes(mixed):
     backbone, module = _module(max_new_tokens=4)
+    module.eval()
     assert module.plots(backbone, mixed, 1) == {}  # nothing was generated yet
     module.update_metrics(backbone, mixed, module.compute(backbone, mixed, 0))
     plot = module.plots(backbone, mixed, 1)["answers"]
@@ -96,6 +115,7 @@ def test_plots_show_truth_and_answer_with_boxes(mixed):
 
 def test_generations_of_a_validation_are_kept_until_the_next(mixed):
     backbone, module = _module(num_generations=6, max_new_tokens=2)
+    module.eval()
     for _ in range(2):
         for _ in range(2):
             module.update_metrics(backbone, mixed, module.compute(backbone, mixed, 0))

@@ -68,13 +68,12 @@ def test_gradients_reach_every_part(backbone, make_scene_clip):
     assert not any(value.requires_grad for value in loss.terms.values())
 
 
-def test_what_is_kept_for_plots(backbone, make_scene_clip):
+def test_only_validation_keeps_predictions(backbone, make_scene_clip):
     module, clip = built(backbone), make_scene_clip()
+    assert module.train().compute(backbone, clip, 0).aux == {}
     aux = module.eval().compute(backbone, clip, 0).aux
-    assert aux["prediction"].depth.shape == aux["targets"].depth.shape == (2, 3, 16, 24)
-    aux = module.train().compute(backbone, clip, 0).aux
-    assert aux["prediction"].depth.shape == aux["targets"].depth.shape == (1, 3, 16, 24)
-    assert not aux["prediction"].depth.requires_grad
+    assert aux["depth"].shape == aux["targets"].depth.shape == (2, 3, 16, 24)
+    assert not aux["depth"].requires_grad
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from omnistream.tasks.ssl.gram import gram_loss
 from omnistream.tasks.ssl.ibot import ibot_loss, mask_weights, patch_targets
 from omnistream.tasks.ssl.koleo import koleo_loss
 from omnistream.tasks.ssl.module import weigh
-from omnistream.tasks.ssl.schedules import inclusive_warmup_cosine
+from omnistream.tasks.ssl.schedules import cosine
 from omnistream.tasks.ssl.sinkhorn import sinkhorn_knopp
 
 CONSTANT = TeacherConfig(momentum=(0.9, 0.9), temperature=(0.07, 0.07))
@@ -230,10 +230,10 @@ def test_batches_of_images_and_clips():
 
 def test_plots_show_the_first_sample():
     batch = make_batch(frames=2)
-    aux = make_module(distortions=PLAIN).compute(create_model("vit_nano"), batch, step=0).aux
-    assert torch.equal(aux["global_crops"], batch.global_crops[0].float() / 255)
-    assert torch.equal(aux["local_crops"], batch.local_crops[0].float() / 255)
-    assert torch.equal(aux["masks"], batch.masks[0])
+    plot = make_module(distortions=PLAIN).plots(create_model("vit_nano").eval(), batch, limit=1)["video/views"]
+    assert torch.equal(plot.global_crops, batch.global_crops[0].float() / 255)
+    assert torch.equal(plot.local_crops, batch.local_crops[0].float() / 255)
+    assert torch.equal(plot.masks, batch.masks[0])
 
 
 def test_schedules_of_the_teacher():
@@ -287,7 +287,7 @@ def test_fit_moves_the_teacher_once_per_step(alone, tmp_path):
     def after_step(student, step):
         for name, part in student_parts.items():
             for followed, parameter in zip(follow[name], part.parameters(), strict=True):
-                followed.step(parameter, inclusive_warmup_cosine(step - 1, 0.994, 1.0, 3))
+                followed.step(parameter, cosine(step - 1, 0.994, 1.0, 3))
         inner(student, step)
 
     ssl.after_step = after_step
