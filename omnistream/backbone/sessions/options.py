@@ -34,7 +34,7 @@ class SessionOptions:
     max_frames: int | None = None
     """Without a window: allocate memory for this many frames at once, and refuse more. None grows by doubling."""
     cache_dtype: CacheDtype | torch.dtype | None = None
-    """Dtype of cache and attention; None for that of the backbone. `int8` stores 8-bit codes with one scale per head
+    """Dtype of cache and attention, by default that of the backbone. `int8` stores 8-bit codes with one scale per head
     and token for all frames but the sink, and attends in the backbone's dtype."""
     time_mode: TimeMode | FromBackbone = FROM_BACKBONE
     """`absolute`, or `official` to compare with the authors' release; see `omnistream.backbone.time_mode`."""
@@ -49,7 +49,7 @@ class SessionOptions:
     backend: str = "inductor"
     """Backend of `torch.compile`."""
     mode: str | None = None
-    """Mode of `torch.compile`; None for `reduce-overhead` (CUDA graphs) on CUDA and `default` elsewhere."""
+    """Mode of `torch.compile`, by default `reduce-overhead` (CUDA graphs) on CUDA and `default` elsewhere."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
