@@ -115,7 +115,8 @@ def test_the_progress_bar_is_the_one_named_ours_or_none(config, monkeypatch, cal
     found = [callback for callback in built[0].callbacks if isinstance(callback, ProgressBar)]
     assert [bar.refresh_rate for bar in found] == bars
     assert all(isinstance(bar, TaskProgressBar) for bar in found)
-    others = {type(callback).__name__ for callback in built[0].callbacks} - {"TaskProgressBar", "StopOnSignal", "RunFolder"}
+    ours = {"TaskProgressBar", "StopOnSignal", "RunFolder"}
+    others = {type(callback).__name__ for callback in built[0].callbacks} - ours
     assert others == {"ModelCheckpoint", "SaveConfig"} | ({"Throughput"} if "Throughput" in str(callbacks) else set())
 
 
