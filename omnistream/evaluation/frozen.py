@@ -25,7 +25,7 @@ class FrozenProbe(LightningModule):
     """Trains heads on the features of a frozen backbone and evaluates them.
 
     A protocol implements `features`, `targets`, `make_head`, `loss` and `metrics`, and may override `settings`,
-    `predict`, `options`, `make_optimizer` and `schedule`. Everything else is here, alike for all of them:
+    `predict` (or `predict_batch`), `options`, `make_optimizer` and `schedule`. Everything else is here, alike for all of them:
 
     - The backbone is in evaluation mode and without gradient, whatever the trainer does; both are checked before every
       use, because a backbone in training mode draws random positions. Checkpoints hold the heads alone, and refuse to
@@ -117,6 +117,16 @@ class FrozenProbe(LightningModule):
     def predict(self, head: nn.Module, features: Float[Tensor, " B *F"]) -> Tensor:
         """Prediction of a head in evaluation, such as the mean over several views; by default `head(features)`."""
         return head(features)
+
+    def predict_batch(self, head: nn.Module, features: Float[Tensor, " B *F"], batch: Any) -> Tensor:
+        """`predict`, for protocols that need more of the batch than its features, such as the size of its images.
+
+        Args:
+            head: One of the heads.
+            features: Of the batch.
+            batch: As the data module gave it; a `FeatureBatch` where features are cached.
+        """
+        return self.predict(head, features)
 
     def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Optimiser over one group of parameters per head; by default AdamW."""
@@ -214,7 +224,8 @@ class FrozenProbe(LightningModule):
         features, target = self.extract(batch)
         inputs = self._inputs(features)
         for head, metrics in zip(self.heads, self.head_metrics, strict=True):
-            prediction = self.predict(head, inputs).float()
+            prediction = self.predict_batch(head, inputs, batch)
+            prediction = prediction.float() if prediction.is_floating_point() else prediction
             for metric in metrics.values():  # type: ignore[operator]
                 metric.update(prediction, target)
 

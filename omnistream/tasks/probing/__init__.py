@@ -3,12 +3,15 @@
 from omnistream.tasks.probing.action import AttentiveActionProbe, ClipClassification, LinearActionProbe, ProbeConfig
 from omnistream.tasks.probing.attentive import AttentiveProbe
 from omnistream.tasks.probing.linear import RidgeClassifier
+from omnistream.tasks.probing.segmentation import LinearSegmentationHead, SegmentationProbe
 
 __all__ = [
     "AttentiveActionProbe",
     "AttentiveProbe",
     "ClipClassification",
     "LinearActionProbe",
+    "LinearSegmentationHead",
     "ProbeConfig",
     "RidgeClassifier",
+    "SegmentationProbe",
 ]
