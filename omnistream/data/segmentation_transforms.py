@@ -1,11 +1,11 @@
 """Transforms of images with a class per pixel: the augmentation and the evaluation of linear probing on ADE20K.
 
-A transform takes an image, uint8 [1, 3, H, W], and its labels, uint8 [H, W], as `torchvision.tv_tensors.Image` and `Mask`,
-so those of `torchvision.transforms.v2` serve as well. What is random is drawn from torch's global generator, which data
-sets seed for every sample.
+A transform takes an image, uint8 [1, 3, H, W], and its labels, uint8 [H, W], as `torchvision.tv_tensors.Image` and
+`Mask`, so those of `torchvision.transforms.v2` serve as well. What is random is drawn from torch's global generator,
+which data sets seed for every sample.
 
-The augmentation is that of DINOv3 (`dinov3/eval/segmentation/transforms.py`); mmsegmentation's differs in the range of hues,
-which is an option. Unlike theirs, images stay uint8: they are normalised on the device.
+The augmentation is that of DINOv3 (`dinov3/eval/segmentation/transforms.py`); mmsegmentation's differs in the range of
+hues, which is an option. Unlike theirs, images stay uint8: they are normalised on the device.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from omnistream.data.transforms import seeded
+from omnistream.metrics.segmentation import IGNORE_INDEX
 
 SegmentationTransform: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """An image and its labels to the same with other sizes or colours."""
 
-IGNORE_INDEX = 255
 DINOV3_HUE, MMSEG_HUE = 0.5, 0.1
 """Largest shift of the hue in turns of the colour wheel; mmsegmentation's is 18 of 180 degrees of OpenCV."""
 MEAN_COLOUR = (124, 116, 104)
@@ -89,10 +89,10 @@ class ResizeShorterSide:
 
 
 class RandomLabelCrop:
-    """A random square in which no class prevails: drawn again, at most 10 times, until it holds more than one class and
-    none on `max_share` of its labelled pixels.
+    """A random square in which no class prevails.
 
-    Sides that are shorter than the square stay as they are.
+    It is drawn again, at most 10 times, until it holds more than one class and none on `max_share` of its labelled
+    pixels. Sides that are shorter than the square stay as they are.
 
     Args:
         size: Side of the square in pixels.

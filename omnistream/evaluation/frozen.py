@@ -25,7 +25,8 @@ class FrozenProbe(LightningModule):
     """Trains heads on the features of a frozen backbone and evaluates them.
 
     A protocol implements `features`, `targets`, `make_head`, `loss` and `metrics`, and may override `settings`,
-    `predict` (or `predict_batch`), `options`, `make_optimizer` and `schedule`. Everything else is here, alike for all of them:
+    `predict` (or `predict_batch`), `options`, `make_optimizer` and `schedule`. Everything else is here, alike for all
+    of them:
 
     - The backbone is in evaluation mode and without gradient, whatever the trainer does; both are checked before every
       use, because a backbone in training mode draws random positions. Checkpoints hold the heads alone, and refuse to

@@ -1,8 +1,8 @@
 """Semantic segmentation: mean IoU and accuracies from totals over the whole data set.
 
 Totals are those of DINOv3 (`dinov3/eval/segmentation/metrics.py`) and mmsegmentation
-(`mmseg/evaluation/metrics/iou_metric.py`): intersection, predicted and labelled pixels of every class, over all images. A
-mean of the IoU of single images is another number.
+(`mmseg/evaluation/metrics/iou_metric.py`): intersection, predicted and labelled pixels of every class, over all
+images. A mean of the IoU of single images is another number.
 """
 
 from typing import Any, NamedTuple
@@ -59,7 +59,9 @@ def class_totals(
     """
     classes = predicted_classes(preds) if preds.ndim == target.ndim + 1 else preds
     if classes.shape != target.shape:
-        raise ValueError(f"predictions {tuple(preds.shape)} and labels {tuple(target.shape)} are not of the same pixels")
+        raise ValueError(
+            f"predictions {tuple(preds.shape)} and labels {tuple(target.shape)} are not of the same pixels"
+        )
     counted = target != ignore_index
     classes, labels = classes[counted].long(), target[counted]
     for name, values, lowest in (("predicted", classes, -1), ("labelled", labels, 0)):
@@ -108,7 +110,7 @@ def mean_class_accuracy(
 def majority_mean_iou(
     preds: Shaped[Tensor, " B *S"], target: Int64[Tensor, "B H W"], num_classes: int, ignore_index: int = IGNORE_INDEX
 ) -> Float[Tensor, ""]:
-    """mIoU of predicting the most frequent class everywhere: a baseline. See `class_totals` for the arguments."""
+    """Mean IoU of predicting the most frequent class everywhere: a baseline. See `class_totals` for the arguments."""
     return _majority_iou(class_totals(preds, target, num_classes, ignore_index).labelled)
 
 
@@ -182,7 +184,7 @@ class MeanClassAccuracy(SegmentationMetric):
 
 
 class MajorityMeanIoU(SegmentationMetric):
-    """mIoU of predicting the most frequent class everywhere: a baseline; see `majority_mean_iou`."""
+    """Mean IoU of predicting the most frequent class everywhere: a baseline; see `majority_mean_iou`."""
 
     def compute(self) -> Float[Tensor, ""]:
         """The value so far."""

@@ -72,6 +72,16 @@ def trajectories(count):
     return preds, target
 
 
+def segmentations(count):
+    """Five classes, of which the last never occurs; a tenth of the pixels has none."""
+    g = _generator(count)
+    target = torch.randint(4, (count, 4, 6), generator=g)
+    preds = torch.where(
+        torch.rand(target.shape, generator=g) < 0.6, target, torch.randint(4, target.shape, generator=g)
+    )
+    return preds, torch.where(torch.rand(target.shape, generator=g) < 0.1, 255, target)
+
+
 def nan_at_the_end(inputs):
     preds = inputs[0].clone()
     preds[-1] = torch.nan
@@ -106,6 +116,15 @@ CASES = [
     MetricCase(m.BoxIoU, m.mean_matched_iou, boxes),
     MetricCase(m.TokenLoss, m.token_loss, token_sums, broken=nan_at_the_end),
     MetricCase(_Rows, _unigram, token_counts, state_options={"vocab_size": 11}),
+    *(
+        MetricCase(metric, function, segmentations, {"num_classes": 5})
+        for metric, function in (
+            (m.MeanIoU, m.mean_iou),
+            (m.PixelAccuracy, m.pixel_accuracy),
+            (m.MeanClassAccuracy, m.mean_class_accuracy),
+            (m.MajorityMeanIoU, m.majority_mean_iou),
+        )
+    ),
     *(
         MetricCase(metric, function, trajectories, broken=nan_at_the_end)
         for metric, function in (

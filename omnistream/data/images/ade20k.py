@@ -19,13 +19,13 @@ from omnistream.data.media.image import read_image
 from omnistream.data.sampling import SampleKey, sample_seed
 from omnistream.data.segmentation_transforms import (
     DINOV3_HUE,
-    IGNORE_INDEX,
     ResizeShorterSide,
     SegmentationTransform,
     segmentation_augmentation,
     transform_labelled,
 )
 from omnistream.data.splits import Split, check_official_split
+from omnistream.metrics.segmentation import IGNORE_INDEX
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +44,8 @@ class ADE20K(FileDataset[LabelledImage]):
         <root>/images/{training,validation}/ADE_{train,val}_%08d.jpg
         <root>/annotations/{training,validation}/ADE_{train,val}_%08d.png    8 bits: 0 = none, 1 to 150 = class
 
-    Files are taken in sorted order, or, where DINOv3's lists `ADE20K_object150_{train,val}.txt` lie in the root (one path
-    relative to `images` per line), in theirs. Labels are read as classes 0 to 149, and 255 where there is none.
+    Files are taken in sorted order, or, where DINOv3's lists `ADE20K_object150_{train,val}.txt` lie in the root (one
+    path relative to `images` per line), in theirs. Labels are read as classes 0 to 149, and 255 where there is none.
 
     In training, a broken file is logged and another sample drawn in its place. In the validation set, which is what
     figures are reported on, it is an error, unless `broken_files` allows it.
@@ -112,8 +112,8 @@ class ADE20K(FileDataset[LabelledImage]):
             raise DatasetNotFoundError(f"{self.root} holds no images of the {self.split} split", EXPECTED)
         if alone := sorted(images.keys() ^ labels.keys()):
             raise ValueError(
-                f"{self.root}: {len(images)} images and {len(labels)} annotations of the {self.split} split do not belong "
-                f"together: {len(alone)} lack the other, such as {alone[0]}; unpack the archive again"
+                f"{self.root}: of {len(images)} images and {len(labels)} annotations of the {self.split} split "
+                f"{len(alone)} lack the other, such as {alone[0]}; unpack the archive again"
             )
         return [(image, labels[name]) for name, image in sorted(images.items())]
 
@@ -179,7 +179,8 @@ def _find_root(root: Path) -> Path:
     for folder in (root, root / "ADE20K_2021_17_01"):
         if (folder / "images" / "ADE").is_dir() or (folder / "index_ade20k.pkl").is_file():
             raise DatasetNotFoundError(
-                f"{folder} is the full ADE20K, whose 3,688 object names have no official map to the 150 classes", EXPECTED
+                f"{folder} is the full ADE20K, whose thousands of object names have no official map to the 150 classes",
+                EXPECTED,
             )
     raise DatasetNotFoundError(f"{root} lacks images or annotations", EXPECTED)
 
@@ -187,8 +188,8 @@ def _find_root(root: Path) -> Path:
 class ADE20KDataModule(EvaluationDataModule):
     """ADE20K for linear segmentation probing: augmented crops to train on, whole images to evaluate.
 
-    The validation set is what is reported, so it is also the test set. Its images differ in size and are evaluated one at a
-    time.
+    The validation set is what is reported, so it is also the test set. Its images differ in size and are evaluated one
+    at a time.
 
     Args:
         root: See `ADE20K`.

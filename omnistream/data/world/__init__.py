@@ -10,6 +10,7 @@ from omnistream.data.world.config import WorldConfig
 from omnistream.data.world.datasets import WorldActions, WorldCaptions, WorldFrames, WorldScenes
 from omnistream.data.world.language import LanguageConfig
 from omnistream.data.world.scene import CLASSES
+from omnistream.data.world.segmentation import WorldSegmentation
 from omnistream.data.world.tracks import Tracks, track_points
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "WorldConfig",
     "WorldFrames",
     "WorldScenes",
+    "WorldSegmentation",
     "render_action",
     "render_clip",
     "render_scene",

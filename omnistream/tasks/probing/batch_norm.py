@@ -41,7 +41,9 @@ class FeatureBatchNorm(nn.BatchNorm2d):
 
     def _update_running(self, mean: Tensor, variance: Tensor) -> None:
         """As `BatchNorm2d` with a fixed momentum; the variance is the unbiased one."""
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
         assert self.momentum is not None
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)

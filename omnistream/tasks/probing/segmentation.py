@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int64, UInt8
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -192,7 +193,7 @@ class SegmentationProbe(FrozenProbe):
     def on_validation_epoch_end(self) -> None:
         """Log the metrics, and remember the best mIoU of a training run."""
         super().on_validation_epoch_end()
-        if not self.trainer.training or self.trainer.sanity_checking:
+        if self.trainer.state.fn != TrainerFn.FITTING or self.trainer.sanity_checking:
             return
         value = float(self.trainer.callback_metrics["val/miou"])
         if self.best is None or value > self.best[0]:
