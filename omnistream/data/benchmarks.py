@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data.distributed import DistributedSampler
 
 from omnistream import distributed
 from omnistream.data.batch import Batch
-from omnistream.data.sampling import EpochIndex, EpochSampler, EvaluationSampler, sample_key
+from omnistream.data.sampling import EvaluationSampler
 
 
 class EvaluationDataModule(LightningDataModule):
@@ -63,7 +64,7 @@ class EvaluationDataModule(LightningDataModule):
             raise ValueError(
                 f"holdout {holdout} of {len(train)} samples leaves nothing to train on or to validate with"
             )
-        return _Part(train, order[held:]), _Part(train, order[:held])
+        return Subset(train, order[held:]), Subset(train, order[:held])
 
     def train_dataloader(self) -> DataLoader:
         """Training batches.
@@ -99,8 +100,9 @@ class EvaluationDataModule(LightningDataModule):
 
     def _shared(self, dataset: Any, shuffle: bool) -> DataLoader:
         """Training samples: every process gets equally many; the last round repeats some."""
-        place = distributed.world_size(), distributed.rank()
-        sampler: Any = EpochSampler(dataset, *place, shuffle=shuffle, seed=self.seed)
+        sampler: Any = DistributedSampler(
+            dataset, distributed.world_size(), distributed.rank(), shuffle=shuffle, seed=self.seed
+        )
         size, collate = self.batch_size if shuffle else self.eval_batch_size, _collate_of(dataset)
         return DataLoader(dataset, size, sampler=sampler, collate_fn=collate, num_workers=self.num_workers)
 
@@ -116,17 +118,6 @@ class EvaluationDataModule(LightningDataModule):
         if dataset is None:
             raise ValueError(f"there is no {name} set; give one as data.{name}")
         return dataset
-
-
-class _Part(Subset):
-    """A subset that hands on the epoch of an index."""
-
-    def __getitem__(self, key: Any) -> Any:
-        epoch, index = sample_key(key)
-        return self.dataset[EpochIndex(self.indices[index], epoch)]
-
-    def __getitems__(self, keys: list[Any]) -> list[Any]:
-        return [self[key] for key in keys]
 
 
 def _collate_of(dataset: Any) -> Callable[[list[Any]], Any]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DistributedSampler, Sampler
+from torch.utils.data import Sampler
 
 _NEIGHBOURS = 256
 
@@ -51,23 +51,6 @@ class PlacedKey(SampleKey):
         return self.epoch, self.index, self.place
 
 
-class EpochIndex(int):
-    """An index that knows its epoch; to a data set that only takes plain indices it is one.
-
-    Args:
-        index: Position in the data set.
-        epoch: Passes over the data before this one.
-    """
-
-    epoch: int
-
-    def __new__(cls, index: int, epoch: int = 0) -> "EpochIndex":
-        """An index with its epoch."""
-        made = super().__new__(cls, index)
-        made.epoch = epoch
-        return made
-
-
 def batch_place(key: "int | SampleKey", num_samples: int) -> BatchPlace:
     """The place of a key; one without, in a data set of `num_samples`, is in a batch with its neighbours there."""
     if isinstance(key, PlacedKey):
@@ -80,7 +63,7 @@ def batch_place(key: "int | SampleKey", num_samples: int) -> BatchPlace:
 
 def sample_key(key: "int | SampleKey") -> SampleKey:
     """A plain index means epoch 0."""
-    return key if isinstance(key, SampleKey) else SampleKey(getattr(key, "epoch", 0), int(key))
+    return key if isinstance(key, SampleKey) else SampleKey(0, int(key))
 
 
 def sample_rng(seed: int, key: "int | SampleKey", salt: int = 0) -> np.random.Generator:
@@ -152,14 +135,6 @@ class EndlessBatchSampler(Sampler[list[SampleKey]]):
             first = self.rank * self.batch_size
             yield [self._key(batch, first + i) for i in range(self.batch_size)]
             batch += 1
-
-
-class EpochSampler(DistributedSampler):
-    """`DistributedSampler` whose indices know the epoch, so that augmentations are drawn anew in every epoch."""
-
-    def __iter__(self) -> Iterator[EpochIndex]:
-        """The indices of this process's share."""
-        return (EpochIndex(index, self.epoch) for index in super().__iter__())
 
 
 class EvaluationSampler(Sampler[list[int]]):

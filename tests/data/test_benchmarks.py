@@ -7,7 +7,6 @@ from torch.utils.data import Dataset
 from omnistream import distributed
 from omnistream.data import EvaluationDataModule
 from omnistream.data.batch import FrameClip
-from omnistream.data.sampling import sample_key
 
 
 class Numbers(Dataset):
@@ -76,23 +75,3 @@ def test_held_out_samples_come_from_the_training_set():
     assert len(held) == 5
     assert sorted([*held, *flat(labels(module.train_dataloader()))]) == list(range(20))
     assert held != flat(labels(EvaluationDataModule(train=Numbers(20), holdout=0.25, seed=2).val_dataloader()))
-
-
-def test_held_out_parts_hand_on_the_epoch():
-    class Keys(Dataset):
-        def __len__(self):
-            return 10
-
-        def __getitem__(self, key):
-            return sample_key(key)
-
-        collate = staticmethod(list)
-
-    module = EvaluationDataModule(Keys(), holdout=0.2, batch_size=4)
-    loader = module.train_dataloader()
-    loader.sampler.set_epoch(7)
-    keys = [key for batch in loader for key in batch]
-    assert {key.epoch for key in keys} == {7}
-    assert {key.index for key in keys} | {key.index for batch in module.val_dataloader() for key in batch} == set(
-        range(10)
-    )

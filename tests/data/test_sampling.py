@@ -9,12 +9,9 @@ from omnistream.data.batch import FrameClip
 from omnistream.data.sampling import (
     BatchPlace,
     EndlessBatchSampler,
-    EpochIndex,
-    EpochSampler,
     PlacedKey,
     SampleKey,
     batch_place,
-    sample_key,
     sample_rng,
     sample_seed,
 )
@@ -101,20 +98,3 @@ def test_collate_stacks_tensors_and_lists_the_rest():
         FrameClip.collate([clip(4), clip(8)])
     with pytest.raises(ValueError, match="at least one sample"):
         FrameClip.collate([])
-
-
-def test_indices_that_know_their_epoch():
-    index = pickle.loads(pickle.dumps(EpochIndex(5, 2)))
-    assert index == 5
-    assert [10, 11, 12, 13, 14, 15][index] == 15
-    assert sample_key(index) == SampleKey(2, 5)
-    assert sample_key(EpochIndex(5)) == sample_key(5) == SampleKey(0, 5)
-
-
-def test_a_share_of_an_epoch_knows_the_epoch():
-    shares = [EpochSampler(range(5), 2, rank, shuffle=False) for rank in (0, 1)]
-    for share in shares:
-        share.set_epoch(3)
-    assert [[sample_key(index) for index in share] for share in shares] == [
-        [SampleKey(3, index) for index in indices] for indices in ([0, 2, 4], [1, 3, 0])
-    ]
