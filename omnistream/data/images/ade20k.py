@@ -47,15 +47,14 @@ class ADE20K(FileDataset[LabelledImage]):
     Files are taken in sorted order, or, where DINOv3's lists `ADE20K_object150_{train,val}.txt` lie in the root (one
     path relative to `images` per line), in theirs. Labels are read as classes 0 to 149, and 255 where there is none.
 
-    In training, a broken file is logged and another sample drawn in its place. In the validation set, which is what
-    figures are reported on, it is an error, unless `broken_files` allows it.
+    Broken files are logged; in training another sample is drawn instead, an evaluation leaves them out and counts them.
 
     Args:
         root: The folder of `images` and `annotations`, or the one around it.
         split: `train` or `val`; the test set has no public labels.
         transform: Applied to image and labels; see `data/segmentation_transforms.py`.
         seed: Determines what `transform` draws, replacements, and each sample's `seed`.
-        broken_files: Records broken files; by default up to 20 % of the training set are skipped, none of `val`.
+        broken_files: Records broken files; by default up to 20 % are skipped.
 
     Raises:
         DatasetNotFoundError: If the tree is another one or the split is empty.
@@ -75,7 +74,7 @@ class ADE20K(FileDataset[LabelledImage]):
         broken_files: BrokenFiles | None = None,
     ) -> None:
         check_official_split(split, ("train", "val"), "ADE20K with public labels")
-        super().__init__(seed, broken_files or BrokenFiles(limit=0.2 if split == "train" else 0))
+        super().__init__(seed, broken_files)
         self.root, self.split, self.transform = _find_root(dataset_root(root, EXPECTED)), split, transform
         self.files = self._listed() or self._found()
         if len(self.files) != _OFFICIAL_SIZES[split]:
@@ -83,8 +82,7 @@ class ADE20K(FileDataset[LabelledImage]):
                 "%s holds %d images of the %s split; ADE20K has %d",
                 self.root, len(self.files), split, _OFFICIAL_SIZES[split],
             )  # fmt: skip
-        if split == "train":
-            require_readable("images", self.root, [image for image, _ in self.files], read_image, self.broken_files)
+        require_readable("images", self.root, [image for image, _ in self.files], read_image, self.broken_files)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -188,8 +186,8 @@ def _find_root(root: Path) -> Path:
 class ADE20KDataModule(EvaluationDataModule):
     """ADE20K for linear segmentation probing: augmented crops to train on, whole images to evaluate.
 
-    The validation set is what is reported, so it is also the test set. Its images differ in size and are evaluated one
-    at a time.
+    Training has no epochs: it runs for `trainer.max_steps`, all batches have the same size. The validation set is what
+    is reported, so it is also the test set. Its images differ in size and are evaluated one at a time.
 
     Args:
         root: See `ADE20K`.
@@ -210,7 +208,7 @@ class ADE20KDataModule(EvaluationDataModule):
         num_workers: int = 8,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size=batch_size, eval_batch_size=1, num_workers=num_workers, seed=seed)
+        super().__init__(batch_size=batch_size, eval_batch_size=1, num_workers=num_workers, seed=seed, endless=True)
         self.root, self.size, self.hue = root, size, hue
 
     def setup(self, stage: str) -> None:
