@@ -1,11 +1,14 @@
 import json
 import sys
+from pathlib import Path
 
 import lightning
 import pytest
+import segmentation_runs
 import torch
 import torch.nn.functional as F
 from ade20k_files import write_ade20k
+from processes import run_python
 from torch import nn
 
 from omnistream.backbone import create_model
@@ -19,6 +22,9 @@ from omnistream.tasks.probing.segmentation import segmentation_loss, warmup_one_
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 """Lightning's about few workers and steps."""
+
+
+TESTS = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +198,33 @@ def test_a_validation_alone_does_not_change_the_best(root, tmp_path):
     assert again.best == (0.25, 7)
 
 
+@pytest.mark.slow
+def test_two_processes_give_the_results_of_one(root, tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    segmentation_runs.run(root, tmp_path / "one")
+    run_python([segmentation_runs.__file__, str(root), str(tmp_path / "two"), "ddp", "2"], tmp_path, [TESTS])
+    one, two = (torch.load(tmp_path / name / "head.pt") for name in ("one", "two"))
+    for name, values in one.items():
+        torch.testing.assert_close(two[name], values, atol=1e-4, rtol=1e-3)  # sums in another order, Adam's divisions
+    one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
+    assert two == pytest.approx(one, abs=5e-3)
+
+
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(root, tmp_path):
+    ends = {}
+    for name, options in (("whole", {}), ("resumed", {"ckpt_path": tmp_path / "half.ckpt"})):
+        module, run = probe(dropout=0.0), trainer(tmp_path, max_steps=5, limit_val_batches=0)
+        if name == "whole":
+            module.on_train_batch_end = lambda *_, run=run: (
+                run.save_checkpoint(tmp_path / "half.ckpt") if run.global_step == 2 else None
+            )
+        run.fit(module, ADE20KDataModule(root, size=32, batch_size=5, num_workers=0), **options)
+        ends[name] = module.heads[0].state_dict()
+    for key, value in ends["whole"].items():
+        assert torch.equal(ends["resumed"][key], value), key
+
+
 CONFIG = """\
 model:
   backbone: {{class_path: omnistream.backbone.create_model, init_args: {{variant: vit_nano}}}}
@@ -209,6 +242,7 @@ trainer:
 """
 
 
+@pytest.mark.slow
 def test_fit_validate_test_and_resume_from_the_command_line(root, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["omnistream"])
