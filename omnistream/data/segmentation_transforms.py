@@ -82,7 +82,8 @@ class ResizeShorterSide:
     def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The resized image and labels."""
         drawn = self.size if self.scale[0] == self.scale[1] == 1 else int(self.size * _uniform(*self.scale))
-        size = list(shorter_side_size(*image.shape[-2:], drawn))
+        height, width = image.shape[-2:]
+        size = list(shorter_side_size(height, width, drawn))
         resized = F.resize(F.to_pil_image(image[0]), size, InterpolationMode.BILINEAR)
         image = tv_tensors.Image(F.pil_to_tensor(resized)[None])
         return image, F.resize(labels, size, InterpolationMode.NEAREST) if self.labels else labels

@@ -53,7 +53,8 @@ def sliding_windows(height: int, width: int, size: int, stride: int) -> list[Win
 
 def cut_windows(images: Shaped[Tensor, "B *C H W"], size: int, stride: int) -> Shaped[Tensor, "B N *C size size"]:
     """All windows of every image."""
-    return torch.stack([one.of(images) for one in sliding_windows(*images.shape[-2:], size, stride)], dim=1)
+    height, width = images.shape[-2:]
+    return torch.stack([one.of(images) for one in sliding_windows(height, width, size, stride)], dim=1)
 
 
 def average_windows(
