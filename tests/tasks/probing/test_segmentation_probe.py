@@ -199,11 +199,12 @@ def test_a_validation_alone_does_not_change_the_best(root, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_results_of_one(root, tmp_path):
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_give_the_results_of_one(root, tmp_path, strategy):
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     segmentation_runs.run(root, tmp_path / "one")
-    run_python([segmentation_runs.__file__, str(root), str(tmp_path / "two"), "ddp", "2"], tmp_path, [TESTS])
+    run_python([segmentation_runs.__file__, str(root), str(tmp_path / "two"), strategy, "2"], tmp_path, [TESTS])
     one, two = (torch.load(tmp_path / name / "head.pt") for name in ("one", "two"))
     for name, values in one.items():
         torch.testing.assert_close(two[name], values, atol=1e-4, rtol=1e-3)  # sums in another order, Adam's divisions
