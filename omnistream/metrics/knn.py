@@ -133,8 +133,8 @@ class KNNAccuracy(TopKAccuracy):
         if k < 1 or len(bank) < 1:
             raise ValueError(f"needs at least one neighbour and one training sample, got k = {k} and {len(bank)}")
         self.neighbors, self.temperature = k, temperature
-        self.register_buffer("bank", bank)
-        self.register_buffer("bank_target", bank_target)
+        self.register_buffer("bank", bank, persistent=False)
+        self.register_buffer("bank_target", bank_target, persistent=False)
 
     def update(self, preds: Float[Tensor, "B D"], target: Int64[Tensor, " B"]) -> None:
         """Add features and true classes."""
