@@ -150,7 +150,7 @@ class LinearClassification(ImageClassification):
             raise ValueError(f"needs positive lrs, and optimizer sgd or adamw; got {lrs} and {optimizer!r}")
         self.lrs, self.optimizer = lrs, optimizer
 
-    def features(self, batch: FrameClip) -> Float[Tensor, "B 2*D"]:
+    def features(self, batch: FrameClip) -> Float[Tensor, "B F"]:
         """Class token and mean patch token of the image."""
         return image_features(self.backbone, batch.images)
 
@@ -202,7 +202,7 @@ class LinearClassification(ImageClassification):
 
 
 def image_features(
-    backbone: nn.Module, images: UInt8[Tensor, "B 1 3 H W"], mean_patch: bool = True
+    backbone: nn.Module, images: UInt8[Tensor, "B T 3 H W"], mean_patch: bool = True
 ) -> Float[Tensor, "B F"]:
     """The class token of an image after the final norm, and the mean of its patch tokens: D or 2 D numbers.
 

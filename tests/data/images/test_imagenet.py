@@ -129,13 +129,13 @@ class TestMistakes:
         devkit = write_devkit_tree(tmp_path / "devkit")
         truth = devkit / "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
         truth.write_text("3\n4\n")  # 4 is a class of classes
-        with pytest.raises(ValueError, match="expected ids of classes in meta.mat, one a line; got 4"):
+        with pytest.raises(ValueError, match=r"expected ids of classes in meta\.mat, one a line; got 4"):
             ImageNet(devkit, "val")
         truth.with_name("meta.mat").write_bytes(b"no mat file")
-        with pytest.raises(ValueError, match="is not the devkit's meta.mat"):
+        with pytest.raises(ValueError, match=r"is not the devkit's meta\.mat"):
             ImageNet(devkit, "val")
         truth.with_name("meta.mat").unlink()
-        with pytest.raises(DatasetNotFoundError, match="meta.mat is missing"):
+        with pytest.raises(DatasetNotFoundError, match=r"meta\.mat is missing"):
             ImageNet(devkit, "val")
 
     def test_all_files_broken(self, tmp_path):
