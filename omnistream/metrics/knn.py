@@ -19,7 +19,7 @@ class Neighbors(NamedTuple):
 
     similarity: Float[Tensor, "B K"]
     """Cosine similarity."""
-    index: Int64[Tensor, "B K"]
+    position: Int64[Tensor, "B K"]
     """Positions in the training set."""
 
 
@@ -38,12 +38,13 @@ def nearest_neighbors(
     none = torch.zeros(len(queries), 0, dtype=torch.int64, device=queries.device)
     best = Neighbors(queries.new_zeros(len(queries), 0), none)
     for start in range(0, len(bank), rows_at_once):
-        found = queries @ bank[start : start + rows_at_once].T
+        with torch.autocast(queries.device.type, enabled=False):  # neighbours are told apart by the last digits
+            found = queries @ bank[start : start + rows_at_once].T
         places = torch.arange(start, start + found.shape[1], device=found.device).expand_as(found)
         similarity = torch.cat([best.similarity, found], dim=1)
-        index = torch.cat([best.index, places], dim=1)
+        position = torch.cat([best.position, places], dim=1)
         top = similarity.topk(min(k, similarity.shape[1]), dim=1)
-        best = Neighbors(top.values, index.gather(1, top.indices))
+        best = Neighbors(top.values, position.gather(1, top.indices))
     return best
 
 
@@ -99,7 +100,7 @@ def _votes(
 ) -> Float[Tensor, "B C"]:
     found = nearest_neighbors(queries, F.normalize(bank, dim=-1), k)
     num_classes = int(torch.cat([target, bank_target]).max()) + 1
-    return knn_votes(found.similarity, bank_target[found.index], num_classes, [k], temperature)[:, 0]
+    return knn_votes(found.similarity, bank_target[found.position], num_classes, [k], temperature)[:, 0]
 
 
 class KNNAccuracy(TopKAccuracy):

@@ -13,8 +13,8 @@ QUERIES = F.normalize(torch.cos(0.9 * torch.arange(8.0) + 0.2).view(2, 4), dim=-
 def test_votes_equal_dinov3s(rows_at_once):
     """Numbers recorded from dinov3/eval/knn.py."""
     found = nearest_neighbors(QUERIES, BANK, 10, rows_at_once)
-    assert found.index[:, :3].tolist() == [[4, 11, 9], [5, 10, 3]]
-    votes = knn_votes(found.similarity, LABELS[found.index], 3, (3, 5, 10))
+    assert found.position[:, :3].tolist() == [[4, 11, 9], [5, 10, 3]]
+    votes = knn_votes(found.similarity, LABELS[found.position], 3, (3, 5, 10))
     expected = [
         [[0.015083, 0.504518, 0.470504], [0.017184, 0.504518, 0.478298]],
         [[0.020441, 0.036154, 0.939184], [0.023444, 0.037371, 0.939184]],
@@ -25,9 +25,9 @@ def test_votes_equal_dinov3s(rows_at_once):
 
 def test_more_neighbours_than_samples_are_all_of_them():
     found = nearest_neighbors(QUERIES, BANK, 200)
-    assert found.index.shape == (2, 12)
-    assert found.index[0].sort().values.tolist() == list(range(12))
-    votes = knn_votes(found.similarity, LABELS[found.index], 3, (12, 200))
+    assert found.position.shape == (2, 12)
+    assert found.position[0].sort().values.tolist() == list(range(12))
+    votes = knn_votes(found.similarity, LABELS[found.position], 3, (12, 200))
     assert torch.equal(votes[:, 0], votes[:, 1])
 
 
@@ -37,8 +37,14 @@ def test_parts_of_the_training_set_do_not_matter():
     whole = (queries @ bank.T).topk(20)
     for rows in (7, 64, 333):
         found = nearest_neighbors(3 * queries, bank, 20, rows)
-        assert torch.equal(found.index, whole.indices)
+        assert torch.equal(found.position, whole.indices)
         torch.testing.assert_close(found.similarity, whole.values)
+
+
+def test_mixed_precision_changes_nothing():
+    with torch.autocast("cpu", torch.bfloat16):
+        found = nearest_neighbors(QUERIES, BANK, 12)
+    assert torch.equal(found.similarity, nearest_neighbors(QUERIES, BANK, 12).similarity)
 
 
 def test_temperature_decides_between_near_and_many():

@@ -23,8 +23,8 @@ from omnistream.data.transforms import ImageTransform, transform_images
 logger = logging.getLogger(__name__)
 
 EXPECTED = (
-    "{train,val}/<class>/*.JPEG, Kaggle's ILSVRC/Data/CLS-LOC/{train,val} beside LOC_val_solution.csv, or train/<class>, "
-    "val/*.JPEG and ILSVRC2012_devkit_t12"
+    "{train,val}/<class>/*.JPEG, Kaggle's ILSVRC/Data/CLS-LOC/{train,val} beside LOC_val_solution.csv, or "
+    "train/<class>, val/*.JPEG and ILSVRC2012_devkit_t12"
 )
 _PARENTS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
 """Where `train` and `val` lie below the root."""
@@ -42,8 +42,8 @@ class ImageNet(FileDataset[FrameClip]):
         <root>/ILSVRC2012_devkit_t12/data/{ILSVRC2012_validation_ground_truth.txt,meta.mat}
 
     Labels number the sorted class folders of `train`, which for all 1000 is the order that everybody uses; without
-    `train`, those of `val` or of its labels. EXIF orientation is not applied, as in the published evaluations. Greyscale
-    and CMYK become RGB.
+    `train`, those of `val` or of its labels. EXIF orientation is not applied, as in the published evaluations.
+    Greyscale and CMYK become RGB.
 
     Args:
         root: The folder.

@@ -116,7 +116,9 @@ class KNNClassification(ImageClassification):
         if self.bank is None or self.bank_target is None:
             raise RuntimeError("the features of the training images are not there yet; call remember")
         found = nearest_neighbors(features, self.bank, max(self.ks))
-        return knn_votes(found.similarity, self.bank_target[found.index], self.num_classes, self.ks, self.temperature)
+        return knn_votes(
+            found.similarity, self.bank_target[found.position], self.num_classes, self.ks, self.temperature
+        )
 
     def options(self) -> dict[str, Any]:
         """Arguments that decide features, classes and votes."""

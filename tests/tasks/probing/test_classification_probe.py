@@ -1,9 +1,14 @@
+import json
 import math
 import sys
+from itertools import pairwise
+from pathlib import Path
 
 import lightning
 import pytest
 import torch
+from classification_runs import fit
+from processes import run_python
 from torch import nn
 
 from omnistream.backbone import create_model
@@ -55,11 +60,17 @@ class TestHead:
         assert head.weight.std().item() == pytest.approx(0.01, rel=0.01)
         assert not head.bias.any()
 
+    def test_mixed_precision_changes_nothing(self):
+        head, features = LinearClassification(FixedTokens(), 3).make_head({}), torch.randn(2, 8)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = head(features)
+        assert torch.equal(found, head(features))
+
     def test_one_for_each_of_the_13_learning_rates(self):
         probe = LinearClassification(FixedTokens(), 3)
         assert len(LRS) == 13
         assert (LRS[0], LRS[-1]) == (1e-5, 1e-1)
-        assert all(2 <= b / a <= 2.5 + 1e-9 for a, b in zip(LRS, LRS[1:], strict=False))
+        assert all(2 <= b / a <= 2.5 + 1e-9 for a, b in pairwise(LRS))
         probe.configure_model()
         assert len(probe.heads) == 13
         assert probe.settings()[3] == {"lr": 1e-4}
@@ -250,8 +261,8 @@ def arguments(root, runs, *more):
         "-c", "classification/imagenet", f"--data.root={root}", "--data.image_size=32", "--data.num_workers=0",
         "--data.batch_size=6", "--model.num_classes=3", "--model.backbone.variant=vit_nano",
         "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
-        "--trainer.logger.class_path=lightning.pytorch.loggers.CSVLogger", f"--trainer.logger.init_args.save_dir={runs}",
-        "--trainer.logger.init_args.name=probe", *more,
+        "--trainer.logger.class_path=lightning.pytorch.loggers.CSVLogger",
+        f"--trainer.logger.init_args.save_dir={runs}", "--trainer.logger.init_args.name=probe", *more,
     ]  # fmt: skip
 
 
@@ -349,6 +360,20 @@ class TestWorldObjects:
         images = [WorldObjects(4, split)[0].images for split in ("train", "val", "test")]
         assert not torch.equal(images[0], images[1])
         assert not torch.equal(images[1], images[2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_train_the_classifiers_of_one(strategy, imagenet, tmp_path):
+    fit(tmp_path, 1, "auto")
+    program = [str(Path(__file__).with_name("classification_runs.py")), str(tmp_path), "2", strategy]
+    run_python(program, cwd=Path(__file__).parent, timeout=240)
+    one, two = (json.loads((tmp_path / f"heads_{n}.json").read_text()) for n in (1, 2))
+    for name, value in one["weights"].items():
+        torch.testing.assert_close(torch.tensor(two["weights"][name]), torch.tensor(value), atol=1e-6, rtol=1e-5)
+    first, second = (EvaluationResult.read(tmp_path / f"results_{n}.json") for n in (1, 2))
+    assert first.metrics == second.metrics
+    assert first.num_samples == second.num_samples == 7
 
 
 def test_learning_rates_after_scaling_are_the_published_ones():
