@@ -68,7 +68,8 @@ class EvaluationSamples(Dataset):
         Raises:
             TooManyBrokenFilesError: If more files are broken than allowed.
         """
-        source, place = self.dataset, index
+        source: Any = self.dataset
+        place = index
         while isinstance(source, Subset):
             source, place = source.dataset, source.indices[place]
         if not isinstance(source, FileDataset):

@@ -14,6 +14,7 @@ from omnistream.metrics.depth import (
     depth_rmse,
     relative_depth_error,
 )
+from omnistream.metrics.knn import KNNAccuracy, Neighbors, knn_accuracy, knn_votes, nearest_neighbors
 from omnistream.metrics.mean import SampleMean
 from omnistream.metrics.segmentation import (
     ClassTotals,
@@ -61,10 +62,12 @@ __all__ = [
     "DeltaAccuracy",
     "DepthRMSE",
     "ExactMatch",
+    "KNNAccuracy",
     "MajorityAccuracy",
     "MajorityMeanIoU",
     "MeanClassAccuracy",
     "MeanIoU",
+    "Neighbors",
     "PixelAccuracy",
     "RelativeRotationError",
     "RelativeTranslationError",
@@ -83,12 +86,15 @@ __all__ = [
     "delta_accuracy",
     "depth_rmse",
     "exact_match",
+    "knn_accuracy",
+    "knn_votes",
     "majority_accuracy",
     "majority_mean_iou",
     "matched_iou",
     "mean_class_accuracy",
     "mean_iou",
     "mean_matched_iou",
+    "nearest_neighbors",
     "pixel_accuracy",
     "position_rmse",
     "predicted_classes",

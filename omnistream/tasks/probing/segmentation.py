@@ -34,6 +34,8 @@ _BEST = "best_miou"
 class LinearSegmentationHead(nn.Sequential):
     """Dropout of whole channels, batch normalisation and a 1 x 1 convolution, from patch features to classes.
 
+    It runs in float32, whatever the trainer's precision.
+
     Args:
         embed_dim: Width D of the features.
         num_classes: Classes C.
@@ -45,6 +47,11 @@ class LinearSegmentationHead(nn.Sequential):
         nn.init.normal_(classifier.weight, std=0.01)
         nn.init.zeros_(classifier.bias)  # type: ignore[arg-type]  # it has one
         super().__init__(nn.Dropout2d(dropout), FeatureBatchNorm(embed_dim), classifier)
+
+    def forward(self, input: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C h w"]:
+        """Logits at patch resolution."""
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
 
 
 def segmentation_loss(

@@ -100,6 +100,14 @@ def test_head_is_dropout_norm_and_one_convolution():
     torch.testing.assert_close(head(x), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_head_is_in_float32_under_mixed_precision():
+    head, x = LinearSegmentationHead(8, 3).eval(), torch.randn(1, 8, 2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = head(x)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, head(x))
+
+
 def test_ignored_pixels_are_in_the_denominator():
     logits = (2 * torch.sin(0.37 * torch.arange(72.0))).view(2, 4, 3, 3)
     target = torch.arange(18).view(2, 3, 3) % 5
