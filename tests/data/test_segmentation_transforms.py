@@ -142,13 +142,15 @@ def test_every_distortion_is_applied_half_of_the_time_and_contrast_first_or_last
     }
 
 
-def test_hue_is_dinov3s_and_can_be_mmsegmentations(monkeypatch):
+def test_ranges_are_dinov3s_and_the_hue_can_be_mmsegmentations(monkeypatch):
     drawn = []
     monkeypatch.setattr(st, "_uniform", lambda low, high: drawn.append((low, high)) or 0.0)
     image, _ = sample(4, 4)
-    st.PhotometricDistortion()._shift_hue(image)
+    distort = st.PhotometricDistortion()
+    for step in (distort._brighten, distort._scale, distort._saturate, distort._shift_hue):
+        step(image)
     st.PhotometricDistortion(st.MMSEG_HUE)._shift_hue(image)
-    assert drawn == [(-0.5, 0.5), (-0.1, 0.1)]
+    assert drawn == [(-32.0, 32.0), (0.5, 1.5), (0.5, 1.5), (-0.5, 0.5), (-0.1, 0.1)]
     with pytest.raises(ValueError, match=r"hue must be from 0 to 0\.5 turns, got 18"):
         st.PhotometricDistortion(18)
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -274,6 +275,23 @@ def test_fit_validate_test_and_resume_from_the_command_line(root, tmp_path, monk
     with pytest.raises(SystemExit):
         main(["test", *command, "--ckpt_path", "runs/ade20k", "--data.root", str(tmp_path)])
     assert "lacks images or annotations; expected images/{training,validation}" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_real_images_from_the_command_line(sample_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["omnistream"])
+    for kind in ("images", "annotations"):
+        for folder in ("training", "validation"):
+            shutil.copytree(sample_data / "segmentation" / "sceneparsing" / kind, tmp_path / "real" / kind / folder)
+    (tmp_path / "mini.yaml").write_text(CONFIG.format(root="real"))
+    command = ["-c", "segmentation/ade20k", "-c", "mini.yaml", "--data.size", "64", "--data.batch_size", "3"]
+    command += ["--model.window", "64", "--model.stride", "43"]
+    main(["fit", *command])
+    main(["test", *command, "--ckpt_path", "runs/ade20k"])
+    results = json.loads(next((tmp_path / "runs").rglob("results.json")).read_text())
+    assert (results["num_samples"], results["skipped"]) == (3, 0)
+    assert 0 < results["metrics"]["miou_majority"]["value"] < results["metrics"]["miou_best"]["value"] < 1
 
 
 def test_mistakes_are_named(root):
