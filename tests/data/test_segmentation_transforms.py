@@ -156,8 +156,10 @@ def test_ranges_are_dinov3s_and_the_hue_can_be_mmsegmentations(monkeypatch):
 
 
 def test_the_steps_in_order():
-    steps = [type(step).__name__ for step in st.segmentation_augmentation(64).transforms]
-    assert steps == [
+    steps = st.segmentation_augmentation().transforms
+    assert [step.size for step in (*steps[:2], steps[4])] == [512] * 3
+    assert (steps[0].scale, steps[1].max_share, steps[2].p) == ((0.5, 2.0), 0.75, 0.5)
+    assert [type(step).__name__ for step in steps] == [
         "ResizeShorterSide",
         "RandomLabelCrop",
         "RandomHorizontalFlip",

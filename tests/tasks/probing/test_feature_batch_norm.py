@@ -9,7 +9,10 @@ from omnistream.tasks.probing.batch_norm import FeatureBatchNorm
 
 
 def features():
-    return torch.randn(6, 5, 2, 3, generator=torch.Generator().manual_seed(0)) * 3 + 100
+    """Far from 0, and one channel that never changes."""
+    x = torch.randn(6, 5, 2, 3, generator=torch.Generator().manual_seed(0)) * 3 + 100
+    x[:, 4] = 7
+    return x
 
 
 def trained(norm, x, target):
