@@ -147,6 +147,28 @@ def test_world_actions_builds():
     assert len(cli.datamodule.val) == 400
 
 
+def test_imagenet_linear_is_the_published_setting():
+    cli = build(
+        ["classification/imagenet"],
+        ["--trainer.logger=false", "--data.root=x", "--model.backbone.variant=vit_nano", "--trainer.accelerator=cpu"],
+    )
+    assert (cli.trainer.max_steps, cli.trainer.val_check_interval) == (12_500, 1_250)
+    assert (cli.model.num_classes, len(cli.model.lrs), cli.model.selection) == (1000, 13, "test")
+    assert (cli.datamodule.batch_size, cli.datamodule.image_size, cli.datamodule.endless) == (128, 224, True)
+    assert cli.model.protocol == "classification/imagenet"
+
+
+@pytest.mark.parametrize("name", ["classification/world", "knn/world", "knn/imagenet"])
+def test_classification_builds(name):
+    root = ["--data.root=x", "--model.backbone.variant=vit_nano"] if name.endswith("imagenet") else []
+    cli = build([name], ["--trainer.logger=false", *root])
+    assert cli.model.protocol == name
+    if name.startswith("knn"):
+        assert (cli.model.ks, cli.model.temperature) == ((10, 20, 100, 200), 0.07)
+    if name.endswith("world"):
+        assert cli.model.num_classes == len(cli.datamodule.test.classes)
+
+
 def test_real_samples_builds_on_real_files(sample_data):
     cli = build(["real_samples"], [f"--data.root={sample_data}", "--trainer.logger=false"])
     assert set(cli.datamodule.sources) == {"ssl/image", "ssl/video", "geometry", "captioning"}

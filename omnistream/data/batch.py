@@ -102,6 +102,24 @@ class FrameClip(Batch):
     seed: Tensor
 
 
+@dataclass(kw_only=True)
+class LabelledImage(Batch):
+    """An image with a class for every pixel.
+
+    Attributes:
+        images: uint8 [1, 3, H, W]; a batch has [B, 1, 3, H, W].
+        labels: uint8 [h, w], classes from 0, 255 where a pixel has none; in evaluation in the size of the file, which
+            need not be that of the image.
+        name: Where it came from; a list in a batch.
+        seed: int64 scalar that every later random choice about this sample derives from.
+    """
+
+    images: Tensor
+    labels: Tensor
+    name: str | list[str]
+    seed: Tensor
+
+
 @dataclass(frozen=True, kw_only=True)
 class SceneFrame:
     """One frame with geometry, as stored: image and depth may differ in size.

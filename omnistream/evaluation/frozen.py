@@ -7,10 +7,12 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Shaped
 from lightning import LightningModule
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
+from omnistream import distributed
 from omnistream.evaluation.cache import CachedFeatures, FeatureBatch, repeated_samples
 from omnistream.evaluation.environment import weights_sha256
 from omnistream.evaluation.results import MetricValue
@@ -25,7 +27,8 @@ class FrozenProbe(LightningModule):
     """Trains heads on the features of a frozen backbone and evaluates them.
 
     A protocol implements `features`, `targets`, `make_head`, `loss` and `metrics`, and may override `settings`,
-    `predict`, `options`, `make_optimizer` and `schedule`. Everything else is here, alike for all of them:
+    `predict` (or `predict_batch`), `options`, `make_optimizer` and `schedule`. Everything else is here, alike for all
+    of them:
 
     - The backbone is in evaluation mode and without gradient, whatever the trainer does; both are checked before every
       use, because a backbone in training mode draws random positions. Checkpoints hold the heads alone, and refuse to
@@ -75,6 +78,7 @@ class FrozenProbe(LightningModule):
         """Index of the setting that the last validation chose."""
         self._statistics: tuple[Tensor, Tensor] | None = None
         self._results: dict[str, MetricValue] = {}
+        self._sweep: list[float] = []
         self._skipped = 0
 
     # What a protocol adds.
@@ -117,6 +121,19 @@ class FrozenProbe(LightningModule):
     def predict(self, head: nn.Module, features: Float[Tensor, " B *F"]) -> Tensor:
         """Prediction of a head in evaluation, such as the mean over several views; by default `head(features)`."""
         return head(features)
+
+    def predict_batch(self, head: nn.Module, features: Float[Tensor, " B *F"], batch: Any) -> Tensor:
+        """`predict`, for protocols that need more of the batch than its features, such as the size of its images.
+
+        Args:
+            head: One of the heads.
+            features: Of the batch.
+            batch: As the data module gave it; a `FeatureBatch` where features are cached.
+        """
+        return self.predict(head, features)
+
+    def observe(self, head: int, prediction: Tensor, target: Shaped[Tensor, " B *G"]) -> None:
+        """See a head's prediction in a test, by the index of the head; for what is more than a metric, as a plot."""
 
     def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Optimiser over one group of parameters per head; by default AdamW."""
@@ -206,17 +223,20 @@ class FrozenProbe(LightningModule):
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Update the metrics of every head."""
-        self._evaluate(batch)
+        self._evaluate(batch, testing=True)
 
-    def _evaluate(self, batch: Any) -> None:
+    def _evaluate(self, batch: Any, testing: bool = False) -> None:
         if batch is None:  # this process has no samples left
             return
         features, target = self.extract(batch)
         inputs = self._inputs(features)
-        for head, metrics in zip(self.heads, self.head_metrics, strict=True):
-            prediction = self.predict(head, inputs).float()
+        for index, (head, metrics) in enumerate(zip(self.heads, self.head_metrics, strict=True)):
+            prediction = self.predict_batch(head, inputs, batch)
+            prediction = prediction.float() if prediction.is_floating_point() else prediction
             for metric in metrics.values():  # type: ignore[operator]
                 metric.update(prediction, target)
+            if testing:
+                self.observe(index, prediction, target)
 
     def _computed(self) -> list[dict[str, MetricValue]]:
         """Metrics of every setting over all processes, and a fresh start."""
@@ -259,13 +279,19 @@ class FrozenProbe(LightningModule):
                 "from the training set), or set model.selection to test, which chooses on the test set"
             )
         self._log("test", values, self.selected)
-        self._results = values[self.selected]
+        self._results, first = values[self.selected], next(iter(values[0]))
+        self._sweep = [found[first].value for found in values]
 
     def test_results(self) -> dict[str, Any]:
         """Fields of `EvaluationResult` after a test."""
         settings = [dict(setting) for setting in self.settings()]
         assert self.selected is not None
-        choice = {"on": self.selection, "metric": next(iter(self._results)), "index": self.selected}
+        choice = {
+            "on": self.selection,
+            "metric": next(iter(self._results)),
+            "index": self.selected,
+            "values": self._sweep,
+        }
         return {
             "protocol": self.protocol,
             "metrics": self._results,
@@ -285,6 +311,14 @@ class FrozenProbe(LightningModule):
         optimizer, total = self.make_optimizer(groups), int(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_after_backward(self) -> None:
+        """Average gradients over processes where the strategy does not: FSDP2, of which no part of a head is."""
+        if not (distributed.is_distributed() and isinstance(self.trainer.strategy, ModelParallelStrategy)):
+            return
+        for parameter in self.heads.parameters():
+            if parameter.grad is not None:
+                parameter.grad = distributed.all_reduce(parameter.grad) / distributed.world_size()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out the backbone, and keep its fingerprint, the chosen setting and the statistics."""

@@ -72,6 +72,16 @@ def trajectories(count):
     return preds, target
 
 
+def segmentations(count):
+    """Five classes, of which the last never occurs; a tenth of the pixels has none."""
+    g = _generator(count)
+    target = torch.randint(4, (count, 4, 6), generator=g)
+    preds = torch.where(
+        torch.rand(target.shape, generator=g) < 0.6, target, torch.randint(4, target.shape, generator=g)
+    )
+    return preds, torch.where(torch.rand(target.shape, generator=g) < 0.1, 255, target)
+
+
 def nan_at_the_end(inputs):
     preds = inputs[0].clone()
     preds[-1] = torch.nan
@@ -90,6 +100,20 @@ class _Rows(m.UnigramEntropy):
             super().update(row)
 
 
+BANK = torch.randn(20, 5, generator=_generator(20)), torch.arange(20) % 5
+
+
+def _knn(preds, target, k):
+    return m.knn_accuracy(preds, target, *BANK, k)
+
+
+class _Nearest(m.KNNAccuracy):
+    """Among the samples of `BANK`."""
+
+    def __init__(self, k):
+        super().__init__(*BANK, k)
+
+
 ALIGNED = [
     MetricCase(metric, function, depth, {"alignment": alignment}, broken=nan_at_the_end, tolerance=1e-5)
     for metric, function in ((m.AbsRel, m.abs_rel), (m.DepthRMSE, m.depth_rmse), (m.DeltaAccuracy, m.delta_accuracy))
@@ -101,11 +125,21 @@ CASES = [
     MetricCase(m.TopKAccuracy, m.top_k_accuracy, scores, {"k": 1}, broken=None),
     MetricCase(m.TopKAccuracy, m.top_k_accuracy, scores, {"k": 3}),
     MetricCase(m.MajorityAccuracy, m.majority_accuracy, scores, state_options={"num_classes": 5}),
+    MetricCase(_Nearest, _knn, scores, {"k": 7}),
     MetricCase(m.ExactMatch, m.exact_match, texts),
     MetricCase(m.WordAccuracy, m.word_accuracy, texts),
     MetricCase(m.BoxIoU, m.mean_matched_iou, boxes),
     MetricCase(m.TokenLoss, m.token_loss, token_sums, broken=nan_at_the_end),
     MetricCase(_Rows, _unigram, token_counts, state_options={"vocab_size": 11}),
+    *(
+        MetricCase(metric, function, segmentations, {"num_classes": 5})
+        for metric, function in (
+            (m.MeanIoU, m.mean_iou),
+            (m.PixelAccuracy, m.pixel_accuracy),
+            (m.MeanClassAccuracy, m.mean_class_accuracy),
+            (m.MajorityMeanIoU, m.majority_mean_iou),
+        )
+    ),
     *(
         MetricCase(metric, function, trajectories, broken=nan_at_the_end)
         for metric, function in (

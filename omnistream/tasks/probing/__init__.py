@@ -2,13 +2,21 @@
 
 from omnistream.tasks.probing.action import AttentiveActionProbe, ClipClassification, LinearActionProbe, ProbeConfig
 from omnistream.tasks.probing.attentive import AttentiveProbe
+from omnistream.tasks.probing.classification import ImageClassification, LinearClassification
+from omnistream.tasks.probing.knn import KNNClassification
 from omnistream.tasks.probing.linear import RidgeClassifier
+from omnistream.tasks.probing.segmentation import LinearSegmentationHead, SegmentationProbe
 
 __all__ = [
     "AttentiveActionProbe",
     "AttentiveProbe",
     "ClipClassification",
+    "ImageClassification",
+    "KNNClassification",
     "LinearActionProbe",
+    "LinearClassification",
+    "LinearSegmentationHead",
     "ProbeConfig",
     "RidgeClassifier",
+    "SegmentationProbe",
 ]
