@@ -7,10 +7,12 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Shaped
 from lightning import LightningModule
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
+from omnistream import distributed
 from omnistream.evaluation.cache import CachedFeatures, FeatureBatch, repeated_samples
 from omnistream.evaluation.environment import weights_sha256
 from omnistream.evaluation.results import MetricValue
@@ -297,6 +299,14 @@ class FrozenProbe(LightningModule):
         optimizer, total = self.make_optimizer(groups), int(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_after_backward(self) -> None:
+        """Average gradients over processes where the strategy does not: FSDP2, of which no part of a head is."""
+        if not (distributed.is_distributed() and isinstance(self.trainer.strategy, ModelParallelStrategy)):
+            return
+        for parameter in self.heads.parameters():
+            if parameter.grad is not None:
+                parameter.grad = distributed.all_reduce(parameter.grad) / distributed.world_size()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out the backbone, and keep its fingerprint, the chosen setting and the statistics."""
