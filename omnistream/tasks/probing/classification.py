@@ -88,6 +88,10 @@ class ImageClassification(FrozenProbe):
         dataset = source_of(getattr(getattr(self.trainer, "datamodule", None), "test", None))
         return getattr(dataset, "class_names", None) or getattr(dataset, "classes", None)
 
+    def _names(self) -> Sequence[str]:
+        """Names of the classes, or their numbers."""
+        return self._class_names() or [str(label) for label in range(self.num_classes)]
+
     def observe(self, head: int, prediction: Float[Tensor, "B C"], target: Int64[Tensor, " B"]) -> None:
         """Keep the most likely class."""
         self._predicted[head].append(prediction.argmax(1))
@@ -103,12 +107,20 @@ class ImageClassification(FrozenProbe):
         self.confusion = confusion_matrix(torch.cat([none, *chosen]), torch.cat([none, *self._true]), self.num_classes)
         self._predicted, self._true = [[] for _ in self.heads], []
 
+    def draw(self, batch: FrameClip) -> dict[str, UInt8[Tensor, "3 H W"]]:
+        """The first image of the last test batch, under its true and its predicted class.
+
+        The prediction is that of the setting which the last validation chose; without one, of the first setting.
+        """
+        names = self._names()
+        predicted = self._predicted[(self.selected or 0) * self.repetitions][-1][0]
+        return {f"{names[int(batch.label[0])]}, predicted {names[int(predicted)]}": batch.images[0, 0]}
+
     def draw_results(self) -> dict[str, UInt8[Tensor, "3 H W"]]:
         """The confusion matrix of the classes that are confused most, after a test."""
         if self.confusion is None:
             return {}
-        names = self._class_names() or [str(label) for label in range(self.num_classes)]
-        return {"confusion": draw_confusion(self.confusion, names)}
+        return {"confusion": draw_confusion(self.confusion, self._names())}
 
 
 class LinearClassification(ImageClassification):

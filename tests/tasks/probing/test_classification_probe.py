@@ -161,7 +161,13 @@ def trainer(folder, **options):
 def test_learns_and_reports_the_best_head_and_its_confusions(tmp_path):
     data = EvaluationDataModule(Colours(48), Colours(30, 1, wrong=4), batch_size=16)
     probe = LinearClassification(create_model("vit_nano"), 3, lrs=(1e-9, 3.0), protocol="classification/colours")
-    run = trainer(tmp_path, max_epochs=20)
+    drawn = {}
+
+    class Drawn(lightning.Callback):
+        def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            drawn[batch_idx] = pl_module.draw(batch)
+
+    run = trainer(tmp_path, max_epochs=20, callbacks=[Drawn()])
     assert probe.draw_results() == {}
     run.fit(probe, data)
     (found,) = run.test(probe, data, verbose=False)
@@ -176,6 +182,9 @@ def test_learns_and_reports_the_best_head_and_its_confusions(tmp_path):
     assert results["settings"]["optimizer"] == "sgd"
     assert probe.confusion.tolist() == _expected(labels)  # only the wrong labels are off the diagonal
     assert probe.confusion.diagonal().sum() == 26
+    assert {len(titles) for titles in drawn.values()} == {1}
+    assert next(iter(drawn[0])).startswith("green, predicted ")  # image 0 is red, its label is wrong
+    assert torch.equal(next(iter(drawn[1].values())), Colours(30, 1)[16].images[0])
     (image,) = probe.draw_results().values()
     assert image.dtype == torch.uint8
 
@@ -360,6 +369,21 @@ class TestWorldObjects:
         images = [WorldObjects(4, split)[0].images for split in ("train", "val", "test")]
         assert not torch.equal(images[0], images[1])
         assert not torch.equal(images[1], images[2])
+
+
+@pytest.mark.slow
+def test_the_world_is_learnable(tmp_path, command):
+    """Also by a head on a random backbone; so a head that learns nothing is noticed."""
+    options = ["-c", "classification/world", "--trainer.enable_progress_bar=false"]
+    logger = ["--trainer.logger.init_args.save_dir", str(tmp_path)]
+    main(["fit", *options, *logger])
+    main(["test", *options, *logger, "--ckpt_path", str(tmp_path / "classification_world" / "version_0")])
+    (path,) = tmp_path.rglob("results.json")
+    found = EvaluationResult.read(path)
+    assert (found.protocol, found.num_samples) == ("classification/world", 480)
+    assert found.metrics["top1_majority"].value == pytest.approx(1 / 16)
+    assert found.metrics["top1"].value > 2 / 16
+    assert found.selection["on"] == "val"
 
 
 @pytest.mark.slow
