@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from omnistream import distributed
 from omnistream.data.batch import Batch
-from omnistream.data.sampling import EvaluationSampler
+from omnistream.data.broken_files import FileDataset
+from omnistream.data.evaluation_samples import EvaluationSamples, KeyedSampler, KeyedSubset, source_of
+from omnistream.data.sampling import EndlessBatchSampler, EvaluationSampler
 
 
 class EvaluationDataModule(LightningDataModule):
@@ -19,6 +21,8 @@ class EvaluationDataModule(LightningDataModule):
 
     A module that caches features (it has `cache` and `cached_loader`, as `FrozenProbe`) is asked for loaders over these
     in place of images.
+
+    A broken file of a validation or test set is left out and counted; it is not replaced by another sample.
 
     Args:
         train: Training set of `Batch` samples; its own `collate`, where it has one, makes the batches.
@@ -29,6 +33,9 @@ class EvaluationDataModule(LightningDataModule):
         eval_batch_size: Samples per validation or test batch, and per batch of cached features; default `batch_size`.
         num_workers: Worker processes per loader.
         seed: Of the order and of what is held out.
+        endless: Training data without epochs, for runs of a number of steps: all batches have the same size, a
+            transform draws anew in every pass, and a run resumes with the batch after its last one. The training set
+            must take a `SampleKey`, as those of this library do.
 
     Raises:
         ValueError: If both `val` and `holdout` are given, or `holdout` leaves nothing to train on or to validate with.
@@ -45,12 +52,14 @@ class EvaluationDataModule(LightningDataModule):
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
+        endless: bool = False,
     ) -> None:
         super().__init__()
         if batch_size < 1 or (eval_batch_size is not None and eval_batch_size < 1):
             raise ValueError(f"batch sizes must be at least 1, got {batch_size} and {eval_batch_size}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
-        self.num_workers, self.seed = num_workers, seed
+        self.num_workers, self.seed, self.endless = num_workers, seed, endless
+        self.batches_seen = 0
         self.train, self.val, self.test = train, val, test
         if holdout:
             self.train, self.val = self._split(train, val, holdout)
@@ -64,7 +73,7 @@ class EvaluationDataModule(LightningDataModule):
             raise ValueError(
                 f"holdout {holdout} of {len(train)} samples leaves nothing to train on or to validate with"
             )
-        return Subset(train, order[held:]), Subset(train, order[:held])
+        return KeyedSubset(train, order[held:]), KeyedSubset(train, order[:held])
 
     def train_dataloader(self) -> DataLoader:
         """Training batches.
@@ -75,7 +84,7 @@ class EvaluationDataModule(LightningDataModule):
         dataset = self._given("train", self.train)
         if self._caches:
             return self._module.cached_loader(self._shared(dataset, False), self.batch_size, training=True)
-        return self._shared(dataset, True)
+        return self._without_end(dataset) if self.endless else self._shared(dataset, True)
 
     def val_dataloader(self) -> DataLoader | list[Any]:
         """Validation batches; none if there is no validation set."""
@@ -96,15 +105,40 @@ class EvaluationDataModule(LightningDataModule):
         """Every sample of a data set once, over all processes; a batch is None where this process has none left."""
         sampler = EvaluationSampler(len(dataset), self.eval_batch_size, distributed.rank(), distributed.world_size())
         collate = partial(_some, _collate_of(dataset))
-        return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=self.num_workers)
+        samples = EvaluationSamples(dataset)
+        return DataLoader(samples, batch_sampler=sampler, collate_fn=collate, num_workers=self.num_workers)
 
     def _shared(self, dataset: Any, shuffle: bool) -> DataLoader:
         """Training samples: every process gets equally many; the last round repeats some."""
-        sampler: Any = DistributedSampler(
+        keyed = shuffle and isinstance(source_of(dataset), FileDataset)  # transforms draw anew in every epoch
+        sampler: Any = (KeyedSampler if keyed else DistributedSampler)(
             dataset, distributed.world_size(), distributed.rank(), shuffle=shuffle, seed=self.seed
         )
         size, collate = self.batch_size if shuffle else self.eval_batch_size, _collate_of(dataset)
         return DataLoader(dataset, size, sampler=sampler, collate_fn=collate, num_workers=self.num_workers)
+
+    def _without_end(self, dataset: Any) -> DataLoader:
+        """Batches of keys that go on from the last one that was trained on."""
+        sampler = EndlessBatchSampler(
+            len(dataset), self.batch_size, self.seed, True, distributed.rank(), distributed.world_size(),
+            start_batch=self.batches_seen,
+        )  # fmt: skip
+        collate = _collate_of(dataset)
+        return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=self.num_workers)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Count the batches that training was given; prefetched ones do not count."""
+        if self.trainer is not None and self.trainer.training:
+            self.batches_seen += 1
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in training data without end."""
+        return {"batches_seen": self.batches_seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a position."""
+        self.batches_seen = state_dict["batches_seen"]
 
     @property
     def _module(self) -> Any:
@@ -121,9 +155,9 @@ class EvaluationDataModule(LightningDataModule):
 
 
 def _collate_of(dataset: Any) -> Callable[[list[Any]], Any]:
-    source = dataset.dataset if isinstance(dataset, Subset) else dataset
-    return getattr(source, "collate", Batch.collate)
+    return getattr(source_of(dataset), "collate", Batch.collate)
 
 
 def _some(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
-    return collate(samples) if samples else None
+    read = [sample for sample in samples if sample is not None]
+    return collate(read) if read else None

@@ -18,6 +18,7 @@ from torchmetrics import Metric
 
 from omnistream import distributed
 from omnistream.data.batch import Batch
+from omnistream.data.evaluation_samples import EvaluationSamples
 from omnistream.evaluation.environment import command, file_sha256, machine, versions, weights_sha256
 
 SCHEMA = "omnistream/results/1"
@@ -131,7 +132,7 @@ class ResultsWriter(Callback):
             pl_module.test_results() if isinstance(pl_module, ReportsResults) else logged_results(trainer, pl_module)
         )
         name = {"protocol": self.protocol or type(pl_module).__name__}
-        skipped = int(known.pop("skipped", 0)) + max(distributed.gather_objects(broken_files(trainer.test_dataloaders)))
+        skipped = int(known.pop("skipped", 0)) + sum(distributed.gather_objects(broken_files(trainer.test_dataloaders)))
         fields = (
             name
             | {"skipped": skipped, "num_samples": max(samples.values(), default=0)}
@@ -158,12 +159,18 @@ def count_samples(batch: Any) -> int:
 
 
 def broken_files(loaders: Any) -> int:
-    """Broken files that the data sets of some loaders have met, as far as this process knows."""
+    """Broken files that some loaders of this process have met.
+
+    Of a loader whose data set replaces broken files, those that this process knows: not what its workers found.
+    """
     if isinstance(loaders, CombinedLoader):
         loaders = loaders.flattened
     if isinstance(loaders, Mapping | list | tuple):
         return sum(broken_files(part) for part in (loaders.values() if isinstance(loaders, Mapping) else loaders))
-    found = getattr(getattr(loaders, "dataset", None), "broken_files", None)
+    dataset = getattr(loaders, "dataset", None)
+    if isinstance(dataset, EvaluationSamples):
+        return dataset.num_skipped
+    found = getattr(dataset, "broken_files", None)
     return 0 if found is None else int(found.count)
 
 
