@@ -15,8 +15,8 @@ from omnistream.backbone.variants import IMAGENET_MEAN, IMAGENET_STD
 class VJEPA2Backbone(nn.Module):
     """The encoder of V-JEPA 2, without its predictor.
 
-    It sees tubelets of 2 frames. As a clip encoder it attends to the whole clip, and a clip of T frames gives T / 2 time
-    steps: step i stands for frames 2 i and 2 i + 1. An image is repeated to fill one tubelet and gives one step.
+    It sees tubelets of 2 frames. As a clip encoder it attends to the whole clip, and a clip of T frames gives T / 2
+    time steps: step i stands for frames 2 i and 2 i + 1. An image is repeated to fill one tubelet and gives one step.
 
     With a sliding window every frame gives one step, from itself and earlier frames alone: each frame is repeated to
     fill a tubelet, and the window ends with it. The first frame fills the windows that begin before it. The paper says
@@ -72,7 +72,7 @@ class VJEPA2Backbone(nn.Module):
         if T == 1:
             images = images.expand(-1, self.tubelet_size, -1, -1, -1)
         elif T % self.tubelet_size:
-            raise ValueError(f"V-JEPA 2 sees {self.tubelet_size} frames at a time: a clip of {T} frames leaves some over")
+            raise ValueError(f"V-JEPA 2 sees {self.tubelet_size} frames at a time; a clip of {T} leaves some over")
         last, patches = self._encode(images, layers)
         return self._output(last, patches)
 

@@ -75,14 +75,14 @@ class ActionData(EvaluationDataModule):
         dataset = self.reader(self.root, split, transform, **self.clips)
         if unlabelled := int((dataset.labels < 0).sum()):
             raise ValueError(
-                f"{unlabelled} of {len(dataset)} videos of the {split} split have no label: there is nothing to compare "
-                "with; evaluate on the validation split (data.eval_split val)"
+                f"{unlabelled} of {len(dataset)} videos of the {split} split have no label to compare with; "
+                "evaluate on the validation split (data.eval_split val)"
             )
         expected = getattr(getattr(self.trainer, "lightning_module", None), "num_classes", None)
         if expected is not None and not dataset.fits(expected):
             raise ValueError(
-                f"model.num_classes is {expected}, but {dataset.root} has {dataset.num_classes} classes; set it to that, "
-                "or check data.root"
+                f"model.num_classes is {expected}, but {dataset.root} has {dataset.num_classes} classes; "
+                "set it to that, or check data.root"
             )
         return dataset
 

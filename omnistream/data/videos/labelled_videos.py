@@ -48,8 +48,8 @@ class LabelledVideos(FileDataset[FrameClip]):
 
     A clip has the frames of all its segments, one segment after the other (see `segment_positions`). Only these frames
     are decoded. Windows are at random places in the training split, and in the middle in the others. A video that
-    cannot be read is logged, counted in `broken_files`, and replaced by another one; an `EvaluationDataModule` leaves it
-    out of validation and test instead. Annotated videos without a file are left out, with a warning.
+    cannot be read is logged, counted in `broken_files`, and replaced by another one; an `EvaluationDataModule` leaves
+    it out of validation and test instead. Annotated videos without a file are left out, with a warning.
 
     Args:
         root: Folder of the data set.

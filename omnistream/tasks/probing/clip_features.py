@@ -18,7 +18,8 @@ def clip_tokens(
 ) -> Float[Tensor, "B N D"]:
     """Patch tokens of the last layer, after the final norm, of all frames.
 
-    The tokens are in the order segment, frame, row, column; a clip encoder has one time step for several frames. Each segment is its own stream: time starts from zero.
+    The tokens are in the order segment, frame, row, column; of a clip encoder, a time step stands for several frames.
+    Each segment is its own stream: time starts from zero.
 
     Args:
         backbone: A `Backbone`.

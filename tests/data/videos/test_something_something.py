@@ -30,13 +30,13 @@ def test_labels_of_the_test_split(tmp_path):
 
 
 def test_mistakes_are_named(tmp_path):
-    with pytest.raises(DatasetNotFoundError, match="holds no labels.json or something-something-v2-labels.json"):
+    with pytest.raises(DatasetNotFoundError, match=r"holds no labels.json or something-something-v2-labels.json"):
         SomethingSomething(tmp_path)
     write_something(tmp_path, num_videos=1)
     train = tmp_path / "labels" / "train.json"
     record = json.loads(train.read_text())[0]
     for records, message in [
-        ([record | {"template": "Eating [something]"}], "video 1000 is of class 'Eating something', which is not among"),
+        ([record | {"template": "Eating [something]"}], "1000 is of class 'Eating something', which is not among"),
         ([{"id": "1000"}], "video 1000 has no template"),
         ([{"template": "x"}], "expected records with an id"),
         ({}, "expected a list, got a dict"),
