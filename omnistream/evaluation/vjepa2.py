@@ -120,17 +120,18 @@ class VJEPA2Backbone(nn.Module):
 
 def _load(path: str) -> tuple[Any, Any]:
     """Encoder and configuration of a model on the hub or in a folder."""
-    from transformers import AutoConfig, VJEPA2Model  # takes seconds
+    import transformers  # takes seconds
 
+    library: Any = transformers
     try:
-        config = AutoConfig.from_pretrained(path)
-        kind = config.model_type
-        if kind == "vjepa2":
-            model, report = VJEPA2Model.from_pretrained(path, attn_implementation="sdpa", output_loading_info=True)
+        config = library.AutoConfig.from_pretrained(path)
+        if is_vjepa := config.model_type == "vjepa2":
+            options = {"attn_implementation": "sdpa", "output_loading_info": True}
+            model, report = library.VJEPA2Model.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
         raise ValueError(f"V-JEPA 2 cannot be loaded from {path}: {str(error).strip().splitlines()[0]}") from error
-    if kind != "vjepa2":
-        raise ValueError(f"{path} is a model of type {kind}, not vjepa2")
+    if not is_vjepa:
+        raise ValueError(f"{path} is a model of type {config.model_type}, not vjepa2")
     if missing := sorted(key for key in report["missing_keys"] if key.startswith("encoder.")):
         raise ValueError(f"{path} lacks {len(missing)} weights of the encoder, such as {missing[0]}")
     return model.encoder, config

@@ -8,8 +8,8 @@ from omnistream.evaluation import Backbone, VJEPA2Backbone
 
 SMALL = {
     "patch_size": 8, "crop_size": 32, "frames_per_clip": 8, "tubelet_size": 2, "hidden_size": 48,
-    "num_hidden_layers": 3, "num_attention_heads": 2, "mlp_ratio": 2, "pred_hidden_size": 24, "pred_num_attention_heads": 2,
-    "pred_num_hidden_layers": 1, "initializer_range": 0.2,
+    "num_hidden_layers": 3, "num_attention_heads": 2, "mlp_ratio": 2, "pred_hidden_size": 24,
+    "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1, "initializer_range": 0.2,
 }  # fmt: skip
 
 
