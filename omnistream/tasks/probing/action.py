@@ -34,7 +34,7 @@ class ProbeConfig:
     weight_decays: tuple[float, ...] = (0.01,)
     """Weight decays, on all parameters; the paper gives none, 0.01 is V-JEPA's."""
     num_positions: int | None = None
-    """Tokens of a clip, for a learned position embedding; None as published. See `AttentiveProbe`."""
+    """Tokens of a clip or of a frame, for a learned position embedding; None as published. See `AttentiveProbe`."""
     query_std: float = 0.02
     """Initial spread of the probe's query; see `AttentiveProbe`."""
     activation_checkpointing: bool = False

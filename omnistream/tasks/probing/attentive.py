@@ -55,8 +55,8 @@ class AttentiveProbe(nn.Module):
         num_heads: Attention heads (paper: 16).
         mlp_ratio: Hidden width of the MLPs over `embed_dim`.
         activation_checkpointing: Recompute the self-attention blocks in the backward pass.
-        num_positions: Number of tokens, for a learned position embedding, which gives the probe their order; None as
-            published.
+        num_positions: Size of a learned position embedding, which is repeated over the tokens: with as many as tokens,
+            the probe knows their place and time; with those of one frame, their place alone; None as published.
         query_std: Initial spread of the query. With the published 0.02 the query attends to all tokens
             equally at first and needs thousands of steps to specialise; 1 suits short fits.
 
@@ -123,7 +123,7 @@ class AttentiveProbe(nn.Module):
     def encode(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """What the query attends to: the tokens after the self-attention blocks."""
         if self.positions is not None:
-            tokens = tokens + self.positions
+            tokens = tokens + self.positions.repeat(tokens.shape[1] // len(self.positions), 1)
         for block in self.blocks:
             if self.activation_checkpointing and self.training:
                 tokens = checkpoint(block, tokens, use_reentrant=False)

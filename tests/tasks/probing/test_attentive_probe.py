@@ -93,6 +93,18 @@ def test_the_order_of_tokens_does_not_matter():
     torch.testing.assert_close(probe(tokens[:, torch.randperm(7)]), probe(tokens))
 
 
+def test_positions_of_one_frame_tell_the_place_and_not_the_time():
+    tokens = torch.randn(2, 12, 16, dtype=torch.float64)  # 3 frames of 4 tokens
+    frames = tokens.unflatten(1, (3, 4))[:, [2, 0, 1]].flatten(1, 2)
+    places = tokens.unflatten(1, (3, 4))[:, :, [1, 0, 2, 3]].flatten(1, 2)
+    of_frame, of_clip = (AttentiveProbe(16, 3, num_layers=2, num_heads=4, num_positions=n).double() for n in (4, 12))
+    torch.testing.assert_close(of_frame(frames), of_frame(tokens))
+    assert (of_frame(places) - of_frame(tokens)).abs().max() > 1e-6
+    assert (of_clip(frames) - of_clip(tokens)).abs().max() > 1e-6
+    with pytest.raises(RuntimeError):
+        of_frame(tokens[:, :10])
+
+
 def test_activation_checkpointing_changes_nothing():
     probe, tokens = AttentiveProbe(16, 3, num_layers=3, num_heads=4), torch.randn(2, 7, 16)
     gradients = []
