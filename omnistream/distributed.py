@@ -1,6 +1,6 @@
 """The few collectives the losses and evaluations need; all are the identity in a single process."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -86,6 +86,23 @@ class _AllGather(torch.autograd.Function):
 def all_gather(value: Tensor) -> Tensor:
     """Rows of all processes concatenated along the first axis, with gradient; equal shapes everywhere."""
     return _AllGather.apply(value) if is_distributed() else value
+
+
+def gather_batches(batches: Sequence[Tensor]) -> Tensor:
+    """Rows of the batches of all processes, in the order that one process would have them in.
+
+    Batch i of one process is batch i // n of process i % n, as `EvaluationSampler` shares them out.
+
+    Args:
+        batches: Of this process, equally many on all; one without rows where it had none.
+    """
+    own = torch.cat(list(batches))
+    counts = gather_objects([len(batch) for batch in batches])
+    padded = own.new_zeros(max(map(sum, counts)), *own.shape[1:])
+    padded[: len(own)] = own
+    shares = all_gather(padded).chunk(len(counts))
+    parts = [share[: sum(sizes)].split(sizes) for share, sizes in zip(shares, counts, strict=True)]
+    return torch.cat([part[i] for i in range(len(batches)) for part in parts])
 
 
 class Means:

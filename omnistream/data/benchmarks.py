@@ -101,6 +101,14 @@ class EvaluationDataModule(LightningDataModule):
         """
         return self.in_order(self._given("test", self.test))
 
+    def reference_dataloader(self) -> DataLoader:
+        """Training samples, each once and in order, for protocols that look up test samples among them.
+
+        Raises:
+            ValueError: If there is no training set.
+        """
+        return self.in_order(self._given("train", self.train))
+
     def in_order(self, dataset: Any) -> DataLoader:
         """Every sample of a data set once, over all processes; a batch is None where this process has none left."""
         sampler = EvaluationSampler(len(dataset), self.eval_batch_size, distributed.rank(), distributed.world_size())

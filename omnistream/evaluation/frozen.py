@@ -75,6 +75,7 @@ class FrozenProbe(LightningModule):
         """Index of the setting that the last validation chose."""
         self._statistics: tuple[Tensor, Tensor] | None = None
         self._results: dict[str, MetricValue] = {}
+        self._sweep: list[float] = []
         self._skipped = 0
 
     # What a protocol adds.
@@ -117,6 +118,9 @@ class FrozenProbe(LightningModule):
     def predict(self, head: nn.Module, features: Float[Tensor, " B *F"]) -> Tensor:
         """Prediction of a head in evaluation, such as the mean over several views; by default `head(features)`."""
         return head(features)
+
+    def observe(self, head: int, prediction: Tensor, target: Shaped[Tensor, " B *G"]) -> None:
+        """See a head's prediction in a test, by the index of the head; for what is more than a metric, as a plot."""
 
     def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Optimiser over one group of parameters per head; by default AdamW."""
@@ -206,17 +210,19 @@ class FrozenProbe(LightningModule):
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Update the metrics of every head."""
-        self._evaluate(batch)
+        self._evaluate(batch, testing=True)
 
-    def _evaluate(self, batch: Any) -> None:
+    def _evaluate(self, batch: Any, testing: bool = False) -> None:
         if batch is None:  # this process has no samples left
             return
         features, target = self.extract(batch)
         inputs = self._inputs(features)
-        for head, metrics in zip(self.heads, self.head_metrics, strict=True):
+        for index, (head, metrics) in enumerate(zip(self.heads, self.head_metrics, strict=True)):
             prediction = self.predict(head, inputs).float()
             for metric in metrics.values():  # type: ignore[operator]
                 metric.update(prediction, target)
+            if testing:
+                self.observe(index, prediction, target)
 
     def _computed(self) -> list[dict[str, MetricValue]]:
         """Metrics of every setting over all processes, and a fresh start."""
@@ -259,13 +265,19 @@ class FrozenProbe(LightningModule):
                 "from the training set), or set model.selection to test, which chooses on the test set"
             )
         self._log("test", values, self.selected)
-        self._results = values[self.selected]
+        self._results, first = values[self.selected], next(iter(values[0]))
+        self._sweep = [found[first].value for found in values]
 
     def test_results(self) -> dict[str, Any]:
         """Fields of `EvaluationResult` after a test."""
         settings = [dict(setting) for setting in self.settings()]
         assert self.selected is not None
-        choice = {"on": self.selection, "metric": next(iter(self._results)), "index": self.selected}
+        choice = {
+            "on": self.selection,
+            "metric": next(iter(self._results)),
+            "index": self.selected,
+            "values": self._sweep,
+        }
         return {
             "protocol": self.protocol,
             "metrics": self._results,

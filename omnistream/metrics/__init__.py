@@ -14,6 +14,7 @@ from omnistream.metrics.depth import (
     depth_rmse,
     relative_depth_error,
 )
+from omnistream.metrics.knn import KNNAccuracy, Neighbors, knn_accuracy, knn_votes, nearest_neighbors
 from omnistream.metrics.mean import SampleMean
 from omnistream.metrics.text import (
     ExactMatch,
@@ -46,7 +47,9 @@ __all__ = [
     "DeltaAccuracy",
     "DepthRMSE",
     "ExactMatch",
+    "KNNAccuracy",
     "MajorityAccuracy",
+    "Neighbors",
     "RelativeRotationError",
     "RelativeTranslationError",
     "SampleMean",
@@ -62,9 +65,12 @@ __all__ = [
     "delta_accuracy",
     "depth_rmse",
     "exact_match",
+    "knn_accuracy",
+    "knn_votes",
     "majority_accuracy",
     "matched_iou",
     "mean_matched_iou",
+    "nearest_neighbors",
     "position_rmse",
     "relative_depth_error",
     "relative_rotation_error",

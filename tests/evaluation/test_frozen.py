@@ -152,6 +152,7 @@ class TestSelection:
         assert found["test/accuracy/1"] > 0.0
         assert probe.test_results()["selection"] == {
             "on": "val", "metric": "accuracy", "index": 0, "setting": {"lr": 1e-1},
+            "values": [0.0, found["test/accuracy/1"]],
         }  # fmt: skip
 
     def test_held_out_samples_are_not_trained_on(self):

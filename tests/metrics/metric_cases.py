@@ -90,6 +90,20 @@ class _Rows(m.UnigramEntropy):
             super().update(row)
 
 
+BANK = torch.randn(20, 5, generator=_generator(20)), torch.arange(20) % 5
+
+
+def _knn(preds, target, k):
+    return m.knn_accuracy(preds, target, *BANK, k)
+
+
+class _Nearest(m.KNNAccuracy):
+    """Among the samples of `BANK`."""
+
+    def __init__(self, k):
+        super().__init__(*BANK, k)
+
+
 ALIGNED = [
     MetricCase(metric, function, depth, {"alignment": alignment}, broken=nan_at_the_end, tolerance=1e-5)
     for metric, function in ((m.AbsRel, m.abs_rel), (m.DepthRMSE, m.depth_rmse), (m.DeltaAccuracy, m.delta_accuracy))
@@ -101,6 +115,7 @@ CASES = [
     MetricCase(m.TopKAccuracy, m.top_k_accuracy, scores, {"k": 1}, broken=None),
     MetricCase(m.TopKAccuracy, m.top_k_accuracy, scores, {"k": 3}),
     MetricCase(m.MajorityAccuracy, m.majority_accuracy, scores, state_options={"num_classes": 5}),
+    MetricCase(_Nearest, _knn, scores, {"k": 7}),
     MetricCase(m.ExactMatch, m.exact_match, texts),
     MetricCase(m.WordAccuracy, m.word_accuracy, texts),
     MetricCase(m.BoxIoU, m.mean_matched_iou, boxes),

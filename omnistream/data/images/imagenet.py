@@ -1,5 +1,6 @@
 """ImageNet-1K in the trees that people have: class folders, Kaggle's, and the original one with its devkit."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,12 +20,15 @@ from omnistream.data.sampling import SampleKey, sample_seed
 from omnistream.data.splits import Split, check_official_split
 from omnistream.data.transforms import ImageTransform, transform_images
 
+logger = logging.getLogger(__name__)
+
 EXPECTED = (
     "{train,val}/<class>/*.JPEG, Kaggle's ILSVRC/Data/CLS-LOC/{train,val} beside LOC_val_solution.csv, or train/<class>, "
     "val/*.JPEG and ILSVRC2012_devkit_t12"
 )
 _PARENTS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
 """Where `train` and `val` lie below the root."""
+_NUM_IMAGES = {"train": 1_281_167, "val": 50_000}
 
 
 class ImageNet(FileDataset[FrameClip]):
@@ -78,6 +82,8 @@ class ImageNet(FileDataset[FrameClip]):
         """Names of the class folders, in the order of the labels."""
         self.class_names = class_names(self.root, self.classes)
         """What the classes are called, where the tree says so; else `classes`."""
+        if len(self.classes) == 1000 and len(self.files) != _NUM_IMAGES[split]:
+            logger.warning("%s holds %d images; ImageNet-1K has %d", folder, len(self.files), _NUM_IMAGES[split])
         index = {name: label for label, name in enumerate(self.classes)}
         self._labels = _folder_labels(self.files, index) if flat is None else _file_labels(self.files, flat, index)
         require_readable("images", folder, self.files, _read_stored, self.broken_files)

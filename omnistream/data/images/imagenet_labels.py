@@ -72,9 +72,12 @@ def _read_solution(path: Path) -> dict[str, str]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     try:
-        return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
+        found = {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
     except (KeyError, IndexError, AttributeError):
-        raise ValueError(f"{path}: expected the columns ImageId and PredictionString, both filled") from None
+        found = {}
+    if not found:
+        raise ValueError(f"{path}: expected rows with the columns ImageId and PredictionString, both filled")
+    return found
 
 
 def _read_ground_truth(path: Path) -> dict[str, str]:
@@ -91,12 +94,13 @@ def _read_ground_truth(path: Path) -> dict[str, str]:
 def _read_meta(path: Path) -> dict[int, str]:
     """WordNet id by ILSVRC2012_ID, of the classes that are not classes of classes."""
     from scipy.io import loadmat  # takes time
+    from scipy.io.matlab import MatReadError
 
     if not path.is_file():
         raise DatasetNotFoundError(f"{path} is missing: without it the ids of {DEVKIT_LABELS} mean nothing", EXPECTED)
     try:
         synsets = loadmat(path, squeeze_me=True)["synsets"]
         rows = [(int(row["ILSVRC2012_ID"]), str(row["WNID"]), int(row["num_children"])) for row in synsets.reshape(-1)]
-    except (KeyError, ValueError, TypeError, IndexError, OSError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, OSError, MatReadError) as error:
         raise ValueError(f"{path} is not the devkit's meta.mat: {error}") from error
     return {number: wnid for number, wnid, children in rows if children == 0}

@@ -9,12 +9,14 @@ from omnistream.data.world.clip import WorldClip, render_action, render_clip, re
 from omnistream.data.world.config import WorldConfig
 from omnistream.data.world.datasets import WorldActions, WorldCaptions, WorldFrames, WorldScenes
 from omnistream.data.world.language import LanguageConfig
+from omnistream.data.world.objects import OBJECTS, WorldObjects
 from omnistream.data.world.scene import CLASSES
 from omnistream.data.world.tracks import Tracks, track_points
 
 __all__ = [
     "ACTIONS",
     "CLASSES",
+    "OBJECTS",
     "LanguageConfig",
     "Tracks",
     "WorldActions",
@@ -22,6 +24,7 @@ __all__ = [
     "WorldClip",
     "WorldConfig",
     "WorldFrames",
+    "WorldObjects",
     "WorldScenes",
     "render_action",
     "render_clip",
