@@ -139,8 +139,8 @@ def test_quickstart_compares_only_what_is_evaluated():
         assert one.evaluation != "objectives" or one.baseline.split("/")[-1] in {*metrics, "untrained"}
 
 
-def test_world_actions_builds():
-    cli = build(["probes/world_actions"], ["--trainer.logger=false"])
+def test_world_action_probe_builds():
+    cli = build(["action/world"], ["--trainer.logger=false"])
     cli.model.configure_model()
     assert len(cli.model.heads) == 2
     assert cli.model.probe.num_positions == cli.datamodule.train.dataset.config.num_frames * cli.model.token_grid**2

@@ -7,6 +7,7 @@ from omnistream.evaluation.models import Backbone, FrameGeometry, StreamingGeome
 from omnistream.evaluation.results import EvaluationResult, MetricValue, ResultsWriter
 from omnistream.evaluation.saved_predictions import SavedPredictions
 from omnistream.evaluation.timm_backbone import TimmBackbone
+from omnistream.evaluation.vjepa2 import VJEPA2Backbone
 
 __all__ = [
     "Backbone",
@@ -23,4 +24,5 @@ __all__ = [
     "Setting",
     "StreamingGeometry",
     "TimmBackbone",
+    "VJEPA2Backbone",
 ]

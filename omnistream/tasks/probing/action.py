@@ -1,12 +1,13 @@
 """Action recognition on a frozen backbone: attentive probes (paper App. C.2) and a linear one."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from einops import rearrange
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -14,8 +15,9 @@ from omnistream.data.batch import FrameClip
 from omnistream.evaluation.closed_form import ClosedFormProbe
 from omnistream.evaluation.frozen import FrozenProbe, Setting
 from omnistream.metrics import MajorityAccuracy, TopKAccuracy
+from omnistream.tasks.probing.attention_images import draw_attention
 from omnistream.tasks.probing.attentive import AttentiveProbe
-from omnistream.tasks.probing.clip_features import class_labels, clip_tokens, spatial_views
+from omnistream.tasks.probing.clip_features import class_labels, clip_tokens
 from omnistream.tasks.probing.linear import RidgeClassifier
 
 
@@ -32,7 +34,7 @@ class ProbeConfig:
     weight_decays: tuple[float, ...] = (0.01,)
     """Weight decays, on all parameters; the paper gives none, 0.01 is V-JEPA's."""
     num_positions: int | None = None
-    """Tokens of a clip, for a learned position embedding; None as published. See `AttentiveProbe`."""
+    """Tokens of a clip or of a frame, for a learned position embedding; None as published. See `AttentiveProbe`."""
     query_std: float = 0.02
     """Initial spread of the probe's query; see `AttentiveProbe`."""
     activation_checkpointing: bool = False
@@ -48,18 +50,21 @@ class ProbeConfig:
 class ClipClassification(FrozenProbe):
     """Features and metrics of every action probe: tokens of all frames, top-1 accuracy over spatial views.
 
-    Training sees the central square of a clip. In evaluation the predictions of several squares are averaged; the
-    tokens of the temporal segments of one square are joined before the head.
+    A clip holds its segments one after the other. In evaluation it may have several spatial views, [B, V, F, 3, S, S]
+    (see `omnistream.data.videos.SpatialViews`), whose class probabilities are averaged.
 
     Args:
         backbone: The model to evaluate.
         num_classes: Classes.
         protocol: Stable name of the evaluation.
-        frames_per_segment: Frames of a segment (paper: 16); clips may hold several, one after the other, also in
-            training. None if a clip is one segment.
-        num_crops: Spatial views in evaluation (paper: 3), squares of the clip's shorter side.
+        frames_per_segment: Frames of a segment (paper: 16), each its own stream; None if a clip is one segment.
+        attend_across_segments: Give the head the tokens of all segments at once; otherwise it sees one segment at a
+            time, in training too, and probabilities are averaged over segments.
         token_grid: Average every frame to this many tokens per side; None keeps all patches.
+        per_frame: Encode every frame by itself: the baseline that shows what features of time add.
         options: Arguments of `FrozenProbe`. `selection`: V-JEPA 2 chooses the setting on the test set.
+
+    Source: facebookresearch/vjepa2 evals/video_classification_frozen; jepa has `attend_across_segments`, too.
     """
 
     def __init__(
@@ -69,25 +74,38 @@ class ClipClassification(FrozenProbe):
         *,
         protocol: str = "action",
         frames_per_segment: int | None = None,
-        num_crops: int = 3,
+        attend_across_segments: bool = True,
         token_grid: int | None = None,
+        per_frame: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(backbone, protocol=protocol, **options)
-        self.num_classes, self.num_crops = num_classes, num_crops
-        self.frames_per_segment, self.token_grid = frames_per_segment, token_grid
+        self.num_classes, self.token_grid, self.per_frame = num_classes, token_grid, per_frame
+        self.frames_per_segment, self.attend_across_segments = frames_per_segment, attend_across_segments
 
     def features(self, batch: FrameClip) -> Float[Tensor, "B *V N D"]:
-        """Tokens of the central view in training, and of every view [B, V, N, D] in evaluation."""
-        square = batch.images.shape[-1] == batch.images.shape[-2]
-        views = spatial_views(batch.images, 1 if self.training or square else self.num_crops)
+        """Tokens [B, N, D] in training, and of every view [B, V, N, D] in evaluation.
+
+        Where the head sees one segment at a time, segments count as samples in training and as views in evaluation.
+        """
+        views = batch.images.unbind(1) if batch.images.ndim == 6 else (batch.images,)
         options = {"frames_per_segment": self.frames_per_segment, "token_grid": self.token_grid}
-        tokens = [clip_tokens(self.backbone, images, **options) for images in views]
-        return tokens[0] if self.training else torch.stack(tokens, dim=1)
+        tokens = torch.stack(
+            [clip_tokens(self.backbone, images, **options, per_frame=self.per_frame) for images in views], dim=1
+        )
+        if not self.attend_across_segments:
+            tokens = rearrange(tokens, "B V (S N) D -> B (V S) N D", S=self._num_segments(batch))
+        return tokens.flatten(0, 1) if self.training else tokens
 
     def targets(self, batch: FrameClip) -> Int64[Tensor, " B"]:
-        """The classes."""
-        return class_labels(batch, self.num_classes)
+        """The classes; in training, where the head sees one segment at a time, of every segment."""
+        labels = class_labels(batch, self.num_classes)
+        repeat = self.training and not self.attend_across_segments
+        return labels.repeat_interleave(self._num_segments(batch)) if repeat else labels
+
+    def _num_segments(self, batch: FrameClip) -> int:
+        frames = batch.images.shape[-4]
+        return frames // (self.frames_per_segment or frames)
 
     def loss(self, prediction: Float[Tensor, "B C"], target: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
         """Cross-entropy."""
@@ -103,7 +121,8 @@ class ClipClassification(FrozenProbe):
 
     def feature_options(self) -> dict[str, Any]:
         """Arguments that decide the tokens."""
-        return {name: getattr(self, name) for name in ("frames_per_segment", "num_crops", "token_grid")}
+        names = ("frames_per_segment", "attend_across_segments", "token_grid", "per_frame")
+        return {name: getattr(self, name) for name in names}
 
     def options(self) -> dict[str, Any]:
         """Arguments that decide features and classes."""
@@ -153,6 +172,22 @@ class AttentiveActionProbe(ClipClassification):
     def options(self) -> dict[str, Any]:
         """Arguments that decide features and probes."""
         return super().options() | {"probe": asdict(self.probe)}
+
+    @torch.no_grad()
+    def draw(self, batch: FrameClip) -> dict[str, UInt8[Tensor, "3 H W"]]:
+        """Frames of the first clip, and where the query of the chosen probe looks in each."""
+        images = batch.images[0] if batch.images.ndim == 6 else batch.images[:1]
+        view = len(images) // 2
+        clip = replace(batch, images=images[view : view + 1], label=batch.label[:1])
+        head: Any = self.heads[(self.selected or 0) * self.repetitions]
+        features = self.features(clip)
+        maps = head.attention(self._inputs(features.float())[0]).flatten()
+        return draw_attention(images[view], maps, self._grid(images.shape[-2:]))
+
+    def _grid(self, size: tuple[int, ...]) -> tuple[int, int]:
+        """Rows and columns of tokens of a frame."""
+        patch = int(self.backbone.patch_size)  # type: ignore[arg-type]
+        return (self.token_grid or size[0] // patch), (self.token_grid or size[1] // patch)
 
 
 class LinearActionProbe(ClosedFormProbe, ClipClassification):

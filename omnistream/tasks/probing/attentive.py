@@ -36,6 +36,12 @@ class CrossBlock(nn.Module):
         query = query + rearrange(F.scaled_dot_product_attention(q, k, v), "B H Q D -> B Q (H D)")
         return query + self.mlp(self.norm2(query))
 
+    def attention(self, query: Float[Tensor, "B Q D"], x: Float[Tensor, "B N D"]) -> Float[Tensor, "B Q N"]:
+        """How much each query attends to each token, averaged over the heads; sums to 1 over the tokens."""
+        q = rearrange(self.q(query), "B Q (H D) -> B H Q D", H=self.num_heads)
+        k, _ = rearrange(self.kv(self.norm1(x)), "B N (two H D) -> two B H N D", two=2, H=self.num_heads)
+        return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1).mean(1)
+
 
 class AttentiveProbe(nn.Module):
     """`num_layers` - 1 self-attention blocks, one cross-attention block with a learned query, a linear classifier.
@@ -49,8 +55,8 @@ class AttentiveProbe(nn.Module):
         num_heads: Attention heads (paper: 16).
         mlp_ratio: Hidden width of the MLPs over `embed_dim`.
         activation_checkpointing: Recompute the self-attention blocks in the backward pass.
-        num_positions: Number of tokens, for a learned position embedding, which gives the probe their order; None as
-            published.
+        num_positions: Size of a learned position embedding, which is repeated over the tokens: with as many as tokens,
+            the probe knows their place and time; with those of one frame, their place alone; None as published.
         query_std: Initial spread of the query. With the published 0.02 the query attends to all tokens
             equally at first and needs thousands of steps to specialise; 1 suits short fits.
 
@@ -114,16 +120,24 @@ class AttentiveProbe(nn.Module):
         self.cross.mlp.fc2.weight.div_(math.sqrt(2 * max(len(self.blocks), 1)))
         self.classifier.reset_parameters()
 
-    def pool(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
-        """One vector per sample."""
+    def encode(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """What the query attends to: the tokens after the self-attention blocks."""
         if self.positions is not None:
-            tokens = tokens + self.positions
+            tokens = tokens + self.positions.repeat(tokens.shape[1] // len(self.positions), 1)
         for block in self.blocks:
             if self.activation_checkpointing and self.training:
                 tokens = checkpoint(block, tokens, use_reentrant=False)
             else:
                 tokens = block(tokens)
-        return self.cross(self.query.expand(len(tokens), -1, -1), tokens)[:, 0]
+        return tokens
+
+    def pool(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
+        """One vector per sample."""
+        return self.cross(self.query.expand(len(tokens), -1, -1), self.encode(tokens))[:, 0]
+
+    def attention(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N"]:
+        """How much the query attends to each token; sums to 1."""
+        return self.cross.attention(self.query.expand(len(tokens), -1, -1), self.encode(tokens))[:, 0]
 
     def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B C"]:
         """Logits."""

@@ -1,4 +1,4 @@
-"""Tokens, spatial views and labels of clips."""
+"""Tokens and labels of clips."""
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -14,16 +14,19 @@ def clip_tokens(
     *,
     frames_per_segment: int | None = None,
     token_grid: int | None = None,
+    per_frame: bool = False,
 ) -> Float[Tensor, "B N D"]:
     """Patch tokens of the last layer, after the final norm, of all frames.
 
-    The tokens are in the order segment, frame, row, column. Each segment is its own stream: time starts from zero.
+    The tokens are in the order segment, frame, row, column; of a clip encoder, a time step stands for several frames.
+    Each segment is its own stream: time starts from zero.
 
     Args:
         backbone: A `Backbone`.
         images: Frames of all segments, one segment after the other.
         frames_per_segment: Frames of a segment; None if the clip is one segment.
         token_grid: Average every frame to this many tokens per side; None keeps all patches.
+        per_frame: Encode every frame by itself, as an image model does: nothing in the tokens tells of time.
 
     Raises:
         ValueError: If the frames do not make whole segments.
@@ -31,31 +34,13 @@ def clip_tokens(
     frames = frames_per_segment or images.shape[1]
     if images.shape[1] % frames:
         raise ValueError(f"{images.shape[1]} frames do not make segments of {frames}; sample whole segments")
-    segments = rearrange(images, "B (S T) C H W -> (B S) T C H W", T=frames)
+    segments = rearrange(images, "B (S T) C H W -> (B S) T C H W", T=1 if per_frame else frames)
     patches = backbone(backbone.normalize(segments)).last  # type: ignore[operator]
     if token_grid is not None:
         B = len(patches)
         planes = rearrange(patches, "B T h w D -> (B T) D h w")
         patches = rearrange(F.adaptive_avg_pool2d(planes, token_grid), "(B T) D h w -> B T h w D", B=B)
     return rearrange(patches, "(B S) T h w D -> B (S T h w) D", B=len(images))
-
-
-def spatial_views(images: UInt8[Tensor, "B F 3 H W"], num_crops: int) -> list[UInt8[Tensor, "B F 3 S S"]]:
-    """Square crops along the longer side: the central one, or `num_crops` evenly spaced from end to end.
-
-    Raises:
-        ValueError: If `num_crops` is not positive.
-
-    Source: facebookresearch/vjepa2 evals/video_classification_frozen (starts 0, s, 2s with s half of the margin).
-    """
-    if num_crops < 1:
-        raise ValueError(f"num_crops must be positive, got {num_crops}")
-    H, W = images.shape[-2:]
-    side, margin = min(H, W), max(H, W) - min(H, W)
-    step = margin // max(num_crops - 1, 1)
-    starts = [margin // 2] if num_crops == 1 else [i * step for i in range(num_crops)]
-    dim = -1 if W > H else -2
-    return [images.narrow(dim, start, side) for start in starts]
 
 
 def class_labels(batch: FrameClip, num_classes: int) -> Int64[Tensor, " B"]:

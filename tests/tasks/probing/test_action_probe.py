@@ -1,3 +1,6 @@
+import math
+from dataclasses import replace
+
 import lightning
 import pytest
 import torch
@@ -9,7 +12,8 @@ from omnistream.data import EvaluationDataModule
 from omnistream.data.batch import FrameClip
 from omnistream.evaluation import CachedFeatures, FeatureBatch
 from omnistream.tasks.probing import AttentiveActionProbe, LinearActionProbe, ProbeConfig
-from omnistream.tasks.probing.clip_features import clip_tokens, spatial_views
+from omnistream.tasks.probing.attention_images import draw_attention
+from omnistream.tasks.probing.clip_features import clip_tokens
 
 SMALL = ProbeConfig(num_layers=2, num_heads=2, lrs=(3e-3, 1e-8))
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -44,7 +48,7 @@ def trainer(**kwargs):
 
 @pytest.mark.parametrize("cache", [False, True])
 def test_attentive_probes_learn_and_the_better_one_is_reported(cache):
-    probe = AttentiveActionProbe(create_model("vit_nano"), 4, probe=SMALL, num_crops=1, cache=cache)
+    probe = AttentiveActionProbe(create_model("vit_nano"), 4, probe=SMALL, cache=cache)
     run = trainer(max_epochs=6)
     data = EvaluationDataModule(Clips(64), Clips(32), holdout=0.2, batch_size=8)
     run.fit(probe, data)
@@ -71,33 +75,102 @@ def test_linear_probe_through_a_trainer_and_a_checkpoint(tmp_path):
         trainer(max_epochs=2).fit(probe(), data)
 
 
-def test_views_are_averaged_as_probabilities_and_segments_are_joined():
-    batch = FrameClip.collate([Clips(2, frames=4, size=(32, 48))[i] for i in range(2)])
-    module = AttentiveActionProbe(create_model("vit_nano"), 4, probe=SMALL, frames_per_segment=2, num_crops=3).eval()
+def batch_of_views(frames=4, views=3):
+    clips = [replace(Clips(2, frames)[i], images=torch.randint(0, 255, (views, frames, 3, 32, 32), dtype=torch.uint8))
+             for i in range(2)]  # fmt: skip
+    return FrameClip.collate(clips)
+
+
+def segment_tokens(module, images, first):
+    return module.backbone(module.backbone.normalize(images[:, first : first + 2])).last.flatten(1, 3)
+
+
+@pytest.mark.parametrize("across", [True, False])
+def test_probabilities_are_averaged_over_views_and_tokens_of_segments_joined(across):
+    batch = batch_of_views()
+    module = AttentiveActionProbe(
+        create_model("vit_nano"), 4, probe=SMALL, frames_per_segment=2, attend_across_segments=across
+    )
     module.configure_model()
+    module.eval()
+    head, expected = module.heads[0], 0
     with torch.no_grad():
-        expected = 0
-        for start in (0, 8, 16):
-            crop = batch.images[..., start : start + 32]
-            segments = [
-                module.backbone(module.backbone.normalize(crop[:, i : i + 2])).last.flatten(1, 3) for i in (0, 2)
-            ]
-            expected = expected + module.heads[0](torch.cat(segments, dim=1)).softmax(-1) / 3
-        torch.testing.assert_close(module.predict(module.heads[0], module.extract(batch).features), expected)
+        for view in batch.images.unbind(1):
+            segments = [segment_tokens(module, view, first) for first in (0, 2)]
+            for tokens in [torch.cat(segments, dim=1)] if across else segments:
+                expected = expected + head(tokens).softmax(-1) / (3 if across else 6)
+        torch.testing.assert_close(module.predict(head, module.extract(batch).features), expected)
 
 
-@pytest.mark.parametrize(
-    ("size", "crops", "starts"),
-    [((256, 455), 3, [0, 99, 198]), ((256, 455), 1, [99]), ((300, 256), 3, [0, 22, 44]), ((32, 32), 3, [0, 0, 0])],
-)
-def test_crops_lie_along_the_longer_side(size, crops, starts):
-    H, W = size
-    side = min(size)
-    rows, columns = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
-    images = torch.stack([rows // 2, columns // 2, rows * 0]).to(torch.uint8)[None, None]
-    for view, start in zip(spatial_views(images, crops), starts, strict=True):
-        expected = images[..., start : start + side] if W > H else images[..., start : start + side, :]
-        assert torch.equal(view, expected)
+def test_segments_apart_are_samples_in_training():
+    batch = FrameClip.collate([Clips(2)[i] for i in range(2)])
+    module = AttentiveActionProbe(
+        create_model("vit_nano"), 4, probe=SMALL, frames_per_segment=2, attend_across_segments=False
+    ).train()
+    features, target = module.extract(batch)
+    assert target.tolist() == [0, 0, 1, 1]
+    for row, (sample, first) in enumerate([(0, 0), (0, 2), (1, 0), (1, 2)]):
+        expected = segment_tokens(module, batch.images[sample : sample + 1], first)[0]
+        torch.testing.assert_close(features[row], expected)
+
+
+def test_tokens_of_single_frames_know_nothing_of_time():
+    backbone = create_model("vit_nano").eval()
+    images = torch.randint(0, 255, (2, 4, 3, 32, 32), dtype=torch.uint8)
+    order = [2, 0, 3, 1]
+
+    def frames(**options):
+        own = [clip_tokens(backbone, clip, **options).unflatten(1, (4, 16)) for clip in (images, images[:, order])]
+        return own[0][:, order], own[1]
+
+    torch.testing.assert_close(*frames(per_frame=True))
+    shuffled, again = frames()
+    assert (shuffled - again).abs().max() > 1e-3
+    batch = FrameClip.collate([Clips(2)[i] for i in range(2)])
+    module = AttentiveActionProbe(backbone, 4, probe=SMALL, per_frame=True).eval()
+    module.configure_model()
+    flipped = replace(batch, images=batch.images.flip(1))
+    found = [module.predict(module.heads[0], module.extract(one).features) for one in (batch, flipped)]
+    torch.testing.assert_close(*found)
+    assert module.options()["per_frame"] is True
+
+
+def test_optimiser_and_schedule_are_v_jepas():
+    probe = AttentiveActionProbe(create_model("vit_nano"), 4, probe=SMALL, selection="test")
+    rates, run = [], trainer(max_epochs=2)
+    probe.on_train_batch_end = lambda *_: rates.append(run.optimizers[0].param_groups[0]["lr"])
+    run.fit(probe, EvaluationDataModule(Clips(16), batch_size=4))
+    (optimizer,) = run.optimizers
+    assert isinstance(optimizer, torch.optim.AdamW)
+    for group, lr, head in zip(optimizer.param_groups, SMALL.lrs, probe.heads, strict=True):
+        assert (group["weight_decay"], group["betas"], group["eps"]) == (0.01, (0.9, 0.999), 1e-8)
+        assert group["initial_lr"] == lr
+        assert {id(p) for p in group["params"]} == {id(p) for p in head.parameters()}  # norms, biases, query too
+    # No warm-up: the first step is made with cos(pi / N), and the rate after step i is that of step i + 1.
+    expected = [0.5 * SMALL.lrs[0] * (1 + math.cos(math.pi * min(i + 1, 8) / 8)) for i in range(1, 9)]
+    assert rates == pytest.approx(expected)
+
+
+def test_draws_where_the_query_looks():
+    batch = batch_of_views(frames=4)
+    module = AttentiveActionProbe(create_model("vit_nano"), 4, probe=SMALL, frames_per_segment=2).eval()
+    module.configure_model()
+    drawn = module.draw(batch)
+    assert {image.shape for image in drawn.values()} == {(3, 32, 128)}
+    frames, lit = drawn.values()
+    assert torch.equal(frames[:, :, 32:64], batch.images[0, 1, 1])  # the central view
+    assert (lit <= frames).all()
+    assert (lit < frames).float().mean() > 0.5
+
+
+def test_the_brightest_place_has_most_attention():
+    attention = torch.zeros(2, 2, 2)
+    attention[1, 0, 1] = 0.5
+    images = torch.full((4, 3, 32, 32), 200, dtype=torch.uint8)  # two frames for each time step
+    lit = draw_attention(images, attention.flatten(), (2, 2))["attention of the query"]
+    assert lit.shape == (3, 32, 64)
+    assert int(lit[0, 4, 60]) == 200
+    assert int(lit[0, 4, 4]) == int(lit[0, 28, 36]) == 30
 
 
 def test_pooled_tokens_keep_the_order_of_segments_and_frames():

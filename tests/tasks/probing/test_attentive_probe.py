@@ -58,10 +58,51 @@ def test_initialisation_scales_residual_outputs_with_depth():
     assert probe.query.std() == pytest.approx(1.0, rel=0.15)
 
 
+def test_initialisation_at_the_published_width():
+    probe = AttentiveProbe(1024, 4, num_layers=2).requires_grad_(False)
+    assert probe.blocks[0].attn.qkv.weight.std() == pytest.approx(0.02, rel=0.01)
+    assert probe.blocks[0].mlp.fc2.weight.std() == pytest.approx(0.02 / math.sqrt(2), rel=0.01)
+    assert probe.cross.mlp.fc2.weight.std() == pytest.approx(0.02 / math.sqrt(2), rel=0.01)
+    assert probe.cross.kv.weight.std() == pytest.approx(0.02, rel=0.01)
+    assert probe.query.std() == pytest.approx(0.02, rel=0.1)
+    assert not probe.blocks[0].attn.qkv.bias.any()
+    assert not probe.cross.q.bias.any()
+    assert probe.classifier.weight.abs().max() == pytest.approx(1 / 32, rel=0.01)
+    norms = [module for module in probe.modules() if isinstance(module, torch.nn.LayerNorm)]
+    assert {norm.eps for norm in norms} == {1e-5}
+    assert not any("query" in name and "norm" in name for name, _ in probe.named_parameters())
+
+
+def test_attention_is_that_of_the_forward_pass():
+    probe = AttentiveProbe(16, 3, num_layers=2, num_heads=4, query_std=1.0).double().eval()
+    tokens = torch.randn(2, 7, 16, dtype=torch.float64)
+    attention = probe.attention(tokens)
+    assert attention.shape == (2, 7)
+    torch.testing.assert_close(attention.sum(1), torch.ones(2, dtype=torch.float64))
+    # Of one head, the attended values are the values weighted by it.
+    probe = AttentiveProbe(16, 3, num_layers=1, num_heads=1, query_std=1.0).double().eval()
+    cross = probe.cross
+    values = cross.kv(cross.norm1(tokens))[..., 16:]
+    query = probe.query[:, 0] + (probe.attention(tokens)[..., None] * values).sum(1)
+    torch.testing.assert_close(query + cross.mlp(cross.norm2(query)), probe.pool(tokens))
+
+
 def test_the_order_of_tokens_does_not_matter():
     probe = AttentiveProbe(16, 3, num_layers=3, num_heads=4).double().eval()
     tokens = torch.randn(2, 7, 16, dtype=torch.float64)
     torch.testing.assert_close(probe(tokens[:, torch.randperm(7)]), probe(tokens))
+
+
+def test_positions_of_one_frame_tell_the_place_and_not_the_time():
+    tokens = torch.randn(2, 12, 16, dtype=torch.float64)  # 3 frames of 4 tokens
+    frames = tokens.unflatten(1, (3, 4))[:, [2, 0, 1]].flatten(1, 2)
+    places = tokens.unflatten(1, (3, 4))[:, :, [1, 0, 2, 3]].flatten(1, 2)
+    of_frame, of_clip = (AttentiveProbe(16, 3, num_layers=2, num_heads=4, num_positions=n).double() for n in (4, 12))
+    torch.testing.assert_close(of_frame(frames), of_frame(tokens))
+    assert (of_frame(places) - of_frame(tokens)).abs().max() > 1e-6
+    assert (of_clip(frames) - of_clip(tokens)).abs().max() > 1e-6
+    with pytest.raises(RuntimeError):
+        of_frame(tokens[:, :10])
 
 
 def test_activation_checkpointing_changes_nothing():
