@@ -1,0 +1,83 @@
+"""Fills the folder in which a probe keeps features, and opens it."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from omnistream import distributed
+from omnistream.evaluation.cache import repeated_samples
+from omnistream.evaluation.environment import versions
+from omnistream.evaluation.feature_store import FeatureStore, StoredFeatures
+from omnistream.evaluation.fingerprint import fingerprint, model_fingerprint
+from omnistream.paths import expand_path
+
+
+@torch.no_grad()
+def store_features(probe: Any, loader: DataLoader, *, training: bool) -> StoredFeatures:
+    """Features of this process's share of a data set, from the folder of a `FrozenProbe`; see its `store_all`."""
+    mode = probe.training
+    probe.train(training)
+    store = _open(probe, loader, training)
+    missing: list[int] = distributed.gather_objects(store.missing())[0]  # the first process's: others may be late
+    if missing:
+        rank_zero_info(f"Features: {len(missing)} of {len(store)} shards are computed into {store.folder}")
+    _fill(probe, store, missing[distributed.rank() :: distributed.world_size()], loader)
+    distributed.gather_objects(None)  # all are done
+    probe.train(mode)
+    if absent := [shard for shard in missing if not store.path(shard).exists()]:
+        raise RuntimeError(
+            f"{store.folder} lacks {len(absent)} shards that other processes wrote: cache must be a folder that all "
+            "of them share"
+        )
+    indices = [index for batch in loader.batch_sampler or () for index in batch]
+    return StoredFeatures(store, indices, repeated_samples(loader))
+
+
+def _open(probe: Any, loader: DataLoader, training: bool) -> FeatureStore:
+    """The store of these features, made by the first process where there is none."""
+    dataset: Any = loader.dataset
+    if len(dataset) == 0:
+        raise ValueError("no samples to take features of: the data set is empty")
+    parts = {
+        "backbone": model_fingerprint(probe.backbone),
+        "data": fingerprint((dataset, loader.collate_fn)),
+        "features": fingerprint((type(probe).features, type(probe).targets, probe.feature_options(), training)),
+        "versions": {name: versions()[name] for name in ("omnistream", "torch")},
+        "dtype": probe.cache_dtype,
+    }
+    folder = expand_path(str(probe.cache)) / fingerprint(parts)[:20]
+    if distributed.rank() == 0 and not (folder / "store.json").exists():
+        about = {
+            "model": type(probe.backbone).__name__,
+            "data": type(getattr(dataset, "dataset", dataset)).__name__,
+            "transform": repr(getattr(dataset, "transform", None)),
+            "options": json.loads(json.dumps(probe.feature_options(), default=str)),
+            "training": training,
+            "fingerprints": parts,
+        }
+        assert loader.collate_fn is not None
+        example = probe.extract_to_cpu(loader.collate_fn([dataset[0]]))
+        FeatureStore.create(folder, example, len(dataset), probe.cache_dtype, about)
+    distributed.gather_objects(None)  # the first process has made it
+    return FeatureStore(folder)
+
+
+def _fill(probe: Any, store: FeatureStore, shards: Sequence[int], loader: DataLoader) -> None:
+    """Compute some shards, in batches that depend on the shard alone."""
+    size: int = loader.batch_sampler.batch_size  # type: ignore[union-attr, attr-defined]
+    batches = [list(part) for shard in shards for part in _split(store.samples(shard), size)]
+    options: dict[str, Any] = {"num_workers": loader.num_workers, "collate_fn": loader.collate_fn}
+    found = iter(DataLoader(loader.dataset, batch_sampler=batches, **options))
+    for shard in tqdm(shards, desc="features", unit="shard", disable=True if distributed.rank() else None):
+        parts = _split(store.samples(shard), size)
+        store.write(shard, [probe.extract_to_cpu(next(found)) for _ in parts])
+
+
+def _split(samples: range, size: int) -> list[range]:
+    """Consecutive parts of at most `size`."""
+    return [samples[start : start + size] for start in range(0, len(samples), size)]
