@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -54,6 +54,10 @@ class FeatureStore:
             raise ValueError(f"{path} does not describe stored features of schema {SCHEMA}; delete the folder")
         self.num_samples, self.shard_samples = int(header["num_samples"]), int(header["shard_samples"])
         self.dtype: torch.dtype = getattr(torch, header["dtype"])
+        self._empty = FeatureBatch(
+            torch.empty(0, *header["features"], dtype=self.dtype),
+            torch.empty(0, *header["target"], dtype=getattr(torch, header["target_dtype"])),
+        )
 
     @classmethod
     def create(
@@ -76,6 +80,9 @@ class FeatureStore:
                 "num_samples": num_samples,
                 "shard_samples": max(1, min(MAX_SHARD_SAMPLES, MAX_SHARD_BYTES // size)),
                 "dtype": dtype,
+                "features": list(example.features.shape[1:]),
+                "target": list(example.target.shape[1:]),
+                "target_dtype": str(example.target.dtype).removeprefix("torch."),
                 "about": about,
             }
             draft = folder / f".{_HEADER}.{os.getpid()}"
@@ -106,26 +113,31 @@ class FeatureStore:
             return False
         try:
             with safe_open(path, framework="pt") as file:
-                return file.get_slice("features").get_shape()[0] == len(self.samples(shard))
+                return file.get_slice("present").get_shape() == [len(self.samples(shard))]
         except SafetensorError as error:
             logger.warning("%s is not whole and is computed again: %s", path, error)
             return False
 
-    def write(self, shard: int, batches: Sequence[FeatureBatch]) -> None:
+    def write(self, shard: int, batches: Sequence[FeatureBatch], present: Sequence[bool]) -> None:
         """Write a shard.
 
+        Args:
+            shard: Its number.
+            batches: Features of those of its samples that could be read.
+            present: Which these are.
+
         Raises:
-            ValueError: If these are not all of its samples.
+            ValueError: If there are not as many.
         """
-        features = torch.cat([batch.features for batch in batches]).to(self.dtype)
-        target = torch.cat([batch.target for batch in batches])
-        if not len(features) == len(target) == len(self.samples(shard)):
+        features = torch.cat([self._empty.features, *(batch.features.to(self.dtype) for batch in batches)])
+        target = torch.cat([self._empty.target, *(batch.target for batch in batches)])
+        if not len(features) == len(target) == sum(present) or len(present) != len(self.samples(shard)):
             raise ValueError(
-                f"a data set gave {len(features)} features and {len(target)} targets for {len(self.samples(shard))} "
-                "samples; features can only be kept in a folder if there is one of each per sample"
+                f"a data set gave {len(features)} features and {len(target)} targets for {sum(present)} samples; "
+                "features can only be kept in a folder if there is one of each per sample"
             )
         draft = self.folder / f".{self.path(shard).name}.{os.getpid()}"
-        save_file({"features": features.contiguous(), "target": target.contiguous()}, draft)
+        save_file({"features": features, "target": target, "present": torch.tensor(present)}, draft)
         with draft.open("rb") as file:
             os.fsync(file.fileno())  # or a power failure could leave a file with a name and no content
         apply_umask(draft)
@@ -136,9 +148,17 @@ class FeatureStore:
         tensors = load_file(self.path(shard))
         return FeatureBatch(tensors["features"], tensors["target"])
 
+    def present(self) -> Bool[Tensor, " N"]:
+        """Which samples of the data set could be read."""
+        parts = []
+        for shard in range(len(self)):
+            with safe_open(self.path(shard), framework="pt") as file:
+                parts.append(file.get_tensor("present"))
+        return torch.cat(parts)
+
 
 class StoredFeatures(FeatureSet):
-    """Features of some samples of a store, as float32.
+    """Features of some samples of a store, as float32; samples that could not be read are left out.
 
     Args:
         store: With all shards.
@@ -147,8 +167,10 @@ class StoredFeatures(FeatureSet):
     """
 
     def __init__(self, store: FeatureStore, indices: Sequence[int], repeated: int = 0) -> None:
-        self.store, self.indices = store, torch.tensor(indices, dtype=torch.int64)
-        self._num_own = len(self.indices) - repeated
+        present, wanted = store.present(), torch.tensor(indices, dtype=torch.int64)
+        self.store, self.indices = store, wanted[present[wanted]]
+        self._num_own = int(present[wanted[: len(wanted) - repeated]].sum())
+        self._rows = torch.cat([part.cumsum(0) - 1 for part in present.split(store.shard_samples)])
         self._shards: dict[int, FeatureBatch] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -160,7 +182,7 @@ class StoredFeatures(FeatureSet):
     def __getitems__(self, indices: list[int]) -> FeatureBatch:
         """A batch, gathered from the shards in which its samples are."""
         wanted = self.indices[indices]
-        shards, rows = wanted // self.store.shard_samples, wanted % self.store.shard_samples
+        shards, rows = wanted // self.store.shard_samples, self._rows[wanted]
         order = shards.argsort(stable=True)
         numbers, counts = shards[order].unique_consecutive(return_counts=True)
         parts = [

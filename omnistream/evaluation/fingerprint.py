@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from enum import Enum
+from multiprocessing.sharedctypes import SynchronizedBase
 from pathlib import PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
@@ -25,7 +26,7 @@ def fingerprint(value: Any) -> str:
     """SHA-256 of a value: its type, its state, and the code of functions and classes.
 
     Objects are read as pickle reads them, so state that `__getstate__` leaves out does not count; neither do broken
-    files that a data set has met. Mappings with another order are different values.
+    files that a data set has met, nor counters that worker processes share. Mappings in another order are different.
 
     Raises:
         ValueError: If a part has state that cannot be read, such as a lock.
@@ -128,6 +129,8 @@ def _parts(value: Any) -> list[Any]:
         return [value.get_state()]
     if isinstance(value, BrokenFiles):
         return [value.limit]
+    if isinstance(value, SynchronizedBase):  # a counter that worker processes share
+        return []
     return _state(value)
 
 
@@ -135,7 +138,7 @@ def _state(value: Any) -> list[Any]:
     """Class and state of any other object."""
     try:
         reduced = value.__reduce_ex__(2)
-    except TypeError as error:
+    except (TypeError, RuntimeError) as error:
         raise ValueError(
             f"features of this data set cannot be kept in a folder: a {type(value).__qualname__} has state that cannot "
             f"be compared ({error}); leave it out in __getstate__ of the object that holds it, or set cache to true"

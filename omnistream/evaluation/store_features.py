@@ -1,16 +1,17 @@
 """Fills the folder in which a probe keeps features, and opens it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from omnistream import distributed
-from omnistream.evaluation.cache import repeated_samples
+from omnistream.evaluation.cache import FeatureBatch, repeated_samples
 from omnistream.evaluation.environment import versions
 from omnistream.evaluation.feature_store import FeatureStore, StoredFeatures
 from omnistream.evaluation.fingerprint import fingerprint, model_fingerprint
@@ -34,6 +35,8 @@ def store_features(probe: Any, loader: DataLoader, *, training: bool) -> StoredF
             f"{store.folder} lacks {len(absent)} shards that other processes wrote: cache must be a folder that all "
             "of them share"
         )
+    if left_out := int((~store.present()).sum()):
+        rank_zero_warn(f"{left_out} of {store.num_samples} samples could not be read: {store.folder} lacks them")
     indices = [index for batch in loader.batch_sampler or () for index in batch]
     return StoredFeatures(store, indices, repeated_samples(loader))
 
@@ -41,8 +44,6 @@ def store_features(probe: Any, loader: DataLoader, *, training: bool) -> StoredF
 def _open(probe: Any, loader: DataLoader, training: bool) -> FeatureStore:
     """The store of these features, made by the first process where there is none."""
     dataset: Any = loader.dataset
-    if len(dataset) == 0:
-        raise ValueError("no samples to take features of: the data set is empty")
     parts = {
         "backbone": model_fingerprint(probe.backbone),
         "data": fingerprint((dataset, loader.collate_fn)),
@@ -52,30 +53,52 @@ def _open(probe: Any, loader: DataLoader, training: bool) -> FeatureStore:
     }
     folder = expand_path(str(probe.cache)) / fingerprint(parts)[:20]
     if distributed.rank() == 0 and not (folder / "store.json").exists():
+        source = dataset
+        while hasattr(source, "dataset"):  # of a subset
+            source = source.dataset
         about = {
             "model": type(probe.backbone).__name__,
-            "data": type(getattr(dataset, "dataset", dataset)).__name__,
-            "transform": repr(getattr(dataset, "transform", None)),
+            "data": type(source).__name__,
+            "transform": repr(getattr(source, "transform", None)),
             "options": json.loads(json.dumps(probe.feature_options(), default=str)),
             "training": training,
             "fingerprints": parts,
         }
-        assert loader.collate_fn is not None
-        example = probe.extract_to_cpu(loader.collate_fn([dataset[0]]))
+        example = _example(probe, loader)
         FeatureStore.create(folder, example, len(dataset), probe.cache_dtype, about)
     distributed.gather_objects(None)  # the first process has made it
     return FeatureStore(folder)
 
 
+def _example(probe: Any, loader: DataLoader) -> FeatureBatch:
+    """Features of the first sample that can be read."""
+    dataset: Any = loader.dataset
+    for index in range(len(dataset)):
+        if (batch := loader.collate_fn([dataset[index]])) is not None:  # type: ignore[misc]
+            return probe.extract_to_cpu(batch)
+    raise ValueError(f"no samples to take features of: none of {len(dataset)} can be read")
+
+
 def _fill(probe: Any, store: FeatureStore, shards: Sequence[int], loader: DataLoader) -> None:
     """Compute some shards, in batches that depend on the shard alone."""
     size: int = loader.batch_sampler.batch_size  # type: ignore[union-attr, attr-defined]
-    batches = [list(part) for shard in shards for part in _split(store.samples(shard), size)]
-    options: dict[str, Any] = {"num_workers": loader.num_workers, "collate_fn": loader.collate_fn}
-    found = iter(DataLoader(loader.dataset, batch_sampler=batches, **options))
+    parts = {shard: _split(store.samples(shard), size) for shard in shards}
+    batches = [list(part) for shard in shards for part in parts[shard]]
+    collate = partial(_with_presence, loader.collate_fn)
+    found = iter(DataLoader(loader.dataset, batch_sampler=batches, collate_fn=collate, num_workers=loader.num_workers))
     for shard in tqdm(shards, desc="features", unit="shard", disable=True if distributed.rank() else None):
-        parts = _split(store.samples(shard), size)
-        store.write(shard, [probe.extract_to_cpu(next(found)) for _ in parts])
+        features, present = list[FeatureBatch](), list[bool]()
+        for _ in parts[shard]:
+            batch, read = next(found)
+            present += read
+            if batch is not None:
+                features.append(probe.extract_to_cpu(batch))
+        store.write(shard, features, present)
+
+
+def _with_presence(collate: Callable[[list[Any]], Any], samples: list[Any]) -> tuple[Any, list[bool]]:
+    """A batch, and which of the samples could be read."""
+    return collate(samples), [sample is not None for sample in samples]
 
 
 def _split(samples: range, size: int) -> list[range]:

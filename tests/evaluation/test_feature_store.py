@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import threading
 from pathlib import Path
 
@@ -209,11 +210,42 @@ def test_a_shard_of_another_length_is_not_whole_and_is_not_written(tmp_path):
     store = FeatureStore.create(tmp_path / "a", batch(1), 25, "bfloat16", {})
     assert [len(store.samples(k)) for k in range(len(store))] == [10, 10, 5]
     with pytest.raises(ValueError, match="9 features and 9 targets for 10 samples"):
-        store.write(0, [batch(4), batch(5)])
-    store.write(0, [batch(4), batch(6)])
+        store.write(0, [batch(4), batch(5)], [True] * 10)
+    with pytest.raises(ValueError, match="features and 9 targets for 9 samples"):
+        store.write(0, [batch(4), batch(5)], [True] * 9)
+    store.write(0, [batch(4), batch(6)], [True] * 10)
     store.path(2).write_bytes(store.path(0).read_bytes())
     assert store.missing() == [1, 2]
     assert not [path for path in store.folder.iterdir() if path.name.startswith(".")]
+
+
+class Broken(Colours):
+    """Some samples cannot be read."""
+
+    broken = (0, 3, *range(10, 20))
+
+    def __init__(self, num_samples):
+        super().__init__(num_samples)
+        self.shared_counter = multiprocessing.Value("q", 0)
+
+    def __getitem__(self, index):
+        return None if index in self.broken else super().__getitem__(index)
+
+    @staticmethod
+    def collate(samples):
+        read = [sample for sample in samples if sample is not None]
+        return FrameClip.collate(read) if read else None
+
+
+def test_samples_that_cannot_be_read_are_named_and_left_out(tmp_path):
+    with pytest.warns(UserWarning, match="12 of 23 samples could not be read"):
+        features, _ = stored(tmp_path, Broken(23), cache_dtype="float32")
+    read = [index for index in range(23) if index not in Broken.broken]
+    batch = features.__getitems__(list(range(len(features))))
+    assert batch.target.tolist() == [index % 3 for index in read]
+    torch.testing.assert_close(batch.features, direct(Colours(23))[read], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(features.statistics()[0], batch.features.mean(0), atol=1e-6, rtol=1e-5)
+    assert stored(tmp_path, Broken(23), cache_dtype="float32")[1] == 0
 
 
 def test_large_features_make_small_shards(tmp_path, monkeypatch):
@@ -230,7 +262,7 @@ def test_large_features_make_small_shards(tmp_path, monkeypatch):
 
 def test_shards_are_mapped_and_not_read(tmp_path):
     store = FeatureStore.create(tmp_path / "a", FeatureBatch(torch.zeros(1, 2**20), torch.zeros(1)), 10, "bfloat16", {})
-    store.write(0, [FeatureBatch(torch.arange(10.0)[:, None].expand(10, 2**20), torch.arange(10))])
+    store.write(0, [FeatureBatch(torch.arange(10.0)[:, None].expand(10, 2**20), torch.arange(10.0))], [True] * 10)
 
     def resident():
         with Path("/proc/self/statm").open() as file:
@@ -265,7 +297,7 @@ def test_a_fit_from_a_folder_is_the_fit_from_memory(tmp_path):
 
 
 def test_an_empty_set_is_named(tmp_path):
-    with pytest.raises(ValueError, match="the data set is empty"):
+    with pytest.raises(ValueError, match="none of 0 can be read"):
         stored(tmp_path, Colours(0))
 
 
