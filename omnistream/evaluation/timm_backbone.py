@@ -1,6 +1,5 @@
 """Any vision transformer of timm as a `Backbone`: frame by frame, without memory."""
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from omnistream.backbone import BackboneOutput
@@ -56,13 +54,12 @@ class TimmBackbone(nn.Module):
             raise ValueError(f"timm has no model {name!r}; see timm.list_models(), for example {', '.join(close)}")
         size = {"dynamic_img_size": True} if image_size is None else {"img_size": image_size}
         if checkpoint is not None:
-            path = expand_path(checkpoint)
-            if not path.is_file():
-                raise FileNotFoundError(f"no weights of {name} at {path}")
-            size["pretrained_cfg_overlay"] = {"file": str(path)}
+            size["pretrained_cfg_overlay"] = _weights(name, expand_path(checkpoint))
         try:
             model: Any = timm.create_model(name, pretrained=pretrained or checkpoint is not None, num_classes=0, **size)
-        except (RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
+        except RuntimeError as error:
+            if checkpoint is None:
+                raise
             raise ValueError(f"{checkpoint} holds no weights of timm's {name}: {one_line(error, 300)}") from error
         except TypeError as error:
             raise ValueError(f"timm's {name} is not a ViT that takes {next(iter(size))}: {error}") from error
@@ -72,6 +69,7 @@ class TimmBackbone(nn.Module):
         self.embed_dim, self.num_layers = int(model.embed_dim), len(model.blocks)
         self.patch_size = int(model.patch_embed.patch_size[0])
         config = model.pretrained_cfg
+        config.pop("state_dict", None)
         self.summary = "class token" if _has_cls(model) else "attention pooling" if _pools(model) else "mean of patches"
         """What `cls` is."""
         for key in ("mean", "std"):
@@ -120,6 +118,21 @@ class TimmBackbone(nn.Module):
         if _has_cls(model):
             return tokens[:, 0]
         return model.attn_pool(tokens) if _pools(model) else tokens[:, model.num_prefix_tokens :].mean(1)
+
+
+def _weights(name: str, path: Path) -> dict[str, Any]:
+    """Settings with which timm takes weights from a file, converts them, and accepts no others than the model's."""
+    from timm.models import get_pretrained_cfg, load_state_dict
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights of {name} at {path}")
+    try:
+        state = load_state_dict(str(path))
+    except Exception as error:  # of several libraries, by the kind of file
+        raise ValueError(f"{path} cannot be read as weights: {one_line(error, 300)}") from error
+    head = f"{getattr(get_pretrained_cfg(name), 'classifier', None) or 'head'}."
+    kept = {key: value for key, value in state.items() if not key.startswith(head)}
+    return {"state_dict": kept, "num_classes": 0, "custom_load": False}
 
 
 def _has_cls(model: Any) -> bool:
