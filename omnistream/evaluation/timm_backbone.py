@@ -52,7 +52,7 @@ class TimmBackbone(nn.Module):
         if not timm.is_model(name):
             close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:3]
             raise ValueError(f"timm has no model {name!r}; see timm.list_models(), for example {', '.join(close)}")
-        size = {"dynamic_img_size": True} if image_size is None else {"img_size": image_size}
+        size: dict[str, Any] = {"dynamic_img_size": True} if image_size is None else {"img_size": image_size}
         if checkpoint is not None:
             size["pretrained_cfg_overlay"] = _weights(name, expand_path(checkpoint))
         try:

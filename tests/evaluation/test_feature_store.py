@@ -296,6 +296,11 @@ def test_a_fit_from_a_folder_is_the_fit_from_memory(tmp_path):
     assert torch.equal(weights[1], weights[2])
 
 
+def test_a_wrong_type_is_named(no_type_checks):
+    with pytest.raises(ValueError, match="cache_dtype must be bfloat16 or float32, got 'int8'"):
+        ColourProbe(backbone(), cache_dtype="int8")
+
+
 def test_an_empty_set_is_named(tmp_path):
     with pytest.raises(ValueError, match="none of 0 can be read"):
         stored(tmp_path, Colours(0))
