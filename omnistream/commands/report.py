@@ -45,11 +45,13 @@ def run(arguments: list[str]) -> None:
 
     results = find_results(options.folders)
     tables = compare(results, load_published())
-    print("\n\n".join(table.markdown() for table in tables))
     if options.html is not None:
         page = ReportPage("Results beside published numbers")
         for table in tables:
             page.add_table(table)
         for one in results:
             add_examples(page, one.path.parent / "examples", one.result.protocol)
-        print(f"\nwrote {page.write(options.html).resolve()}")
+        page.write(options.html)
+    print("\n\n".join(table.markdown() for table in tables))
+    if options.html is not None:
+        print(f"\nThe page of these tables: {options.html.resolve()}")

@@ -47,7 +47,7 @@ def _open(probe: Any, loader: DataLoader, training: bool) -> FeatureStore:
     parts = {
         "backbone": model_fingerprint(probe.backbone),
         "data": fingerprint((dataset, loader.collate_fn)),
-        "features": fingerprint((type(probe).features, type(probe).targets, probe.feature_options(), training)),
+        "features": fingerprint((_methods(probe, "features", "targets"), probe.feature_options(), training)),
         "versions": {name: versions()[name] for name in ("omnistream", "torch")},
         "dtype": probe.cache_dtype,
     }
@@ -68,6 +68,11 @@ def _open(probe: Any, loader: DataLoader, training: bool) -> FeatureStore:
         FeatureStore.create(folder, example, len(dataset), probe.cache_dtype, about)
     distributed.gather_objects(None)  # the first process has made it
     return FeatureStore(folder)
+
+
+def _methods(probe: Any, *names: str) -> list[Any]:
+    """Methods of these names, those that they override included."""
+    return [vars(kind)[name] for name in names for kind in type(probe).__mro__ if name in vars(kind)]
 
 
 def _example(probe: Any, loader: DataLoader) -> FeatureBatch:

@@ -115,6 +115,22 @@ class OtherFeatures(Counting):
         return super().features(batch) * 2
 
 
+def _doubled(self, batch):
+    return FrameClip.collate([Colours(99)[0]]).images.float().flatten(1).expand(len(batch.images), -1)
+
+
+class OtherBase(type("Base", (Counting,), {"features": _doubled})):
+    """The method is that of `Counting`'s subclass, what it calls is not."""
+
+    def features(self, batch):
+        return super().features(batch)
+
+
+class SameMethod(Counting):
+    def features(self, batch):
+        return super().features(batch)
+
+
 class OtherOptions(Counting):
     def feature_options(self):
         return {"layer": 3}
@@ -152,6 +168,12 @@ def test_whatever_changes_the_features_leads_to_a_store_of_its_own(tmp_path, cha
     if "dataset" in change:
         expected = direct(change["dataset"]()).bfloat16().float()
         torch.testing.assert_close(found.__getitems__(list(range(12))).features, expected[:12], atol=0.02, rtol=0.02)
+
+
+def test_an_overridden_method_counts_too(tmp_path):
+    stored(tmp_path, Colours(12), kind=SameMethod)
+    stored(tmp_path, Colours(12), kind=OtherBase)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_functions_are_told_apart_by_their_code_and_what_they_hold():
@@ -207,6 +229,7 @@ def test_a_shard_of_another_length_is_not_whole_and_is_not_written(tmp_path):
     def batch(count):
         return FeatureBatch(torch.zeros(count, 2), torch.zeros(count))
 
+    (tmp_path / "a").mkdir()  # as after a kill before anything was written
     store = FeatureStore.create(tmp_path / "a", batch(1), 25, "bfloat16", {})
     assert [len(store.samples(k)) for k in range(len(store))] == [10, 10, 5]
     with pytest.raises(ValueError, match="9 features and 9 targets for 10 samples"):
