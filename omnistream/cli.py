@@ -48,6 +48,7 @@ COMMANDS = {
     "stream": Command(
         "send a video, camera or folder through a backbone, frame by frame", "omnistream.commands.stream", "run"
     ),
+    "report": Command("lay results of evaluations beside published numbers", "omnistream.commands.report", "run"),
     "configs": Command("list the packaged configurations", "omnistream.commands.catalogue", "configs"),
     "models": Command("list the backbone variants and public weights", "omnistream.commands.catalogue", "models"),
     "convert": Command(

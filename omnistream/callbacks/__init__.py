@@ -1,5 +1,6 @@
-"""Lightning callbacks: progress, parameters, validation plots, predictions, evaluations and the final report."""
+"""Lightning callbacks: progress, parameters, plots, example images, predictions, evaluations and the final report."""
 
+from omnistream.callbacks.example_images import ExampleImages
 from omnistream.callbacks.final_report import FinalReport
 from omnistream.callbacks.held_out import Comparison, HeldOutEvaluation
 from omnistream.callbacks.predictions import PredictionWriter
@@ -12,6 +13,7 @@ from omnistream.evaluation.results import ResultsWriter
 
 __all__ = [
     "Comparison",
+    "ExampleImages",
     "FinalReport",
     "HeldOutEvaluation",
     "ParameterSummary",

@@ -1,6 +1,7 @@
 """What the subcommands that are not Lightning's share: options declared by dataclasses, and where a model is placed."""
 
 import argparse
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_type_hint
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from omnistream.commands.option_types import alternatives, as_json, default_text, expected, metavar_of, take_value
+from omnistream.commands.option_types import (
+    alternatives,
+    as_json,
+    default_text,
+    expected,
+    items_of,
+    metavar_of,
+    take_value,
+)
 from omnistream.errors import UsageError, did_you_mean, one_line
 from omnistream.paths import expand_path
 
@@ -46,7 +55,8 @@ class CommandParser(ArgumentParser):
     """Parser of a subcommand whose options are the fields of dataclasses.
 
     `--a-b` and `--a_b` are the same option; options are never abbreviated. A field of type bool is a flag, a tuple is
-    written with commas (`--features cls,11`), and a tuple of numbers also with spaces (`--size 480 640`). `~` and
+    written with commas (`--features cls,11`), and a tuple of numbers also with spaces (`--size 480 640`). A positional
+    tuple takes all words that are no options. `~` and
     `$VAR` are expanded in fields of type Path, and of type `str | Path`, which may also be a hub id or an address. A
     mistake is a `UsageError` of one line.
 
@@ -70,6 +80,8 @@ class CommandParser(ArgumentParser):
         self._fields: dict[type, list[str]] = {}
         self._aliases: dict[str, str] = {}
         self._values: dict[str, Mapping[str, str]] = {}
+        self._many: str | None = None
+        """The positional tuple, if there is one."""
 
     def add_options(
         self,
@@ -101,6 +113,8 @@ class CommandParser(ArgumentParser):
                 action.help = self._help(action)
                 if action.option_strings:
                     action.option_strings = [self._option(action.dest)]
+                elif items_of(hints[action.dest]):
+                    self._many, action.metavar = action.dest, f"{action.metavar} [{action.metavar} ...]"
             elif action.dest.removesuffix(".help") in names:  # jsonargparse's, for fields that may be of any class
                 action.help = argparse.SUPPRESS
 
@@ -136,13 +150,16 @@ class CommandParser(ArgumentParser):
 
     def _words(self, args: Sequence[str]) -> Iterator[str]:
         """The words of a command line, options as jsonargparse expects them: `--name=value`, values as JSON."""
-        rest = list(args)
+        rest, many = list(args), list[str]()
         while rest:
             word = rest.pop(0)
             option, equals, text = word.partition("=")
             value: str | None = text
             name = option.removeprefix("--").replace("-", "_")
             name = self._aliases.get(name, name)
+            if self._many and not option.startswith("-"):
+                many.append(word)
+                continue
             if not option.startswith("--") or name not in self._hints:
                 yield word
                 continue
@@ -154,6 +171,8 @@ class CommandParser(ArgumentParser):
             self._given[name] = value
             value = self._values.get(name, {}).get(value, value)
             yield f"--{name}={as_json(hint, value)}"
+        if many:
+            yield json.dumps(many)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the message instead of leaving the process.

@@ -1,7 +1,9 @@
 """What all evaluations share: frozen probes, adapters for other models, and results files."""
 
-from omnistream.evaluation.cache import CachedFeatures, FeatureBatch
+from omnistream.evaluation.cache import CachedFeatures, FeatureBatch, FeatureSet
 from omnistream.evaluation.closed_form import ClosedFormHead, ClosedFormProbe
+from omnistream.evaluation.feature_store import FeatureStore, StoredFeatures
+from omnistream.evaluation.fingerprint import fingerprint, model_fingerprint
 from omnistream.evaluation.frozen import FrozenProbe, Setting
 from omnistream.evaluation.models import Backbone, FrameGeometry, StreamingGeometry
 from omnistream.evaluation.results import EvaluationResult, MetricValue, ResultsWriter
@@ -16,13 +18,18 @@ __all__ = [
     "ClosedFormProbe",
     "EvaluationResult",
     "FeatureBatch",
+    "FeatureSet",
+    "FeatureStore",
     "FrameGeometry",
     "FrozenProbe",
     "MetricValue",
     "ResultsWriter",
     "SavedPredictions",
     "Setting",
+    "StoredFeatures",
     "StreamingGeometry",
     "TimmBackbone",
     "VJEPA2Backbone",
+    "fingerprint",
+    "model_fingerprint",
 ]

@@ -1,6 +1,6 @@
-"""Features of whole data sets in memory, for probes that pass over them many times."""
+"""Features of whole data sets in place of their images, for probes that pass over them many times."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +21,46 @@ class FeatureBatch(NamedTuple):
     target: Shaped[Tensor, " B *G"]
 
 
-class CachedFeatures(Dataset):
-    """Features of a data set, in memory, in place of its images.
+class FeatureSet(Dataset):
+    """Features of a data set, or of this process's share of it: batches, and statistics over all processes."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        raise NotImplementedError
+
+    def __getitems__(self, indices: list[int]) -> FeatureBatch:
+        """A batch at once, without stacking single samples."""
+        raise NotImplementedError
+
+    def own_rows(self) -> Iterator[Float[Tensor, "N D"]]:
+        """Feature vectors of the samples that no other process has, in parts that fit into memory."""
+        raise NotImplementedError
+
+    def statistics(self, device: torch.device | str = "cpu") -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
+        """Mean and standard deviation of every channel (the last axis) over everything else, on the CPU.
+
+        They are of the samples of all processes, each counted once; every process must call this.
+
+        Args:
+            device: Of the collectives, which not every backend can do on the CPU.
+        """
+        own = sum(torch.cat([rows.double().sum(0), torch.tensor([float(len(rows))])]) for rows in self.own_rows())
+        assert isinstance(own, Tensor)  # there are samples
+        *_, count = total = all_reduce(own.to(device)).cpu()
+        mean = total[:-1] / count
+        squares = sum((rows.double() - mean).square().sum(0) for rows in self.own_rows())
+        assert isinstance(squares, Tensor)
+        variance = all_reduce(squares.to(device)).cpu() / (count - 1)
+        return mean.float(), variance.sqrt().float().clamp_min(1e-6)
+
+    def loader(self, batch_size: int, *, shuffle: bool = False, seed: int = 0) -> DataLoader:
+        """Batches of features; reshuffled in every epoch, in an order that depends on the seed alone."""
+        generator = torch.Generator().manual_seed(seed) if shuffle else None
+        return DataLoader(self, batch_size, shuffle=shuffle, generator=generator, collate_fn=_as_it_is)
+
+
+class CachedFeatures(FeatureSet):
+    """Features of a data set, in memory.
 
     Args:
         batches: In the order of the samples, on the CPU.
@@ -40,37 +78,22 @@ class CachedFeatures(Dataset):
         self._num_own = len(self.features) - repeated
 
     def __len__(self) -> int:
-        """Number of samples."""
         return len(self.features)
 
     def __getitems__(self, indices: list[int]) -> FeatureBatch:
         """A batch at once, without stacking single samples."""
         return FeatureBatch(self.features[indices], self.target[indices])
 
+    def own_rows(self) -> Iterator[Float[Tensor, "N D"]]:
+        """Feature vectors of the samples that no other process has, in parts."""
+        yield from self.features[: self._num_own].flatten(0, -2).split(_ROWS_AT_ONCE)
+
     def statistics(self, device: torch.device | str = "cpu") -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
-        """Mean and standard deviation of every channel (the last axis) over everything else, on the CPU.
-
-        They are of the samples of all processes, each counted once; every process must call this.
-
-        Args:
-            device: Of the collectives, which not every backend can do on the CPU.
-        """
+        """See `FeatureSet.statistics`; in one process at once."""
+        if is_distributed():
+            return super().statistics(device)
         rows = self.features[: self._num_own].flatten(0, -2)
-        if not is_distributed():
-            return rows.mean(0), rows.std(0).clamp_min(1e-6)
-        own = torch.cat([rows.sum(0, dtype=torch.float64), torch.tensor([len(rows)], dtype=torch.float64)])
-        *_, count = total = all_reduce(own.to(device)).cpu()
-        mean = total[:-1] / count
-        squares = torch.zeros_like(mean)
-        for part in rows.split(_ROWS_AT_ONCE):
-            squares += (part.double() - mean).square().sum(0)
-        variance = all_reduce(squares.to(device)).cpu() / (count - 1)
-        return mean.to(rows.dtype), variance.sqrt().to(rows.dtype).clamp_min(1e-6)
-
-    def loader(self, batch_size: int, *, shuffle: bool = False, seed: int = 0) -> DataLoader:
-        """Batches of features; reshuffled in every epoch, in an order that depends on the seed alone."""
-        generator = torch.Generator().manual_seed(seed) if shuffle else None
-        return DataLoader(self, batch_size, shuffle=shuffle, generator=generator, collate_fn=_as_it_is)
+        return rows.mean(0), rows.std(0).clamp_min(1e-6)
 
 
 def repeated_samples(loader: Any) -> int:

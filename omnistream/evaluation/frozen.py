@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,9 @@ from torchmetrics import Metric
 from omnistream import distributed
 from omnistream.evaluation.cache import CachedFeatures, FeatureBatch, repeated_samples
 from omnistream.evaluation.environment import weights_sha256
+from omnistream.evaluation.feature_store import StoredFeatures, StoreDtype
 from omnistream.evaluation.results import MetricValue
+from omnistream.evaluation.store_features import store_features
 
 Setting = Mapping[str, float]
 Selection = Literal["val", "test"]
@@ -44,7 +47,10 @@ class FrozenProbe(LightningModule):
         protocol: Stable name of the evaluation, such as `action/world`.
         selection: `val` chooses the setting in the last validation; `test` takes the best on the test set.
         repetitions: Heads per setting, which differ in their first weights.
-        cache: Compute features once and keep them in memory: for features without random augmentation.
+        cache: Compute features once and keep them in memory (true) or in a folder (its path), from which later runs and
+            other probes with the same features read them: for features without random augmentation. See
+            `FrozenProbe.store_all`.
+        cache_dtype: Type in which a folder keeps features; memory keeps float32.
         standardize: Give the heads features with zero mean and unit variance per channel, by the statistics of the
             training set. Needs `cache`.
         seed: Of the order of cached training samples.
@@ -60,18 +66,21 @@ class FrozenProbe(LightningModule):
         protocol: str,
         selection: Selection = "val",
         repetitions: int = 1,
-        cache: bool = False,
+        cache: bool | str | Path = False,
+        cache_dtype: StoreDtype = "bfloat16",
         standardize: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if selection not in ("val", "test") or repetitions < 1:
             raise ValueError(f"selection must be val or test, repetitions at least 1; got {selection!r}, {repetitions}")
+        if cache_dtype not in ("bfloat16", "float32"):
+            raise ValueError(f"cache_dtype must be bfloat16 or float32, got {cache_dtype!r}")
         if standardize and not cache:
-            raise ValueError("standardize needs the statistics of all training features: set cache to true as well")
+            raise ValueError("standardize needs the statistics of all training features: set cache to true or a folder")
         self.backbone = backbone.requires_grad_(False).eval()
         self.protocol, self.selection, self.repetitions = protocol, selection, repetitions
-        self.cache, self.standardize, self.seed = cache, standardize, seed
+        self.cache, self.cache_dtype, self.standardize, self.seed = cache, cache_dtype, standardize, seed
         self.heads = nn.ModuleList()
         self.head_metrics = nn.ModuleList()
         self.selected: int | None = None
@@ -111,7 +120,10 @@ class FrozenProbe(LightningModule):
         return [{}]
 
     def feature_options(self) -> dict[str, Any]:
-        """Arguments that decide the features, as plain values: probes with equal ones may share cached features."""
+        """Arguments that decide features and targets, as plain values.
+
+        Probes with equal ones, and the same methods `features` and `targets`, share the features in a folder.
+        """
         return {}
 
     def options(self) -> dict[str, Any]:
@@ -188,14 +200,38 @@ class FrozenProbe(LightningModule):
         for batch in loader:
             if batch is None:
                 continue
-            extracted = self.extract(self.transfer_batch_to_device(batch, self.device, 0))
-            found.append(FeatureBatch(extracted.features.cpu(), extracted.target.cpu()))
+            found.append(self.extract_to_cpu(batch))
         self.train(mode)
         return CachedFeatures(found, repeated_samples(loader))
 
-    def cached_loader(self, loader: Iterable[Any], batch_size: int, *, training: bool) -> DataLoader:
-        """What a data module hands out in place of `loader`, whose features are computed now."""
-        return self.extract_all(loader, training=training).loader(batch_size, shuffle=training, seed=self.seed)
+    @torch.no_grad()
+    def store_all(self, loader: DataLoader, *, training: bool) -> StoredFeatures:
+        """Features of this process's share of a data set, from the folder `cache`; computed where they are not there.
+
+        They are kept in a folder of their own for each backbone (weights, settings and code), data set (its state and
+        that of its transform), method `features` with `feature_options`, and type, so none of these ever reads the
+        features of another. Files that are replaced by others of the same name are not noticed: delete the folder then.
+        All processes compute, each other shards, and all read; every process must call this.
+
+        Args:
+            loader: In order, of this process's share.
+            training: Whether they are training features, for protocols that see these differently.
+
+        Raises:
+            ValueError: If the data set has state that cannot be compared.
+            RuntimeError: If some processes write to another folder than this one.
+        """
+        return store_features(self, loader, training=training)
+
+    def extract_to_cpu(self, batch: Any) -> FeatureBatch:
+        """Features and targets, on the CPU, of a batch that a loader gave."""
+        features, target = self.extract(self.transfer_batch_to_device(batch, self.device, 0))
+        return FeatureBatch(features.cpu(), target.cpu())
+
+    def cached_loader(self, loader: DataLoader, batch_size: int, *, training: bool) -> DataLoader:
+        """What a data module hands out in place of `loader`, whose features are computed now, or read from a folder."""
+        extract = self.extract_all if isinstance(self.cache, bool) else self.store_all
+        return extract(loader, training=training).loader(batch_size, shuffle=training, seed=self.seed)
 
     def _inputs(self, features: Tensor) -> Tensor:
         if self._statistics is None:

@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 
 from omnistream.plots.png import encode_png
 from omnistream.report.rows import MetricRow
+from omnistream.report.tables import Table
 
 COLUMNS = ("value", "baseline", "ratio", "required", "result")
 PHONE_WIDTH = 500
@@ -26,13 +27,15 @@ PHONE_WIDTH = 500
 class Section:
     """One section of the page; `page.html` renders each kind."""
 
-    kind: Literal["info", "rows", "plot", "text", "heading", "collapsed"]
+    kind: Literal["info", "rows", "table", "plot", "text", "heading", "collapsed"]
     title: str = ""
     text: str = ""
     paragraphs: tuple[str, ...] = ()
     info: Mapping[str, str] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     rows: tuple["Cells", ...] = ()
+    cells: tuple[tuple[str, ...], ...] = ()
+    """Rows of a table of text."""
     judged: int = 0
     """Rows with a required bound."""
     passed: int = 0
@@ -90,6 +93,7 @@ class ReportPage:
         self.subtitle = subtitle
         self.rows: list[MetricRow] = []
         self.info: dict[str, str] = {}
+        self.tables: list[Table] = []
         self._sections: list[Section] = []
 
     def _add(self, section: Section) -> "ReportPage":
@@ -116,6 +120,13 @@ class ReportPage:
                 judged=sum(row.passed is not None for row in rows),
                 passed=sum(bool(row.passed) for row in rows),
             )
+        )
+
+    def add_table(self, table: Table) -> "ReportPage":
+        """A table of text with its note."""
+        self.tables.append(table)
+        return self._add(
+            Section(kind="table", title=table.title, text=table.note, columns=table.columns, cells=table.rows)
         )
 
     def add_plot(self, title: str, image: UInt8[np.ndarray, "H W 3"] | bytes, caption: str = "") -> "ReportPage":
@@ -158,7 +169,14 @@ class ReportPage:
 
     def to_json(self) -> dict[str, object]:
         """The numbers of the page as plain values."""
-        return {"title": self.title, "info": self.info, "results": [row.to_json() for row in self.rows]}
+        numbers: dict[str, object] = {
+            "title": self.title,
+            "info": self.info,
+            "results": [row.to_json() for row in self.rows],
+        }
+        if self.tables:
+            numbers["tables"] = [table.to_json() for table in self.tables]
+        return numbers
 
     def write(self, path: Path | str) -> Path:
         """Write the page, and its numbers to the same path with the ending `.json`; creates the folder if needed.

@@ -11,6 +11,7 @@ from PIL import Image
 from snippets import PAGES, blocks, yaml_name
 
 from omnistream.cli import main
+from omnistream.evaluation import EvaluationResult
 
 SIZE = (48, 64)
 CONFIG = """\
@@ -63,6 +64,8 @@ def workplace(tmp_path, monkeypatch, trained, no_type_checks) -> Path:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     shutil.copytree(trained, tmp_path / "runs")
     shutil.copytree(trained / "quickstart", tmp_path / "runs" / "action_world")  # only its place is looked at
+    result = EvaluationResult(protocol="action/world", metrics={}, num_samples=1)
+    result.write(tmp_path / "runs" / "action_world" / "version_0" / "test" / "results.json")
     frames = np.random.default_rng(0).integers(0, 256, (8, *SIZE, 3), dtype=np.uint8)
     write_video(tmp_path / "clip.mp4", frames)
     for index, frame in enumerate(frames):

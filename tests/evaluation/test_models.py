@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 
 from omnistream.backbone import create_model
 from omnistream.evaluation import Backbone, SavedPredictions, StreamingGeometry, TimmBackbone
@@ -42,6 +43,73 @@ def test_features_are_those_of_timm_on_every_frame(name, num_registers):
         plain = adapter(adapter.normalize(IMAGES))
     torch.testing.assert_close(plain.last, output.last)
     assert output.last.shape == (2, 3, 2, 3, adapter.embed_dim)
+
+
+def shrink(monkeypatch):
+    """Models of timm with two narrow blocks; everything else is as published."""
+    create = timm.create_model
+
+    def small(name, **options):
+        return create(name, depth=2, embed_dim=48, num_heads=2, **options)
+
+    monkeypatch.setattr(timm, "create_model", small)
+
+
+FAMILIES = [
+    # name, prefix tokens, registers, summary, patch, mean
+    ("vit_small_patch14_dinov2.lvd142m", 1, 0, "class token", 14, 0.485),
+    ("vit_small_patch14_reg4_dinov2.lvd142m", 5, 4, "class token", 14, 0.485),
+    ("vit_small_patch16_dinov3.lvd1689m", 5, 4, "class token", 16, 0.485),
+    ("vit_base_patch16_siglip_224.v2_webli", 0, 0, "attention pooling", 16, 0.5),
+    ("vit_base_patch16_siglip_gap_224.v2_webli", 0, 0, "mean of patches", 16, 0.5),
+]
+
+
+@pytest.mark.parametrize(("name", "prefix", "num_registers", "summary", "patch", "mean"), FAMILIES)
+def test_families_give_what_timm_gives(monkeypatch, name, prefix, num_registers, summary, patch, mean):
+    shrink(monkeypatch)
+    torch.manual_seed(0)
+    adapter = TimmBackbone(name).eval()
+    model = adapter.model
+    assert (model.num_prefix_tokens, adapter.summary, adapter.patch_size) == (prefix, summary, patch)
+    assert float(adapter.mean[0]) == pytest.approx(mean)
+    images = torch.randint(
+        0, 256, (1, 2, 3, 2 * patch, 3 * patch), dtype=torch.uint8
+    )  # not the square it was built for
+    with torch.no_grad():
+        normalized = adapter.normalize(images)
+        output = adapter(normalized, layers=(0, 1))
+        tokens = model.forward_features(normalized[0])
+        pooled = model.forward_head(tokens, pre_logits=True)
+    assert output.last.shape == (1, 2, 2, 3, 48)
+    assert output.registers.shape == (1, 2, num_registers, 48)
+    torch.testing.assert_close(output.last[0].flatten(1, 2), tokens[:, prefix:])
+    torch.testing.assert_close(output.registers[0], tokens[:, 1 : 1 + num_registers])
+    normal = model.fc_norm if summary == "mean of patches" else torch.nn.Identity()  # of a classifier on the mean
+    torch.testing.assert_close(normal(output.cls[0]), tokens[:, 0] if prefix else pooled)
+    wide = adapter.normalize(torch.randint(0, 256, (1, 1, 3, 4 * patch, patch), dtype=torch.uint8))
+    assert adapter(wide).last.shape == (1, 1, 4, 1, 48)
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "vit_base_patch16_siglip_224"])
+def test_weights_of_a_file_are_loaded_whole_or_not_at_all(monkeypatch, tmp_path, name):
+    shrink(monkeypatch)
+    source = timm.create_model(name, num_classes=5)
+    state = source.state_dict()
+    save_file(state, tmp_path / "weights.safetensors")
+    torch.save({"state_dict": state}, tmp_path / "weights.pth")
+    for file in ("weights.safetensors", "weights.pth"):
+        loaded = TimmBackbone(name, checkpoint=tmp_path / file).model.state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in loaded.items())
+    state.pop("blocks.1.attn.proj.weight")
+    save_file(state, tmp_path / "part.safetensors")
+    with pytest.raises(ValueError, match=r"part.safetensors holds no weights of timm's .*blocks.1.attn.proj.weight"):
+        TimmBackbone(name, checkpoint=tmp_path / "part.safetensors")
+    (tmp_path / "text.pth").write_text("weights")
+    with pytest.raises(ValueError, match=r"text.pth cannot be read as weights"):
+        TimmBackbone(name, checkpoint=tmp_path / "text.pth")
+    with pytest.raises(FileNotFoundError, match="no weights of"):
+        TimmBackbone(name, checkpoint=tmp_path / "nothing.pth")
 
 
 def test_what_is_no_vit_is_named():

@@ -1,0 +1,171 @@
+import json
+import re
+
+import pytest
+import torch
+
+from omnistream.cli import main
+from omnistream.evaluation import EvaluationResult, MetricValue
+from omnistream.plots.png import encode_png
+from omnistream.report import Table
+from omnistream.report.comparison import compare, find_results, model_names
+from omnistream.report.published import load_published, parse_published
+
+DATE = "2026-01-0{}T00:00:00+00:00"
+
+
+def write(folder, protocol, metrics, model="a", name="vit_large", day=1, **fields):
+    values = {
+        key: MetricValue(value=value, higher_is_better=True, stderr=error) for key, (value, error) in metrics.items()
+    }
+    result = EvaluationResult(
+        protocol=protocol, metrics=values, num_samples=7, environment={"date": DATE.format(day)},
+        model={"class": "OmniStream", "name": name, "weights_sha256": model * 64}, **fields,
+    )  # fmt: skip
+    result.write(folder / "results.json")
+
+
+def cells(tables, title, benchmark):
+    """Cells of a row by column."""
+    (table,) = [table for table in tables if table.title.startswith(title)]
+    (row,) = [row for row in table.rows if row[0].startswith(benchmark)]
+    return dict(zip(table.columns, row, strict=True))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    write(tmp_path / "in1k" / "test", "classification/imagenet", {"top1": (0.8512, 0.0016), "top5": (0.97, None)})
+    write(tmp_path / "nyu", "depth/nyuv2", {"rmse": (0.3771, None)}, skipped=2)
+    write(
+        tmp_path / "other", "segmentation/ade20k", {"miou": (0.5154, None)}, model="b", name="vit_small_patch16_dinov3"
+    )
+    choice = {"on": "val", "metric": "top1", "index": 3, "setting": {"lr": 1e-2}}
+    write(tmp_path / "world", "classification/world", {"top1": (0.5, 0.02)}, selection=choice)
+    return tmp_path
+
+
+class TestTables:
+    def test_results_stand_beside_the_paper_in_its_units(self, runs):
+        tables = compare(find_results([runs]), load_published())
+        own = "yours: vit_large (aaaaaa)"
+        imagenet = cells(tables, "Table 2", "ImageNet")
+        assert imagenet["benchmark"] == "ImageNet-1K linear, top-1 [%] ↑"
+        assert (imagenet[own], imagenet["OmniStream"], imagenet["DINOv3-L"]) == ("85.1 ± 0.2", "84.7", "86.7")
+        assert (imagenet["V-JEPA2-L"], imagenet["yours: vit_small_patch16_dinov3 (bbbbbb)"]) == ("-", "missing")
+        nyu = cells(tables, "Table 2", "NYUv2")
+        assert (nyu["benchmark"], nyu[own], nyu["OmniStream"]) == ("NYUv2 linear, RMSE [m] ↓", "0.377", "0.377")
+        assert cells(tables, "Table 2", "ADE20K")["yours: vit_small_patch16_dinov3 (bbbbbb)"] == "51.5"
+        assert cells(tables, "Table 8", "ADE20K")["w/o 3D Geometry"] == "42.3"
+        assert cells(tables, "Table 8", "DAVIS")[own] == "missing"
+        assert cells(tables, "Table 3", "KITTI video depth, δ")["CUT3R"] == "88.1"
+        assert cells(tables, "Table 4", "TUM-dynamics pose, RPE rot")["OmniStream"] == "0.601"
+
+    def test_other_numbers_say_whose_and_whether_comparable(self, runs):
+        tables = compare(find_results([runs]), load_published())
+        (others,) = [table for table in tables if table.title == "Other published numbers"]
+        rows = [dict(zip(others.columns, row, strict=True)) for row in others.rows]
+        dinov3 = {row["benchmark"].split(",")[0]: row for row in rows if row["model"] == "DINOv3 ViT-L"}
+        assert {name: row["published"] for name, row in dinov3.items()} == {
+            "ADE20K linear": "54.9", "NYUv2 linear": "0.352", "DAVIS 2017 val": "79.9",
+        }  # fmt: skip
+        assert dinov3["DAVIS 2017 val"]["same protocol"] == "no"
+        assert "MODEL_CARD.md" in dinov3["ADE20K linear"]["source"]
+        assert dinov3["NYUv2 linear"]["yours: vit_large (aaaaaa)"] == "0.377"
+        assert {"TIPSv2 L/14", "V-JEPA 2.1 ViT-G"} <= {row["model"] for row in rows}
+
+    def test_every_result_is_listed_with_what_it_came_from(self, runs):
+        tables = compare(find_results([runs]), load_published())
+        (every,) = [table for table in tables if table.title == "All results"]
+        found = {row[:2]: row for row in every.rows}
+        assert len(found) == 5
+        world = found["classification/world", "top1 ↑"]
+        assert world[2:7] == ("0.5 ± 0.02", "vit_large (aaaaaa)", "7", "0", "val, setting 3")
+        assert found["depth/nyuv2", "rmse ↑"][5] == "2"
+        assert world[7] == str((runs / "world" / "results.json").resolve())
+
+    def test_of_several_results_the_newest_counts(self, runs):
+        write(runs / "again", "depth/nyuv2", {"rmse": (0.4, None)}, day=3)
+        write(runs / "nearly", "depth/nyuv2", {"rmse": (0.5, None)}, day=2)
+        tables = compare(find_results([runs]), load_published())
+        assert cells(tables, "Table 2", "NYUv2")["yours: vit_large (aaaaaa)"] == "0.400"
+
+    def test_models_are_known_by_their_weights(self, runs):
+        write(runs / "third", "depth/nyuv2", {"rmse": (0.4, None)}, model="c")
+        names = model_names(find_results([runs]))
+        assert list(names.values()).count("vit_large (aaaaaa)") == 1
+        assert names["c" * 64] == "vit_large (cccccc)"
+
+
+class TestPublished:
+    def test_a_number_must_be_described(self):
+        content = {
+            "sources": {"s": {"title": "S", "url": "https://s"}},
+            "benchmarks": {"b": {"title": "B", "protocol": "p", "metric": "m", "unit": "%", "higher_is_better": True}},
+            "tables": [],
+        }
+        number = {"benchmark": "b", "model": "M", "value": 1, "source": "s", "same_protocol": "yes", "note": ""}
+        assert parse_published(content | {"numbers": [number]}).numbers[0].value == 1
+        for wrong in ({"benchmark": "x"}, {"source": "x"}):
+            with pytest.raises(ValueError, match=r"'x'.* is not described"):
+                parse_published(content | {"numbers": [number | wrong]})
+        with pytest.raises(ValueError, match="must be yes, no or unknown, got 'maybe'"):
+            parse_published(content | {"numbers": [number | {"same_protocol": "maybe"}]})
+        table = {"title": "T", "source": "s", "note": "", "columns": {"M": {"x": 1.0}}}
+        with pytest.raises(ValueError, match=r"'x' .* is not described"):
+            parse_published(content | {"numbers": [], "tables": [table]})
+
+
+class TestMarkdown:
+    def test_columns_are_aligned_and_bars_escaped(self):
+        text = Table(title="T", columns=("a", "long"), rows=(("x|y", "1"), ("z", "22")), note="N.").markdown()
+        assert text == ("## T\n\n| a    | long |\n|------|------|\n| x\\|y | 1    |\n| z    | 22   |\n\nN.")
+        with pytest.raises(ValueError, match="has 2 columns, but a row"):
+            Table(title="T", columns=("a", "b"), rows=(("1",),))
+
+
+class TestCommand:
+    def test_prints_tables_and_writes_a_page_with_examples(self, runs, capsys):
+        examples = runs / "nyu" / "examples"
+        examples.mkdir()
+        image = torch.full((4, 6, 3), 9, dtype=torch.uint8).numpy()
+        (examples / "0000.png").write_bytes(encode_png(image, title="Test batch 1", caption="input, prediction"))
+        main(["report", str(runs / "nyu"), str(runs / "in1k"), "--html", str(runs / "out" / "report.html")])
+        printed = capsys.readouterr().out
+        assert re.search(r"\| ImageNet-1K linear, top-1 \[%\] ↑ +\| 85.1 ± 0.2 +\| 84.7 +\| 86.7 ", printed)
+        assert "vit_small" not in printed
+        page = (runs / "out" / "report.html").read_text()
+        assert page.count('src="data:image/png;base64,') == 1
+        assert "Test batch 1" in page
+        assert "input, prediction" in page
+        assert '<td class="soft">missing</td>' in page
+        assert 'href="https://arxiv.org/abs/2603.12265"' in page
+        assert not re.search(r'(src|href)="(?!data:|https://(arxiv|github))', page)  # nothing else is loaded
+        numbers = json.loads((runs / "out" / "report.json").read_text())
+        assert [table["title"][:7] for table in numbers["tables"][:2]] == ["Table 2", "Table 8"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "required: FOLDERS"),
+            (["nothing"], "no such folder: nothing"),
+            (["."], "no results.json below .; `omnistream test` writes one"),
+            ([".", "--html", "report.pdf"], "--html is a file that ends in .html, got report.pdf"),
+            ([".", "--htm", "x.html"], "there is no option --htm"),
+        ],
+    )
+    def test_mistakes_are_one_line(self, arguments, message, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit):
+            main(["report", *arguments])
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+    def test_files_that_cannot_be_read_are_named(self, runs, caplog):
+        (runs / "old").mkdir()
+        (runs / "old" / "results.json").write_text('{"schema": "omnistream/results/0"}')
+        assert len(find_results([runs])) == 4
+        assert "old/results.json is not a results file of schema" in caplog.text
+        with pytest.raises(FileNotFoundError, match="1 cannot be read"):
+            find_results([runs / "old"])
+        assert len(find_results([runs / "nyu" / "results.json"])) == 1
