@@ -11,6 +11,7 @@ from omnistream.data.world.datasets import WorldActions, WorldCaptions, WorldFra
 from omnistream.data.world.language import LanguageConfig
 from omnistream.data.world.scene import CLASSES
 from omnistream.data.world.tracks import Tracks, track_points
+from omnistream.data.world.video_objects import WorldVideoObjects
 
 __all__ = [
     "ACTIONS",
@@ -23,6 +24,7 @@ __all__ = [
     "WorldConfig",
     "WorldFrames",
     "WorldScenes",
+    "WorldVideoObjects",
     "render_action",
     "render_clip",
     "render_scene",

@@ -3,6 +3,7 @@
 from omnistream.tasks.probing.action import AttentiveActionProbe, ClipClassification, LinearActionProbe, ProbeConfig
 from omnistream.tasks.probing.attentive import AttentiveProbe
 from omnistream.tasks.probing.linear import RidgeClassifier
+from omnistream.tasks.probing.vos import VideoObjectSegmentation
 
 __all__ = [
     "AttentiveActionProbe",
@@ -11,4 +12,5 @@ __all__ = [
     "LinearActionProbe",
     "ProbeConfig",
     "RidgeClassifier",
+    "VideoObjectSegmentation",
 ]
