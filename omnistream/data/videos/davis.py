@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -71,9 +72,11 @@ class ResizeFrames:
 
     def __call__(self, images: UInt8[Tensor, "T 3 H W"]) -> UInt8[Tensor, "T 3 h w"]:
         """The resized frames."""
-        smooth = self.rule == "dinov3"
-        mode = InterpolationMode.BICUBIC if smooth else InterpolationMode.BILINEAR
-        return resize(images, list(self.size(images.shape[-2], images.shape[-1])), mode, antialias=smooth)
+        size = self.size(images.shape[-2], images.shape[-1])
+        if self.rule == "dinov3":
+            return resize(images, list(size), InterpolationMode.BICUBIC, antialias=True)
+        # In floating point and rounded once, as by OpenCV; resizing uint8 rounds after each axis.
+        return F.interpolate(images.float(), size, mode="bilinear", align_corners=False).round().to(torch.uint8)
 
 
 class DAVIS(Dataset[MaskedVideo]):
