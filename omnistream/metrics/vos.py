@@ -17,6 +17,9 @@ BOUNDARY_TOLERANCE = 0.008
 """Share of the diagonal of a frame by which boundaries may be apart."""
 _WORD = 8
 """Pixels that are looked at together when boundaries are searched."""
+_SHIFT = 4
+_STRIDE = 1 << _SHIFT
+_LONGEST_RUN = 64 - _STRIDE + 1
 
 
 class ObjectScores(NamedTuple):
@@ -55,7 +58,8 @@ def object_scores(
         raise ValueError(f"num_objects must be in [1, 254], got {num_objects}")
     if preds.numel() and int(preds.max()) > num_objects:
         raise ValueError(f"a prediction has the object id {int(preds.max())}, but there are {num_objects} objects")
-    target = target.masked_fill(target > num_objects, 0)
+    if target.numel() and int(target.max()) > num_objects:
+        target = target.masked_fill(target > num_objects, 0)
     H, W = target.shape[-2:]
     radius = int(tolerance) if tolerance >= 1 else math.ceil(tolerance * math.hypot(H, W))
     return ObjectScores(
@@ -115,7 +119,9 @@ def _boundaries(masks: UInt8[Tensor, "T H W"]) -> _Boundaries:
     words = found.view(torch.int64).nonzero()[:, 0]  # most are empty, which is eight times faster to see
     inside = found.view(-1, _WORD)[words].nonzero()
     place = words[inside[:, 0]] * _WORD + inside[:, 1]
-    frame, row, column = place // (H * W), place // W % H, place % W
+    line = place // W
+    frame = line // H
+    row, column = line - frame * H, place - line * W
     right, below = (column < W - 1).long(), (row < H - 1).long() * W
     flat = masks.reshape(-1)
     return _Boundaries(
@@ -144,30 +150,38 @@ def _boundary_scores(
 def _near(points: _Boundaries, others: _Boundaries, size: tuple[int, int], radius: int, T: int) -> Float[Tensor, " T"]:
     """How many of the points of each frame have one of the others within the radius.
 
-    A disc is a stack of runs of pixels, one per row; of each, the first of the sorted others that does not lie before
-    it must lie in it. Points that are found need no further rows, so the nearest rows come first.
+    A disc is a stack of runs of pixels, one per row. The others are bits of words that overlap, one word of 64 pixels
+    every 16 pixels, so that a run of up to 49 is a mask on one word. Points that are found need no further rows, so the
+    nearest rows come first.
     """
-    height, width = size[0] + 2 * radius, size[1] + 2 * radius  # with room for discs that stick out
-
-    def place(p: _Boundaries) -> Int64[Tensor, " P"]:
-        return (p.frame * height + p.row + radius) * width + p.column + radius
-
-    where, left = place(others), place(points)
-    found = torch.zeros(T, dtype=torch.float64, device=left.device)
-    if len(where) == 0:
-        return found
-    frames = points.frame
-    for row in sorted(range(-radius, radius + 1), key=abs):
-        if len(left) == 0:
-            break
-        half = math.isqrt(radius * radius - row * row)
-        first = left + (row * width - half)
-        index = torch.searchsorted(where, first)
-        candidate = where[index.clamp_max(len(where) - 1)]
-        hit = (candidate >= first) & (candidate <= first + 2 * half)
+    found = torch.zeros(T, dtype=torch.int64, device=points.row.device)
+    height, words = size[0] + 2 * radius, (size[1] + 2 * radius) // _STRIDE + 64 // _STRIDE  # room for discs at borders
+    bits = _bits(others, T, height, words, radius)
+    frames, lines, columns = points.frame, points.frame * height + points.row + radius, points.column + radius
+    for distance in range(radius + 1):
+        half = math.isqrt(radius * radius - distance * distance)
+        hit = torch.zeros_like(frames, dtype=torch.bool)
+        for start in range(-half, half + 1, _LONGEST_RUN):
+            run = (1 << min(_LONGEST_RUN, half + 1 - start)) - 1
+            first = columns + start
+            mask = run << (first & (_STRIDE - 1))
+            place = lines * words + (first >> _SHIFT) + 64 // _STRIDE - 1
+            for row in {distance, -distance}:
+                hit |= (bits[place + row * words] & mask) != 0
         found += frames[hit].bincount(minlength=T)
-        left, frames = left[~hit], frames[~hit]
-    return found
+        left = (~hit).nonzero()[:, 0]
+        frames, lines, columns = frames[left], lines[left], columns[left]
+    return found.double()
+
+
+def _bits(points: _Boundaries, T: int, height: int, words: int, radius: int) -> Int64[Tensor, " L"]:
+    """Points as bits: word j of a line has the 64 columns from 16 (j - 3) on."""
+    lines, columns = points.frame * height + points.row + radius, points.column + radius
+    bits = torch.zeros(T * height * words, dtype=torch.int64, device=lines.device)
+    last = lines * words + (columns >> _SHIFT) + 64 // _STRIDE - 1
+    for back in range(64 // _STRIDE):
+        bits.index_add_(0, last - back, 1 << ((columns & (_STRIDE - 1)) + back * _STRIDE))  # no pixel comes twice
+    return bits
 
 
 class ScoreStatistics(NamedTuple):
