@@ -62,14 +62,22 @@ def object_scores(
         target = target.masked_fill(target > num_objects, 0)
     H, W = target.shape[-2:]
     radius = int(tolerance) if tolerance >= 1 else math.ceil(tolerance * math.hypot(H, W))
-    return ObjectScores(
-        _region_scores(preds, target, num_objects), _boundary_scores(preds, target, num_objects, radius)
-    )
+    regions, pred_edges, true_edges = [], [], []
+    for t, (top, bottom, left, right) in enumerate(_extents(preds | target)):
+        pred, true = preds[t, top:bottom, left:right], target[t, top:bottom, left:right]
+        regions.append(_region_scores(pred, true, num_objects))
+        pred_edges.append(_boundary(pred, t, top, left))
+        true_edges.append(_boundary(true, t, top, left))
+    if not regions:
+        empty = torch.zeros(num_objects, 0, dtype=torch.float64, device=target.device)
+        return ObjectScores(empty, empty)
+    edges = _joined(pred_edges), _joined(true_edges)
+    return ObjectScores(torch.stack(regions, dim=1), _boundary_scores(*edges, target.shape, num_objects, radius))
 
 
 def region_similarity(preds: Bool[Tensor, "T H W"], target: Bool[Tensor, "T H W"]) -> Float[Tensor, " T"]:
     """J of binary masks: intersection over union, 1 if both are empty."""
-    return _region_scores(preds.byte(), target.byte(), 1)[0]
+    return object_scores(preds.byte(), target.byte(), 1).region[0]
 
 
 def boundary_accuracy(
@@ -79,18 +87,24 @@ def boundary_accuracy(
     return object_scores(preds.byte(), target.byte(), 1, tolerance).boundary[0]
 
 
-def _region_scores(preds: UInt8[Tensor, "T H W"], target: UInt8[Tensor, "T H W"], K: int) -> Float[Tensor, "K T"]:
-    size, found = K + 1, []
-    kind = torch.uint8 if size * size <= 256 else torch.int32
-    for pred, true in zip(preds, target, strict=True):
-        pairs = true.to(kind) * size + pred
-        counts = torch.bincount(pairs.flatten(), minlength=size * size).view(size, size)
-        both = counts.diagonal()
-        found.append(torch.stack([both, counts.sum(0) + counts.sum(1) - both])[:, 1:])
-    if not found:
-        return torch.zeros(K, 0, dtype=torch.float64, device=target.device)
-    intersection, union = torch.stack(found, dim=-1).double()  # [K, T]
-    return torch.where(union > 0, intersection / union.clamp_min(1), 1.0)
+def _extents(shown: UInt8[Tensor, "T H W"]) -> list[list[int]]:
+    """Top, bottom, left and right of what is not background in each frame, with a margin of one pixel in the frame."""
+    bounds = []
+    for dim in (2, 1):
+        lines = shown.amax(dim).bool().byte()  # [T, H] or [T, W]
+        length = lines.shape[1]
+        first, last = lines.argmax(1), length - 1 - lines.flip(1).argmax(1)
+        bounds += [(first - 1).clamp_min(0), (last + 2).clamp_max(length)]
+    return torch.stack(bounds, dim=1).tolist()
+
+
+def _region_scores(pred: UInt8[Tensor, "H W"], true: UInt8[Tensor, "H W"], K: int) -> Float[Tensor, " K"]:
+    size = K + 1
+    pairs = true.to(torch.uint8 if size * size <= 256 else torch.int32) * size + pred
+    counts = torch.bincount(pairs.flatten(), minlength=size * size).view(size, size).double()
+    both = counts.diagonal()[1:]
+    union = counts.sum(0)[1:] + counts.sum(1)[1:] - both
+    return torch.where(union > 0, both / union.clamp_min(1), 1.0)
 
 
 class _Boundaries(NamedTuple):
@@ -108,32 +122,33 @@ class _Boundaries(NamedTuple):
         return _Boundaries(self.frame[chosen], self.row[chosen], self.column[chosen], self.ids[:, chosen])
 
 
-def _boundaries(masks: UInt8[Tensor, "T H W"]) -> _Boundaries:
-    """All boundary pixels in the order of frames, rows and columns."""
-    T, H, W = masks.shape
-    found = masks.new_zeros(-(-masks.numel() // _WORD) * _WORD, dtype=torch.bool)
-    differs = found[: masks.numel()].view(T, H, W)
-    torch.ne(masks[:, :, 1:], masks[:, :, :-1], out=differs[:, :, :-1])
-    differs[:, :-1] |= masks[:, 1:] != masks[:, :-1]
-    differs[:, :-1, :-1] |= masks[:, 1:, 1:] != masks[:, :-1, :-1]
+def _boundary(mask: UInt8[Tensor, "H W"], frame: int, top: int, left: int) -> _Boundaries:
+    """All boundary pixels of a part of a frame with this corner, in the order of rows and columns."""
+    H, W = mask.shape
+    found = mask.new_zeros(-(-mask.numel() // _WORD) * _WORD, dtype=torch.bool)
+    differs = found[: mask.numel()].view(H, W)
+    torch.ne(mask[:, 1:], mask[:, :-1], out=differs[:, :-1])
+    differs[:-1] |= mask[1:] != mask[:-1]
+    differs[:-1, :-1] |= mask[1:, 1:] != mask[:-1, :-1]
     words = found.view(torch.int64).nonzero()[:, 0]  # most are empty, which is eight times faster to see
     inside = found.view(-1, _WORD)[words].nonzero()
     place = words[inside[:, 0]] * _WORD + inside[:, 1]
-    line = place // W
-    frame = line // H
-    row, column = line - frame * H, place - line * W
+    row = place // W
+    column = place - row * W
     right, below = (column < W - 1).long(), (row < H - 1).long() * W
-    flat = masks.reshape(-1)
-    return _Boundaries(
-        frame, row, column, torch.stack([flat[place + step] for step in (0, right, below, right + below)])
-    )
+    flat = mask.flatten()
+    ids = torch.stack([flat[place + step] for step in (0, right, below, right + below)])
+    return _Boundaries(torch.full_like(row, frame), row + top, column + left, ids)
+
+
+def _joined(parts: list[_Boundaries]) -> _Boundaries:
+    return _Boundaries(*(torch.cat(values, dim=-1) for values in zip(*parts, strict=True)))
 
 
 def _boundary_scores(
-    preds: UInt8[Tensor, "T H W"], target: UInt8[Tensor, "T H W"], K: int, radius: int
+    every_pred: _Boundaries, every_true: _Boundaries, shape: tuple[int, ...], K: int, radius: int
 ) -> Float[Tensor, "K T"]:
-    T, H, W = target.shape
-    every_pred, every_true, scores = _boundaries(preds), _boundaries(target), []
+    (T, H, W), scores = shape, []
     for k in range(1, K + 1):
         pred, true = every_pred.of(k), every_true.of(k)
         num_pred, num_true = pred.frame.bincount(minlength=T), true.frame.bincount(minlength=T)

@@ -17,7 +17,7 @@ from omnistream.metrics import (
     score_recall,
     score_statistics,
 )
-from omnistream.metrics.vos import _boundaries
+from omnistream.metrics.vos import _boundary
 
 SIZE = (20, 30)
 EXACT = {"atol": 1e-6, "rtol": 0}  # six decimals of the official values are known
@@ -84,11 +84,11 @@ def test_a_tolerance_of_one_or_more_is_in_pixels():
     [(A, 44), (box(0, 10, 0, 12), 21), (box(10, 20, 18, 30), 23), (box(5, 15, 20, 30), 31), (EMPTY, 0), (FULL, 0)],
 )
 def test_borders_of_the_frame_are_no_boundary(mask, count):
-    assert len(_boundaries(mask[None].byte()).frame) == count
+    assert len(_boundary(mask.byte(), 0, 0, 0).frame) == count
 
 
 def test_boundary_pixels_lie_towards_the_origin():
-    found = _boundaries(box(7, 8, 9, 10)[None].byte())
+    found = _boundary(box(7, 8, 9, 10).byte(), 0, 0, 0)
     assert list(zip(found.row.tolist(), found.column.tolist(), strict=True)) == [(6, 8), (6, 9), (7, 8), (7, 9)]
 
 
