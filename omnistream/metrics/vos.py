@@ -63,7 +63,7 @@ def object_scores(
     H, W = target.shape[-2:]
     radius = int(tolerance) if tolerance >= 1 else math.ceil(tolerance * math.hypot(H, W))
     regions, pred_edges, true_edges = [], [], []
-    for t, (top, bottom, left, right) in enumerate(_extents(preds | target)):
+    for t, (top, bottom, left, right) in enumerate(_extents(preds, target)):
         pred, true = preds[t, top:bottom, left:right], target[t, top:bottom, left:right]
         regions.append(_region_scores(pred, true, num_objects))
         pred_edges.append(_boundary(pred, t, top, left))
@@ -87,11 +87,11 @@ def boundary_accuracy(
     return object_scores(preds.byte(), target.byte(), 1, tolerance).boundary[0]
 
 
-def _extents(shown: UInt8[Tensor, "T H W"]) -> list[list[int]]:
-    """Top, bottom, left and right of what is not background in each frame, with a margin of one pixel in the frame."""
+def _extents(preds: UInt8[Tensor, "T H W"], target: UInt8[Tensor, "T H W"]) -> list[list[int]]:
+    """Top, bottom, left and right of all objects in each frame, with a margin of one pixel within the frame."""
     bounds = []
     for dim in (2, 1):
-        lines = shown.amax(dim).bool().byte()  # [T, H] or [T, W]
+        lines = (preds.amax(dim) | target.amax(dim)).bool().byte()  # [T, H] or [T, W]
         length = lines.shape[1]
         first, last = lines.argmax(1), length - 1 - lines.flip(1).argmax(1)
         bounds += [(first - 1).clamp_min(0), (last + 2).clamp_max(length)]
@@ -107,26 +107,33 @@ def _region_scores(pred: UInt8[Tensor, "H W"], true: UInt8[Tensor, "H W"], K: in
     return torch.where(union > 0, both / union.clamp_min(1), 1.0)
 
 
-class _Boundaries(NamedTuple):
-    """Pixels whose right, lower or lower right neighbour has another id."""
+class _Points(NamedTuple):
+    """Pixels, in the order of frames, rows and columns."""
 
     frame: Int64[Tensor, " P"]
     row: Int64[Tensor, " P"]
     column: Int64[Tensor, " P"]
+
+
+class _Boundaries(NamedTuple):
+    """Pixels whose right, lower or lower right neighbour has another id."""
+
+    points: _Points
     ids: UInt8[Tensor, "4 P"]
     """Of the pixel and of these neighbours."""
 
-    def of(self, k: int) -> "_Boundaries":
+    def of(self, k: int) -> _Points:
         """Boundary of one object: it has some but not all of the four ids."""
-        chosen = (self.ids == k).any(0).nonzero()[:, 0]
-        return _Boundaries(self.frame[chosen], self.row[chosen], self.column[chosen], self.ids[:, chosen])
+        own, right, below, diagonal = self.ids == k
+        chosen = (own | right | below | diagonal).nonzero()[:, 0]
+        return _Points(*(values[chosen] for values in self.points))
 
 
 def _boundary(mask: UInt8[Tensor, "H W"], frame: int, top: int, left: int) -> _Boundaries:
     """All boundary pixels of a part of a frame with this corner, in the order of rows and columns."""
-    H, W = mask.shape
+    W = mask.shape[1]
     found = mask.new_zeros(-(-mask.numel() // _WORD) * _WORD, dtype=torch.bool)
-    differs = found[: mask.numel()].view(H, W)
+    differs = found[: mask.numel()].view(mask.shape)
     torch.ne(mask[:, 1:], mask[:, :-1], out=differs[:, :-1])
     differs[:-1] |= mask[1:] != mask[:-1]
     differs[:-1, :-1] |= mask[1:, 1:] != mask[:-1, :-1]
@@ -135,14 +142,15 @@ def _boundary(mask: UInt8[Tensor, "H W"], frame: int, top: int, left: int) -> _B
     place = words[inside[:, 0]] * _WORD + inside[:, 1]
     row = place // W
     column = place - row * W
-    right, below = (column < W - 1).long(), (row < H - 1).long() * W
+    right, below = (column < W - 1).long(), (row < mask.shape[0] - 1).long() * W
     flat = mask.flatten()
     ids = torch.stack([flat[place + step] for step in (0, right, below, right + below)])
-    return _Boundaries(torch.full_like(row, frame), row + top, column + left, ids)
+    return _Boundaries(_Points(torch.full_like(row, frame), row + top, column + left), ids)
 
 
 def _joined(parts: list[_Boundaries]) -> _Boundaries:
-    return _Boundaries(*(torch.cat(values, dim=-1) for values in zip(*parts, strict=True)))
+    points = (torch.cat(values) for values in zip(*(part.points for part in parts), strict=True))
+    return _Boundaries(_Points(*points), torch.cat([part.ids for part in parts], dim=1))
 
 
 def _boundary_scores(
@@ -162,7 +170,7 @@ def _boundary_scores(
     return torch.stack(scores)
 
 
-def _near(points: _Boundaries, others: _Boundaries, size: tuple[int, int], radius: int, T: int) -> Float[Tensor, " T"]:
+def _near(points: _Points, others: _Points, size: tuple[int, int], radius: int, T: int) -> Float[Tensor, " T"]:
     """How many of the points of each frame have one of the others within the radius.
 
     A disc is a stack of runs of pixels, one per row. The others are bits of words that overlap, one word of 64 pixels
@@ -189,7 +197,7 @@ def _near(points: _Boundaries, others: _Boundaries, size: tuple[int, int], radiu
     return found.double()
 
 
-def _bits(points: _Boundaries, T: int, height: int, words: int, radius: int) -> Int64[Tensor, " L"]:
+def _bits(points: _Points, T: int, height: int, words: int, radius: int) -> Int64[Tensor, " L"]:
     """Points as bits: word j of a line has the 64 columns from 16 (j - 3) on."""
     lines, columns = points.frame * height + points.row + radius, points.column + radius
     bits = torch.zeros(T * height * words, dtype=torch.int64, device=lines.device)

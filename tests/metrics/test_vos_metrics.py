@@ -84,11 +84,11 @@ def test_a_tolerance_of_one_or_more_is_in_pixels():
     [(A, 44), (box(0, 10, 0, 12), 21), (box(10, 20, 18, 30), 23), (box(5, 15, 20, 30), 31), (EMPTY, 0), (FULL, 0)],
 )
 def test_borders_of_the_frame_are_no_boundary(mask, count):
-    assert len(_boundary(mask.byte(), 0, 0, 0).frame) == count
+    assert len(_boundary(mask.byte(), 0, 0, 0).points.frame) == count
 
 
 def test_boundary_pixels_lie_towards_the_origin():
-    found = _boundary(box(7, 8, 9, 10).byte(), 0, 0, 0)
+    found = _boundary(box(7, 8, 9, 10).byte(), 0, 0, 0).points
     assert list(zip(found.row.tolist(), found.column.tolist(), strict=True)) == [(6, 8), (6, 9), (7, 8), (7, 9)]
 
 
@@ -129,6 +129,17 @@ def test_many_objects_at_once_score_as_each_alone(seed):
             assert float(scores.region[k - 1, t]) == pytest.approx((p & q).sum() / union if union else 1, abs=1e-12)
             expected = dense_boundary_accuracy(p, q, radius)
             assert float(scores.boundary[k - 1, t]) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("radius", [24, 25, 60])
+def test_wide_discs_are_exact(radius):
+    """Their rows are longer than the runs of pixels that are looked up at once."""
+    truth, prediction = box(3, 5, 70, 72, (30, 150)), box(2, 4, 9, 12, (30, 150))
+    prediction |= box(20, 22, 70 + radius, 73 + radius, (30, 150)) | box(27, 29, 70 - radius, 71 - radius, (30, 150))
+    found = boundary_accuracy(prediction[None], truth[None], tolerance=radius)
+    expected = dense_boundary_accuracy(prediction.numpy(), truth.numpy(), radius)
+    assert 0 < expected < 1
+    assert float(found) == pytest.approx(expected, abs=1e-12)
 
 
 def test_void_and_later_objects_are_background():
