@@ -120,6 +120,25 @@ class LabelledImage(Batch):
     seed: Tensor
 
 
+@dataclass(kw_only=True)
+class MaskedVideo(Batch):
+    """A whole video with the masks of its objects.
+
+    Attributes:
+        images: uint8 [T, 3, H, W].
+        masks: uint8 [T, h, w] in their own size: 0 is background, the objects are 1 to `num_objects`.
+        num_objects: Highest id in the first frame; a list in a batch.
+        name: Of the video; a list in a batch.
+        frame_names: Of its frames; a list of lists in a batch.
+    """
+
+    images: Tensor
+    masks: Tensor
+    num_objects: int | list[int]
+    name: str | list[str]
+    frame_names: list[str] | list[list[str]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SceneFrame:
     """One frame with geometry, as stored: image and depth may differ in size.

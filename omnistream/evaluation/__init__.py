@@ -5,10 +5,12 @@ from omnistream.evaluation.closed_form import ClosedFormHead, ClosedFormProbe
 from omnistream.evaluation.feature_store import FeatureStore, StoredFeatures
 from omnistream.evaluation.fingerprint import fingerprint, model_fingerprint
 from omnistream.evaluation.frozen import FrozenProbe, Setting
+from omnistream.evaluation.label_propagation import LabelPropagation, PropagationConfig, propagate_labels
 from omnistream.evaluation.models import Backbone, FrameGeometry, StreamingGeometry
 from omnistream.evaluation.results import EvaluationResult, MetricValue, ResultsWriter
 from omnistream.evaluation.saved_predictions import SavedPredictions
 from omnistream.evaluation.timm_backbone import TimmBackbone
+from omnistream.evaluation.video_features import encode_video
 from omnistream.evaluation.vjepa2 import VJEPA2Backbone
 
 __all__ = [
@@ -22,7 +24,9 @@ __all__ = [
     "FeatureStore",
     "FrameGeometry",
     "FrozenProbe",
+    "LabelPropagation",
     "MetricValue",
+    "PropagationConfig",
     "ResultsWriter",
     "SavedPredictions",
     "Setting",
@@ -30,6 +34,8 @@ __all__ = [
     "StreamingGeometry",
     "TimmBackbone",
     "VJEPA2Backbone",
+    "encode_video",
     "fingerprint",
     "model_fingerprint",
+    "propagate_labels",
 ]

@@ -181,11 +181,19 @@ class FrozenProbe(LightningModule):
         """
         if isinstance(batch, FeatureBatch):
             return batch
+        self.check_frozen()
+        return FeatureBatch(self.features(batch).float(), self.targets(batch))
+
+    def check_frozen(self) -> None:
+        """Refuse a backbone that something has unfrozen.
+
+        Raises:
+            RuntimeError: If it is in training mode, or a parameter of it requires a gradient.
+        """
         if any(module.training for module in self.backbone.modules()):
             raise RuntimeError("the backbone of a probe must be in evaluation mode; something called backbone.train()")
         if any(parameter.requires_grad for parameter in self.backbone.parameters()):
             raise RuntimeError("the backbone of a probe must not be trained; something set requires_grad on it")
-        return FeatureBatch(self.features(batch).float(), self.targets(batch))
 
     @torch.no_grad()
     def extract_all(self, loader: Iterable[Any], *, training: bool) -> CachedFeatures:

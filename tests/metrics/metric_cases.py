@@ -82,6 +82,10 @@ def segmentations(count):
     return preds, torch.where(torch.rand(target.shape, generator=g) < 0.1, 255, target)
 
 
+def object_scores(count):
+    return (torch.rand(count, 13, generator=_generator(count)),)
+
+
 def nan_at_the_end(inputs):
     preds = inputs[0].clone()
     preds[-1] = torch.nan
@@ -146,6 +150,14 @@ CASES = [
             (m.AbsoluteTrajectoryError, m.absolute_trajectory_error),
             (m.RelativeTranslationError, m.relative_translation_error),
             (m.RelativeRotationError, m.relative_rotation_error),
+        )
+    ),
+    *(
+        MetricCase(metric, function, object_scores)
+        for metric, function in (
+            (m.ScoreMean, m.score_mean),
+            (m.ScoreRecall, m.score_recall),
+            (m.ScoreDecay, m.score_decay),
         )
     ),
 ]

@@ -13,6 +13,7 @@ from omnistream.data.world.objects import OBJECTS, WorldObjects
 from omnistream.data.world.scene import CLASSES
 from omnistream.data.world.segmentation import WorldSegmentation
 from omnistream.data.world.tracks import Tracks, track_points
+from omnistream.data.world.video_objects import WorldVideoObjects
 
 __all__ = [
     "ACTIONS",
@@ -28,6 +29,7 @@ __all__ = [
     "WorldObjects",
     "WorldScenes",
     "WorldSegmentation",
+    "WorldVideoObjects",
     "render_action",
     "render_clip",
     "render_scene",

@@ -6,6 +6,7 @@ from omnistream.tasks.probing.classification import ImageClassification, LinearC
 from omnistream.tasks.probing.knn import KNNClassification
 from omnistream.tasks.probing.linear import RidgeClassifier
 from omnistream.tasks.probing.segmentation import LinearSegmentationHead, SegmentationProbe
+from omnistream.tasks.probing.vos import VideoObjectSegmentation
 
 __all__ = [
     "AttentiveActionProbe",
@@ -19,4 +20,5 @@ __all__ = [
     "ProbeConfig",
     "RidgeClassifier",
     "SegmentationProbe",
+    "VideoObjectSegmentation",
 ]
