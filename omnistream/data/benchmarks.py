@@ -1,6 +1,6 @@
 """Data of an evaluation: whole passes over a training, a validation and a test set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,11 +11,35 @@ from torch.utils.data.distributed import DistributedSampler
 
 from omnistream import distributed
 from omnistream.data.batch import Batch
-from omnistream.data.sampling import EvaluationSampler
+from omnistream.data.sampling import EvaluationSampler, SampleKey, sample_key
+
+
+class KeySampler(DistributedSampler):
+    """A `DistributedSampler` whose samples know the epoch, so that random augmentation differs from epoch to epoch."""
+
+    def __iter__(self) -> Iterator[SampleKey]:  # type: ignore[override]
+        return (SampleKey(self.epoch, index) for index in super().__iter__())
+
+
+class Part(Subset):
+    """Some samples of a data set, by index or `SampleKey`."""
+
+    def __getitem__(self, key: Any) -> Any:
+        """The sample at a position of the part."""
+        epoch, index = sample_key(key)
+        place = self.indices[index]
+        return self.dataset[SampleKey(epoch, place) if isinstance(key, SampleKey) else place]
+
+    def __getitems__(self, keys: list[Any]) -> list[Any]:
+        """Several samples."""
+        return [self[key] for key in keys]
 
 
 class EvaluationDataModule(LightningDataModule):
     """Map-style data sets for a probe: training is reshuffled in every epoch, the others are read in order, once.
+
+    Data sets of this library get the epoch with the index (`SampleKey`), so that what they draw at random differs from
+    epoch to epoch; any other, one without `takes_keys`, gets the index.
 
     A module that caches features (it has `cache` and `cached_loader`, as `FrozenProbe`) is asked for loaders over these
     in place of images.
@@ -64,7 +88,7 @@ class EvaluationDataModule(LightningDataModule):
             raise ValueError(
                 f"holdout {holdout} of {len(train)} samples leaves nothing to train on or to validate with"
             )
-        return Subset(train, order[held:]), Subset(train, order[:held])
+        return Part(train, order[held:]), Part(train, order[:held])
 
     def train_dataloader(self) -> DataLoader:
         """Training batches.
@@ -100,7 +124,8 @@ class EvaluationDataModule(LightningDataModule):
 
     def _shared(self, dataset: Any, shuffle: bool) -> DataLoader:
         """Training samples: every process gets equally many; the last round repeats some."""
-        sampler: Any = DistributedSampler(
+        keyed = shuffle and getattr(_whole(dataset), "takes_keys", False)
+        sampler: Any = (KeySampler if keyed else DistributedSampler)(
             dataset, distributed.world_size(), distributed.rank(), shuffle=shuffle, seed=self.seed
         )
         size, collate = self.batch_size if shuffle else self.eval_batch_size, _collate_of(dataset)
@@ -120,9 +145,12 @@ class EvaluationDataModule(LightningDataModule):
         return dataset
 
 
+def _whole(dataset: Any) -> Any:
+    return dataset.dataset if isinstance(dataset, Subset) else dataset
+
+
 def _collate_of(dataset: Any) -> Callable[[list[Any]], Any]:
-    source = dataset.dataset if isinstance(dataset, Subset) else dataset
-    return getattr(source, "collate", Batch.collate)
+    return getattr(_whole(dataset), "collate", Batch.collate)
 
 
 def _some(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:

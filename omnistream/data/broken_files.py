@@ -153,6 +153,8 @@ class FileDataset(Dataset[SampleT]):
         broken_files: Records broken files; by default up to 20 % are skipped.
     """
 
+    takes_keys = True
+
     def __init__(self, seed: int = 0, broken_files: BrokenFiles | None = None) -> None:
         self.seed = seed
         self.broken_files = BrokenFiles() if broken_files is None else broken_files
