@@ -1,7 +1,17 @@
 """Data sets, readers and data modules."""
 
 from omnistream.boxes import Box
-from omnistream.data.batch import Batch, CaptionClip, FrameClip, Region, SceneClip, SceneFrame, TextTarget, ViewBatch
+from omnistream.data.batch import (
+    Batch,
+    CaptionClip,
+    DepthImage,
+    FrameClip,
+    Region,
+    SceneClip,
+    SceneFrame,
+    TextTarget,
+    ViewBatch,
+)
 from omnistream.data.benchmarks import EvaluationDataModule
 from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.multitask import MultiTaskDataModule, Source
@@ -12,6 +22,7 @@ __all__ = [
     "Box",
     "CaptionClip",
     "DatasetNotFoundError",
+    "DepthImage",
     "EvaluationDataModule",
     "FrameClip",
     "MultiTaskDataModule",

@@ -102,6 +102,23 @@ class FrameClip(Batch):
     seed: Tensor
 
 
+@dataclass(kw_only=True)
+class DepthImage(Batch):
+    """An image with the depth of its pixels.
+
+    Attributes:
+        image: uint8 [3, H, W].
+        depth: float32 [H, W], metres; 0 where nothing was measured.
+        name: Where it came from; a list in a batch.
+        seed: int64 scalar that every later random choice about this sample derives from.
+    """
+
+    image: Tensor
+    depth: Tensor
+    name: str | list[str]
+    seed: Tensor
+
+
 @dataclass(frozen=True, kw_only=True)
 class SceneFrame:
     """One frame with geometry, as stored: image and depth may differ in size.

@@ -25,7 +25,7 @@ class FrozenProbe(LightningModule):
     """Trains heads on the features of a frozen backbone and evaluates them.
 
     A protocol implements `features`, `targets`, `make_head`, `loss` and `metrics`, and may override `settings`,
-    `predict`, `options`, `make_optimizer` and `schedule`. Everything else is here, alike for all of them:
+    `predict`, `match`, `options`, `make_optimizer`, `schedule` and `make_scheduler`. Everything else is here:
 
     - The backbone is in evaluation mode and without gradient, whatever the trainer does; both are checked before every
       use, because a backbone in training mode draws random positions. Checkpoints hold the heads alone, and refuse to
@@ -118,6 +118,10 @@ class FrozenProbe(LightningModule):
         """Prediction of a head in evaluation, such as the mean over several views; by default `head(features)`."""
         return head(features)
 
+    def match(self, prediction: Tensor, target: Shaped[Tensor, " B *G"]) -> Tensor:
+        """Prediction as the metrics compare it with the target, such as enlarged to its size; by default as it is."""
+        return prediction
+
     def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Optimiser over one group of parameters per head; by default AdamW."""
         return torch.optim.AdamW(groups)
@@ -125,6 +129,15 @@ class FrozenProbe(LightningModule):
     def schedule(self, step: int, total: int) -> float:
         """Factor on the learning rates at a step; by default a cosine to 0 whose first step is already on it."""
         return 0.5 * (1 + math.cos(math.pi * min((step + 1) / total, 1.0)))
+
+    def make_scheduler(self, optimizer: torch.optim.Optimizer, total: int) -> torch.optim.lr_scheduler.LRScheduler:
+        """Scheduler that is stepped after every training step; by default `schedule` alone.
+
+        Args:
+            optimizer: That of all heads.
+            total: Training steps of the run.
+        """
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(step, total))
 
     # What they share.
 
@@ -214,7 +227,7 @@ class FrozenProbe(LightningModule):
         features, target = self.extract(batch)
         inputs = self._inputs(features)
         for head, metrics in zip(self.heads, self.head_metrics, strict=True):
-            prediction = self.predict(head, inputs).float()
+            prediction = self.match(self.predict(head, inputs).float(), target)
             for metric in metrics.values():  # type: ignore[operator]
                 metric.update(prediction, target)
 
@@ -283,8 +296,21 @@ class FrozenProbe(LightningModule):
             for head, setting in heads
         ]
         optimizer, total = self.make_optimizer(groups), int(self.trainer.estimated_stepping_batches)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(step, total))
+        scheduler = self.make_scheduler(optimizer, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient of every head by itself (`trainer.gradient_clip_val`), as each is trained as if alone."""
+        if gradient_clip_algorithm == "value" or not gradient_clip_val:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        for head in self.heads:
+            nn.utils.clip_grad_norm_(head.parameters(), gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out the backbone, and keep its fingerprint, the chosen setting and the statistics."""
