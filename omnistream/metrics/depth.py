@@ -405,7 +405,11 @@ class ConstantDepthRMSE(Metric):
 
     def compute(self) -> Float[Tensor, ""]:
         """The value so far; NaN before any valid pixel."""
-        found = self.moments if isinstance(self.moments, Tensor) else torch.cat([torch.empty(0, device=self.device), *self.moments])
+        found = (
+            self.moments
+            if isinstance(self.moments, Tensor)
+            else torch.cat([torch.empty(0, device=self.device), *self.moments])
+        )
         return _constant_rmse(found.view(-1, 2)).float()
 
 

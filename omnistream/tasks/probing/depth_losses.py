@@ -31,9 +31,7 @@ def sig_loss(
     return inside.sqrt() if inside > 0 else inside.abs()
 
 
-def l1_loss(
-    preds: Float[Tensor, "*S"], target: Float[Tensor, "*S"], valid: Bool[Tensor, "*S"]
-) -> Float[Tensor, ""]:
+def l1_loss(preds: Float[Tensor, "*S"], target: Float[Tensor, "*S"], valid: Bool[Tensor, "*S"]) -> Float[Tensor, ""]:
     """Mean of |p - t| over the valid pixels, in metres; 0 if there are none."""
     return ((preds - target).abs() * valid).sum() / (valid.sum() + 1e-7)
 
