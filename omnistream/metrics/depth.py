@@ -64,7 +64,7 @@ def _within_ratio(preds: Tensor, target: Tensor, threshold: float) -> Tensor:
 
 
 def _log_error(preds: Tensor, target: Tensor) -> Tensor:
-    """ln t - ln p; not a number or infinite where the prediction is not positive."""
+    """Difference ln t - ln p; not a number or infinite where the prediction is not positive."""
     return target.log() - preds.log()
 
 
@@ -139,7 +139,7 @@ def silog(
     valid: Bool[Tensor, " B *S"],
     alignment: Alignment = "none",
 ) -> Float[Tensor, ""]:
-    """100 times the standard deviation of ln t - ln p over all valid pixels: zero for any common scale. Lower is better.
+    """100 times the standard deviation of ln t - ln p over all valid pixels; a common scale is free. Lower is better.
 
     Source: Eigen et al. 2014, as facebookresearch/dinov3 dinov3/eval/depth/metrics.py.
     """
@@ -357,7 +357,7 @@ def _row_moments(target: Tensor, valid: Tensor) -> Float[Tensor, "N 2"]:
 
 
 def _constant_rmse(moments: Float[Tensor, "N 2"]) -> Float[Tensor, ""]:
-    """min over c of the mean of sqrt((c - mean)^2 + variance), which is convex in c: by golden-section search."""
+    """Minimum over c of the mean of sqrt((c - mean)^2 + variance), convex in c, by golden-section search."""
     mean, variance = moments.double().unbind(1)
     if not len(mean):
         return mean.new_tensor(torch.nan)

@@ -146,7 +146,7 @@ def test_counted_constant_is_close_to_the_exact_one(scale):
     assert metric.compute() == pytest.approx(0, abs=1e-6)
 
 
-def depth_maps(folder, names, pattern):
+def stored_maps(folder, names, pattern):
     maps = [np.asarray(Image.open(folder / pattern.format(name))).astype("float32") / 1000 for name in names]
     return torch.from_numpy(np.stack(maps))
 
@@ -164,7 +164,7 @@ def depth_maps(folder, names, pattern):
 def test_real_depth(sample_data, folder, pattern, truth, other, count, rel, delta):
     """Halved depth of an earlier frame against the truth, pooled; numbers recorded when the data were checked in."""
     folder = sample_data / "rgbd" / folder
-    target, preds = depth_maps(folder, truth, pattern), depth_maps(folder, other, pattern) * 0.5
+    target, preds = stored_maps(folder, truth, pattern), stored_maps(folder, other, pattern) * 0.5
     valid = target <= 70
     first, second = AbsRel(), DeltaAccuracy()
     first.update(preds, target, valid)

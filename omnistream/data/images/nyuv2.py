@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 

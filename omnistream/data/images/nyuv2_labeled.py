@@ -1,6 +1,7 @@
 """NYUv2: the labelled images, one MATLAB file."""
 
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 import torch

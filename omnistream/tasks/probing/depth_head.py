@@ -21,8 +21,8 @@ def bin_centers(
 
 
 def depth_from_bins(
-    logits: Float[Tensor, "B bins *S"], centers: Float[Tensor, " bins"], weighting: Weighting = "linear"
-) -> Float[Tensor, "B *S"]:
+    logits: Float[Tensor, " B bins *S"], centers: Float[Tensor, " bins"], weighting: Weighting = "linear"
+) -> Float[Tensor, " B *S"]:
     """Mean of the bins' depths, weighted by relu(logit) + 0.1 (`linear`), softmax or sigmoid.
 
     Example:

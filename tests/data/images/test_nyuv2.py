@@ -142,7 +142,7 @@ class TestLabeled:
         with pytest.raises(ValueError, match="not a whole HDF5 file"):
             NYUv2Labeled(tmp_path)
         (tmp_path / "splits.mat").write_bytes(b"<html>" * 30)
-        with pytest.raises(ValueError, match="splits.mat: expected a MATLAB file with trainNdxs"):
+        with pytest.raises(ValueError, match=r"splits.mat: expected a MATLAB file with trainNdxs"):
             NYUv2Labeled(tmp_path)
         small = write_labeled(tmp_path / "small", count=2, size=(16, 16))
         with pytest.raises(ValueError, match=r"expected trainNdxs from 1 to the 2 images"):

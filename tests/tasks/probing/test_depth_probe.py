@@ -200,7 +200,7 @@ def test_drawn_depth_has_one_colour_scale():
     sample.depth[0, 0, :3] = 0
     drawn = module.draw(sample)
     truth, prediction, error = list(drawn)[1:]
-    assert list(drawn)[0] == "input"
+    assert next(iter(drawn)) == "input"
     assert torch.equal(drawn["input"], sample.image[0])
     assert truth.removeprefix("truth") == prediction.removeprefix("prediction")
     assert all(image.shape == (3, 48, 64) and image.dtype == torch.uint8 for image in drawn.values())
@@ -232,7 +232,9 @@ def test_bad_settings_are_refused():
 def test_no_rate_is_chosen_on_test_images_unasked(tmp_path):
     data = NYUv2DataModule(write_split_folder(tmp_path), crop_size=(40, 48))
     module = probe(depth=DepthConfig(lrs=(1e-3, 1e-2)))
-    with pytest.raises(ValueError, match="several settings would be chosen among on the test images: set data.holdout"):
+    with pytest.raises(
+        ValueError, match=r"several settings would be chosen among on the test images: set data.holdout"
+    ):
         trainer(tmp_path, max_steps=1).fit(module, data)
 
 
