@@ -43,8 +43,8 @@ class NYUImages(FileDataset[DepthImage]):
         super().__init__(seed, broken_files or BrokenFiles(0.2 if split == "train" else 0))
         self.split, self.transform = split, transform
 
-    def _pair(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Float32[Tensor, "H W"], str]:
-        """Image, depth in metres and name."""
+    def _pair(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Float32[Tensor, "h w"], str]:
+        """Image, depth in metres and name, as stored: sizes may differ."""
         raise NotImplementedError
 
     def _read(self, key: SampleKey) -> DepthImage:
@@ -135,7 +135,7 @@ class NYUv2(NYUImages):
                 "depth_scale to metres per stored unit (10 / 65535 = 0.000152590 for copies scaled to 16 bits)"
             )
 
-    def _pair(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Float32[Tensor, "H W"], str]:
+    def _pair(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Float32[Tensor, "h w"], str]:
         pair = self.pairs[index]
         image = read_image(pair.image, upright=False)
         return image, read_depth_png(pair.depth, scale=self.depth_scale), str(pair.image)

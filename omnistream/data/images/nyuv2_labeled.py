@@ -96,7 +96,7 @@ class NYUv2Labeled(NYUImages):
             self._file = os.getpid(), file
         return self._file[1]
 
-    def _pair(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Float32[Tensor, "H W"], str]:
+    def _pair(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Float32[Tensor, "h w"], str]:
         file, place = self._open(), self.indices[index]
         name = f"{self.path}[{place}]"
         try:

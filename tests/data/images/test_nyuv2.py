@@ -54,6 +54,7 @@ def test_one_far_depth_map_is_no_other_unit(root):
     assert len(NYUv2(root, "test")) == 3
 
 
+@pytest.mark.usefixtures("no_type_checks")
 def test_trees_that_are_not_nyuv2(root, tmp_path):
     with pytest.raises(DatasetNotFoundError, match=r"no such file: .*nyu_test.txt; expected nyu_train.txt \(24,231"):
         NYUv2(root / "train_room", "test")
