@@ -153,7 +153,7 @@ class LinearDepthProbe(FrozenProbe):
 
     def metrics(self) -> dict[str, Metric]:
         """The usual metrics, each a mean over images, and the RMSE of the best constant depth."""
-        each = {"average": "clip"}
+        each: dict[str, Any] = {"average": "clip"}
         return {
             "rmse": DepthRMSE(**each),
             "abs_rel": AbsRel(**each),

@@ -79,7 +79,7 @@ class DepthHead(nn.Module):
         self.weighting = weighting
         self.norm, self.linear = nn.BatchNorm2d(embed_dim), nn.Conv2d(embed_dim, num_bins, 1)
         nn.init.normal_(self.linear.weight, std=0.01)
-        nn.init.zeros_(self.linear.bias)
+        nn.init.zeros_(self.linear.bias)  # type: ignore[arg-type]  # it has one
         self.register_buffer("centers", bin_centers(num_bins, min_depth, max_depth, spacing), persistent=False)
 
     def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w"]:
