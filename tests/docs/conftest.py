@@ -63,6 +63,8 @@ def workplace(tmp_path, monkeypatch, trained, no_type_checks) -> Path:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     shutil.copytree(trained, tmp_path / "runs")
     shutil.copytree(trained / "quickstart", tmp_path / "runs" / "world_actions")  # only its place is looked at
+    for name in ("depth_nyuv2", "depth_world"):
+        shutil.copytree(trained / "quickstart", tmp_path / "runs" / name)
     frames = np.random.default_rng(0).integers(0, 256, (8, *SIZE, 3), dtype=np.uint8)
     write_video(tmp_path / "clip.mp4", frames)
     for index, frame in enumerate(frames):
