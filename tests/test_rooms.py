@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "data": BELOW | {"cameras", "metrics"},
     "language": BELOW | {"backbone", "cameras", "metrics", "data"},
     "evaluation": LIBRARY,
-    "tasks": LIBRARY | {"parallel"},
+    "tasks": LIBRARY | {"parallel", "plots"},
     "plots": LIBRARY | {"tasks"},
     "report": LIBRARY | {"tasks", "plots"},
     "callbacks": LIBRARY | {"tasks", "plots", "report"},

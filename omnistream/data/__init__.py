@@ -4,6 +4,7 @@ from omnistream.boxes import Box
 from omnistream.data.batch import (
     Batch,
     CaptionClip,
+    DepthImage,
     FrameClip,
     LabelledImage,
     Region,
@@ -22,6 +23,7 @@ __all__ = [
     "Box",
     "CaptionClip",
     "DatasetNotFoundError",
+    "DepthImage",
     "EvaluationDataModule",
     "FrameClip",
     "LabelledImage",

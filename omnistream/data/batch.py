@@ -121,6 +121,23 @@ class LabelledImage(Batch):
 
 
 @dataclass(kw_only=True)
+class DepthImage(Batch):
+    """An image with the depth of its pixels.
+
+    Attributes:
+        image: uint8 [3, H, W].
+        depth: float32 [H, W], metres; 0 where nothing was measured.
+        name: Where it came from; a list in a batch.
+        seed: int64 scalar that every later random choice about this sample derives from.
+    """
+
+    image: Tensor
+    depth: Tensor
+    name: str | list[str]
+    seed: Tensor
+
+
+@dataclass(kw_only=True)
 class MaskedVideo(Batch):
     """A whole video with the masks of its objects.
 

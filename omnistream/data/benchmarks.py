@@ -11,13 +11,15 @@ from torch.utils.data.distributed import DistributedSampler
 
 from omnistream import distributed
 from omnistream.data.batch import Batch
-from omnistream.data.broken_files import FileDataset
 from omnistream.data.evaluation_samples import EvaluationSamples, KeyedSampler, KeyedSubset, source_of
 from omnistream.data.sampling import EndlessBatchSampler, EvaluationSampler
 
 
 class EvaluationDataModule(LightningDataModule):
     """Map-style data sets for a probe: training is reshuffled in every epoch, the others are read in order, once.
+
+    Data sets of this library get the epoch with the index (`SampleKey`), so that what they draw at random differs from
+    epoch to epoch; any other, one without `takes_keys`, gets the index.
 
     A module that caches features (it has `cache` and `cached_loader`, as `FrozenProbe`) is asked for loaders over these
     in place of images.
@@ -118,7 +120,7 @@ class EvaluationDataModule(LightningDataModule):
 
     def _shared(self, dataset: Any, shuffle: bool) -> DataLoader:
         """Training samples: every process gets equally many; the last round repeats some."""
-        keyed = shuffle and isinstance(source_of(dataset), FileDataset)  # transforms draw anew in every epoch
+        keyed = shuffle and getattr(source_of(dataset), "takes_keys", False)  # transforms draw anew in every epoch
         sampler: Any = (KeyedSampler if keyed else DistributedSampler)(
             dataset, distributed.world_size(), distributed.rank(), shuffle=shuffle, seed=self.seed
         )

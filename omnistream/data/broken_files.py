@@ -72,8 +72,12 @@ class BrokenFiles:
             self._append_file(error)
         self._check(num_files)
 
+    def allowed(self, num_files: int) -> int:
+        """Most broken files of this many."""
+        return self.limit if isinstance(self.limit, int) else max(1, int(self.limit * num_files))
+
     def _check(self, num_files: int) -> None:
-        allowed = self.limit if isinstance(self.limit, int) else max(1, int(self.limit * num_files))
+        allowed = self.allowed(num_files)
         if len(self._reasons) > allowed:
             raise TooManyBrokenFilesError(
                 f"{len(self._reasons)} of {num_files} files are broken, {allowed} are allowed: {self.summary()}"
@@ -152,6 +156,8 @@ class FileDataset(Dataset[SampleT]):
         seed: Determines replacements, and whatever the subclass draws.
         broken_files: Records broken files; by default up to 20 % are skipped.
     """
+
+    takes_keys = True
 
     def __init__(self, seed: int = 0, broken_files: BrokenFiles | None = None) -> None:
         self.seed = seed

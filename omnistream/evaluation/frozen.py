@@ -30,8 +30,7 @@ class FrozenProbe(LightningModule):
     """Trains heads on the features of a frozen backbone and evaluates them.
 
     A protocol implements `features`, `targets`, `make_head`, `loss` and `metrics`, and may override `settings`,
-    `predict` (or `predict_batch`), `options`, `make_optimizer` and `schedule`. Everything else is here, alike for all
-    of them:
+    `predict` (or `predict_batch`), `options`, `make_optimizer`, `schedule` and `make_scheduler`. The rest is here:
 
     - The backbone is in evaluation mode and without gradient, whatever the trainer does; both are checked before every
       use, because a backbone in training mode draws random positions. Checkpoints hold the heads alone, and refuse to
@@ -154,6 +153,15 @@ class FrozenProbe(LightningModule):
     def schedule(self, step: int, total: int) -> float:
         """Factor on the learning rates at a step; by default a cosine to 0 whose first step is already on it."""
         return 0.5 * (1 + math.cos(math.pi * min((step + 1) / total, 1.0)))
+
+    def make_scheduler(self, optimizer: torch.optim.Optimizer, total: int) -> torch.optim.lr_scheduler.LRScheduler:
+        """Scheduler that is stepped after every training step; by default `schedule` alone.
+
+        Args:
+            optimizer: That of all heads.
+            total: Training steps of the run.
+        """
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(step, total))
 
     # What they share.
 
@@ -353,7 +361,7 @@ class FrozenProbe(LightningModule):
             for head, setting in heads
         ]
         optimizer, total = self.make_optimizer(groups), int(self.trainer.estimated_stepping_batches)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(step, total))
+        scheduler = self.make_scheduler(optimizer, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_after_backward(self) -> None:
@@ -363,6 +371,19 @@ class FrozenProbe(LightningModule):
         for parameter in self.heads.parameters():
             if parameter.grad is not None:
                 parameter.grad = distributed.all_reduce(parameter.grad) / distributed.world_size()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient of every head by itself (`trainer.gradient_clip_val`), as each is trained as if alone."""
+        if gradient_clip_algorithm == "value" or not gradient_clip_val:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        for head in self.heads:
+            nn.utils.clip_grad_norm_(head.parameters(), gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out the backbone, and keep its fingerprint, the chosen setting and the statistics."""

@@ -1,5 +1,6 @@
-"""Depth metrics: Abs Rel, RMSE and threshold accuracy, with an optional alignment of every clip to the truth."""
+"""Depth metrics: relative, squared and logarithmic errors, with an optional alignment of every clip to the truth."""
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -62,9 +63,18 @@ def _within_ratio(preds: Tensor, target: Tensor, threshold: float) -> Tensor:
     return torch.where(torch.isnan(preds), preds, within.to(preds.dtype))
 
 
+def _log_error(preds: Tensor, target: Tensor) -> Tensor:
+    """Difference ln t - ln p; not a number or infinite where the prediction is not positive."""
+    return target.log() - preds.log()
+
+
+def _silog(mean: Tensor, mean_square: Tensor) -> Tensor:
+    return 100 * (mean_square - mean.square()).clamp_min(0).sqrt()  # of rounding
+
+
 def _row_sums(error: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of the error over the valid pixels of every row, and their number; float64, for millions of pixels."""
-    error = error.masked_fill(~valid, 0).double()
+    error = error.double().masked_fill(~valid, 0)
     return error.flatten(1).sum(1), valid.flatten(1).sum(1)
 
 
@@ -83,6 +93,16 @@ def abs_rel(
     return _mean(relative_depth_error(align_depth(preds, target, valid, alignment), target), valid)
 
 
+def sq_rel(
+    preds: Float[Tensor, " B *S"],
+    target: Float[Tensor, " B *S"],
+    valid: Bool[Tensor, " B *S"],
+    alignment: Alignment = "none",
+) -> Float[Tensor, ""]:
+    """Mean of (p - t)^2 / t over all valid pixels, in the unit of depth. Lower is better."""
+    return _mean(_squared_error(align_depth(preds, target, valid, alignment), target) / target, valid)
+
+
 def depth_rmse(
     preds: Float[Tensor, " B *S"],
     target: Float[Tensor, " B *S"],
@@ -91,6 +111,40 @@ def depth_rmse(
 ) -> Float[Tensor, ""]:
     """Root of the mean squared error over all valid pixels, in the unit of depth. Lower is better."""
     return _mean(_squared_error(align_depth(preds, target, valid, alignment), target), valid).sqrt()
+
+
+def log_rmse(
+    preds: Float[Tensor, " B *S"],
+    target: Float[Tensor, " B *S"],
+    valid: Bool[Tensor, " B *S"],
+    alignment: Alignment = "none",
+) -> Float[Tensor, ""]:
+    """Root of the mean squared error of ln p over all valid pixels. Lower is better."""
+    return _mean(_log_error(align_depth(preds, target, valid, alignment), target).square(), valid).sqrt()
+
+
+def log10_error(
+    preds: Float[Tensor, " B *S"],
+    target: Float[Tensor, " B *S"],
+    valid: Bool[Tensor, " B *S"],
+    alignment: Alignment = "none",
+) -> Float[Tensor, ""]:
+    """Mean of |log10 p - log10 t| over all valid pixels. Lower is better."""
+    return _mean(_log_error(align_depth(preds, target, valid, alignment), target).abs(), valid) / math.log(10)
+
+
+def silog(
+    preds: Float[Tensor, " B *S"],
+    target: Float[Tensor, " B *S"],
+    valid: Bool[Tensor, " B *S"],
+    alignment: Alignment = "none",
+) -> Float[Tensor, ""]:
+    """100 times the standard deviation of ln t - ln p over all valid pixels; a common scale is free. Lower is better.
+
+    Source: Eigen et al. 2014, as facebookresearch/dinov3 dinov3/eval/depth/metrics.py.
+    """
+    error = _log_error(align_depth(preds, target, valid, alignment), target)
+    return _silog(_mean(error, valid), _mean(error.square(), valid))
 
 
 def delta_accuracy(
@@ -128,7 +182,7 @@ class _DepthMetric(Metric):
         alignment: Per row of a batch; see `align_depth`. Give clips as [B, T, H, W] to align whole clips, and frames as
             [B*T, H, W] to align each by itself.
         average: `pixel` pools all valid pixels; `clip` averages the rows' values, leaving out rows without valid
-            pixels.
+            pixels. After `compute`, `standard_error` is then the standard error of that mean.
         options: For torchmetrics.
 
     The result is NaN if no pixel was valid. Pixels whose truth is not finite or not positive are never valid; a
@@ -137,7 +191,11 @@ class _DepthMetric(Metric):
 
     full_state_update = False
     is_differentiable = False
+    higher_is_better = False
+    num_errors = 1
+    """Means that make the value."""
     total: Tensor
+    squares: Tensor
     count: Tensor
 
     def __init__(self, alignment: Alignment = "none", average: Average = "pixel", **options: Any) -> None:
@@ -147,58 +205,106 @@ class _DepthMetric(Metric):
         if average not in ("pixel", "clip"):
             raise ValueError(f"average must be pixel or clip, got {average!r}")
         self.alignment, self.average = alignment, average
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        size = self.num_errors if average == "pixel" else 1
+        self.add_state("total", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("squares", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.standard_error: Tensor | None = None
 
     def update(
-        self, preds: Float[Tensor, " B *S"], target: Float[Tensor, " B *S"], valid: Bool[Tensor, " B *S"]
+        self,
+        preds: Float[Tensor, " B *S"],
+        target: Float[Tensor, " B *S"],
+        valid: Bool[Tensor, " B *S"] | None = None,
     ) -> None:
-        """Add a batch of depth maps; one row is a frame [H, W] or a clip [T, H, W]."""
-        valid = valid & torch.isfinite(target) & (target > 0)
-        total, count = _row_sums(self._error(align_depth(preds, target, valid, self.alignment), target), valid)
-        total = self._row_value(total, count)
-        if self.average == "clip":  # the mean of every row that has any valid pixel
-            total, count = total / count.clamp_min(1), count > 0
-        self.total = self.total + total.sum()
+        """Add a batch of depth maps; one row is a frame [H, W] or a clip [T, H, W]. By default all truth is valid."""
+        valid = _usable(target, valid)
+        errors = self._errors(align_depth(preds, target, valid, self.alignment), target)
+        sums, counts = zip(*(_row_sums(error, valid) for error in errors), strict=True)
+        totals, count = torch.stack(sums), counts[0]
+        if self.average == "clip":  # of every row that has any valid pixel
+            used = count > 0
+            values = self._value(totals[:, used] / count[used])
+            totals, count = values[None], used
+            self.squares = self.squares + values.square().sum()
+        self.total = self.total + totals.sum(1)
         self.count = self.count + count.sum()
 
     def compute(self) -> Float[Tensor, ""]:
-        """The mean so far."""
-        return self._finish(self.total / self.count)
+        """The value so far."""
+        mean = self.total / self.count
+        if self.average == "pixel":
+            return self._value(mean)
+        variance = (self.squares / self.count - mean[0].square()).clamp_min(0)  # of rounding
+        self.standard_error = (variance / (self.count - 1)).sqrt() if self.count > 1 else None
+        return mean[0]
 
-    def _error(self, preds: Tensor, target: Tensor) -> Tensor:
+    def _errors(self, preds: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        """Errors of every pixel, whose means make the value."""
         raise NotImplementedError
 
-    def _row_value(self, total: Tensor, count: Tensor) -> Tensor:
-        """Row sums such that dividing by the count gives the row's value."""
-        return total
+    def _value(self, means: Tensor) -> Tensor:
+        """The value of means [num_errors, ...]; by default the only one."""
+        return means[0]
 
-    def _finish(self, mean: Tensor) -> Tensor:
-        return mean
+
+def _usable(target: Tensor, valid: Tensor | None) -> Tensor:
+    known = torch.isfinite(target) & (target > 0)
+    return known if valid is None else valid & known
 
 
 class AbsRel(_DepthMetric):
     """Mean of |p - t| / t; range [0, inf), lower is better. See `abs_rel` and the arguments of the base class."""
 
-    higher_is_better = False
+    def _errors(self, preds: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        return (relative_depth_error(preds, target),)
 
-    def _error(self, preds: Tensor, target: Tensor) -> Tensor:
-        return relative_depth_error(preds, target)
+
+class SqRel(_DepthMetric):
+    """Mean of (p - t)^2 / t in the unit of depth, lower is better. See `sq_rel`."""
+
+    def _errors(self, preds: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        return (_squared_error(preds, target) / target,)
 
 
 class DepthRMSE(_DepthMetric):
     """Root mean squared error in the unit of depth, lower is better; `average="clip"` means over the rows' RMSE."""
 
-    higher_is_better = False
+    def _errors(self, preds: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        return (_squared_error(preds, target),)
 
-    def _error(self, preds: Tensor, target: Tensor) -> Tensor:
-        return _squared_error(preds, target)
+    def _value(self, means: Tensor) -> Tensor:
+        return means[0].sqrt()
 
-    def _row_value(self, total: Tensor, count: Tensor) -> Tensor:
-        return total if self.average == "pixel" else (total * count).sqrt()
 
-    def _finish(self, mean: Tensor) -> Tensor:
-        return mean.sqrt() if self.average == "pixel" else mean
+class LogRMSE(_DepthMetric):
+    """Root mean squared error of ln p, lower is better. See `log_rmse`."""
+
+    def _errors(self, preds: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        return (_log_error(preds, target).square(),)
+
+    def _value(self, means: Tensor) -> Tensor:
+        return means[0].sqrt()
+
+
+class Log10Error(_DepthMetric):
+    """Mean of |log10 p - log10 t|, lower is better. See `log10_error`."""
+
+    def _errors(self, preds: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        return (_log_error(preds, target).abs() / math.log(10),)
+
+
+class SILog(_DepthMetric):
+    """100 times the standard deviation of ln t - ln p, lower is better. See `silog`."""
+
+    num_errors = 2
+
+    def _errors(self, preds: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        error = _log_error(preds, target).double()
+        return error, error.square()
+
+    def _value(self, means: Tensor) -> Tensor:
+        return _silog(means[0], means[1])
 
 
 class DeltaAccuracy(_DepthMetric):
@@ -225,8 +331,86 @@ class DeltaAccuracy(_DepthMetric):
             raise ValueError(f"threshold must be above 1, got {threshold}")
         self.threshold = threshold
 
-    def _error(self, preds: Tensor, target: Tensor) -> Tensor:
-        return _within_ratio(preds, target, self.threshold)
+    def _errors(self, preds: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        return (_within_ratio(preds, target, self.threshold),)
+
+
+def constant_depth_rmse(
+    preds: Float[Tensor, " B *S"], target: Float[Tensor, " B *S"], valid: Bool[Tensor, " B *S"] | None = None
+) -> Float[Tensor, ""]:
+    """Smallest mean over rows of the RMSE that one constant depth reaches; NaN without any valid pixel.
+
+    Args:
+        preds: Depth, which is not used.
+        target: True depth.
+        valid: Pixels that count; by default all with a depth.
+    """
+    return _constant_rmse(_row_moments(target, _usable(target, valid))).to(target.dtype)
+
+
+def _row_moments(target: Tensor, valid: Tensor) -> Float[Tensor, "N 2"]:
+    """Mean and variance of the true depth of every row that has any."""
+    (total, count), (squares, _) = (_row_sums(values, valid) for values in (target, target.double().square()))
+    used = count > 0
+    mean = total[used] / count[used]
+    return torch.stack([mean, (squares[used] / count[used] - mean.square()).clamp_min(0)], dim=1)
+
+
+def _constant_rmse(moments: Float[Tensor, "N 2"]) -> Float[Tensor, ""]:
+    """Minimum over c of the mean of sqrt((c - mean)^2 + variance), convex in c, by golden-section search."""
+    mean, variance = moments.double().unbind(1)
+    if not len(mean):
+        return mean.new_tensor(torch.nan)
+
+    def error(constant: Tensor) -> Tensor:
+        return ((constant - mean).square() + variance).sqrt().mean()
+
+    low, high, ratio = mean.min(), mean.max(), (math.sqrt(5) - 1) / 2
+    for _ in range(60):
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        if error(left) < error(right):
+            high = right
+        else:
+            low = left
+    return error((low + high) / 2)
+
+
+class ConstantDepthRMSE(Metric):
+    """Smallest mean over rows of the RMSE that one constant depth reaches, lower is better: a baseline.
+
+    See `constant_depth_rmse`. The state is two numbers per row.
+
+    Args:
+        options: For torchmetrics.
+    """
+
+    higher_is_better = False
+    full_state_update = False
+    is_differentiable = False
+    moments: list[Tensor]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_state("moments", [], dist_reduce_fx="cat")
+
+    def update(
+        self,
+        preds: Float[Tensor, " B *S"],
+        target: Float[Tensor, " B *S"],
+        valid: Bool[Tensor, " B *S"] | None = None,
+    ) -> None:
+        """Add predictions, which are not used, and true depth maps."""
+        # Flat float32: that is what torchmetrics takes a process without samples to have.
+        self.moments.append(_row_moments(target, _usable(target, valid)).flatten().float())
+
+    def compute(self) -> Float[Tensor, ""]:
+        """The value so far; NaN before any valid pixel."""
+        found = (
+            self.moments
+            if isinstance(self.moments, Tensor)
+            else torch.cat([torch.empty(0, device=self.device), *self.moments])
+        )
+        return _constant_rmse(found.view(-1, 2)).float()
 
 
 class ConstantAbsRel(Metric):

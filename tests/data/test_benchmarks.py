@@ -7,6 +7,7 @@ from torch.utils.data import Dataset
 from omnistream import distributed
 from omnistream.data import EvaluationDataModule
 from omnistream.data.batch import FrameClip
+from omnistream.data.sampling import sample_key
 
 
 class Numbers(Dataset):
@@ -75,3 +76,23 @@ def test_held_out_samples_come_from_the_training_set():
     assert len(held) == 5
     assert sorted([*held, *flat(labels(module.train_dataloader()))]) == list(range(20))
     assert held != flat(labels(EvaluationDataModule(train=Numbers(20), holdout=0.25, seed=2).val_dataloader()))
+
+
+class Epochs(Numbers):
+    """Labels tell the epoch in which a sample was asked for."""
+
+    takes_keys = True
+
+    def __getitem__(self, key):
+        epoch, index = sample_key(key)
+        return super().__getitem__(100 * epoch + index)
+
+
+@pytest.mark.parametrize("holdout", [0.0, 0.25])
+def test_training_samples_know_their_epoch(holdout):
+    module = EvaluationDataModule(train=Epochs(8), holdout=holdout, batch_size=2)
+    loader = module.train_dataloader()
+    held = flat(labels(module.val_dataloader())) if holdout else []
+    for epoch in (0, 3):
+        loader.sampler.set_epoch(epoch)
+        assert sorted(flat(labels(loader))) == [100 * epoch + i for i in range(8) if i not in held]

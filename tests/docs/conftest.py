@@ -66,6 +66,8 @@ def workplace(tmp_path, monkeypatch, trained, no_type_checks) -> Path:
     shutil.copytree(trained / "quickstart", tmp_path / "runs" / "action_world")  # only its place is looked at
     result = EvaluationResult(protocol="action/world", metrics={}, num_samples=1)
     result.write(tmp_path / "runs" / "action_world" / "version_0" / "test" / "results.json")
+    for name in ("depth_nyuv2", "depth_world"):
+        shutil.copytree(trained / "quickstart", tmp_path / "runs" / name)
     frames = np.random.default_rng(0).integers(0, 256, (8, *SIZE, 3), dtype=np.uint8)
     write_video(tmp_path / "clip.mp4", frames)
     for index, frame in enumerate(frames):

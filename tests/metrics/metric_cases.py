@@ -122,10 +122,19 @@ ALIGNED = [
     MetricCase(metric, function, depth, {"alignment": alignment}, broken=nan_at_the_end, tolerance=1e-5)
     for metric, function in ((m.AbsRel, m.abs_rel), (m.DepthRMSE, m.depth_rmse), (m.DeltaAccuracy, m.delta_accuracy))
     for alignment in ("none", "median", "scale", "scale_shift")
+] + [
+    MetricCase(metric, function, depth, {"alignment": "none"}, broken=nan_at_the_end, tolerance=1e-5)
+    for metric, function in (
+        (m.SqRel, m.sq_rel),
+        (m.LogRMSE, m.log_rmse),
+        (m.Log10Error, m.log10_error),
+        (m.SILog, m.silog),
+    )
 ]
 CASES = [
     *ALIGNED,
     MetricCase(m.ConstantAbsRel, m.constant_abs_rel, true_depth, tolerance=2e-3),
+    MetricCase(m.ConstantDepthRMSE, m.constant_depth_rmse, depth),
     MetricCase(m.TopKAccuracy, m.top_k_accuracy, scores, {"k": 1}, broken=None),
     MetricCase(m.TopKAccuracy, m.top_k_accuracy, scores, {"k": 3}),
     MetricCase(m.MajorityAccuracy, m.majority_accuracy, scores, state_options={"num_classes": 5}),

@@ -4,17 +4,28 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from published_depth import depth_maps
 
 from omnistream.metrics import (
     AbsRel,
     ConstantAbsRel,
+    ConstantDepthRMSE,
     DeltaAccuracy,
     DepthRMSE,
+    Log10Error,
+    LogRMSE,
+    SILog,
+    SqRel,
     abs_rel,
     align_depth,
     constant_abs_rel,
+    constant_depth_rmse,
     delta_accuracy,
     depth_rmse,
+    log10_error,
+    log_rmse,
+    silog,
+    sq_rel,
 )
 
 
@@ -84,6 +95,10 @@ METRICS = [
     pytest.param(AbsRel, abs_rel, id="abs_rel"),
     pytest.param(DepthRMSE, depth_rmse, id="rmse"),
     pytest.param(DeltaAccuracy, delta_accuracy, id="delta"),
+    pytest.param(SqRel, sq_rel, id="sq_rel"),
+    pytest.param(LogRMSE, log_rmse, id="log_rmse"),
+    pytest.param(Log10Error, log10_error, id="log10"),
+    pytest.param(SILog, silog, id="silog"),
 ]
 
 
@@ -131,7 +146,7 @@ def test_counted_constant_is_close_to_the_exact_one(scale):
     assert metric.compute() == pytest.approx(0, abs=1e-6)
 
 
-def depth_maps(folder, names, pattern):
+def stored_maps(folder, names, pattern):
     maps = [np.asarray(Image.open(folder / pattern.format(name))).astype("float32") / 1000 for name in names]
     return torch.from_numpy(np.stack(maps))
 
@@ -149,7 +164,7 @@ def depth_maps(folder, names, pattern):
 def test_real_depth(sample_data, folder, pattern, truth, other, count, rel, delta):
     """Halved depth of an earlier frame against the truth, pooled; numbers recorded when the data were checked in."""
     folder = sample_data / "rgbd" / folder
-    target, preds = depth_maps(folder, truth, pattern), depth_maps(folder, other, pattern) * 0.5
+    target, preds = stored_maps(folder, truth, pattern), stored_maps(folder, other, pattern) * 0.5
     valid = target <= 70
     first, second = AbsRel(), DeltaAccuracy()
     first.update(preds, target, valid)
@@ -157,3 +172,74 @@ def test_real_depth(sample_data, folder, pattern, truth, other, count, rel, delt
     assert first.count == count
     assert first.compute() == pytest.approx(rel, abs=5e-7)
     assert second.compute() == pytest.approx(delta, abs=5e-7)
+
+
+PUBLISHED = [
+    (abs_rel, 0.064499), (depth_rmse, 0.194625), (log10_error, 0.027475), (log_rmse, 0.071747), (silog, 6.897023),
+    (sq_rel, 0.013854), (delta_accuracy, 1.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("function", "value"), PUBLISHED, ids=lambda one: getattr(one, "__name__", ""))
+def test_published_values(function, value):
+    preds, target = depth_maps()
+    assert int((target > 0).sum()) == 137
+    assert float(target.sum()) == pytest.approx(353.4, abs=1e-3)
+    assert float(preds.sum()) == pytest.approx(420.041077, abs=1e-3)
+    assert function(preds, target, target > 0) == pytest.approx(value, abs=1e-6)
+
+
+def test_published_mean_over_images():
+    preds, target = depth_maps()
+    metric = DepthRMSE(average="clip")
+    metric.update(preds, target)
+    assert metric.compute() == pytest.approx(0.193506, abs=1e-6)
+    # Two values a and b: the standard error of their mean is |a - b| / 2.
+    assert metric.standard_error == pytest.approx((0.212981 - 0.174031) / 2, abs=1e-6)
+    assert depth_rmse(preds[:1], target[:1], target[:1] > 0) == pytest.approx(0.174031, abs=1e-6)
+
+
+def test_published_alignment():
+    preds, target = (maps[:1] for maps in depth_maps())
+    aligned = align_depth(preds, target, target > 0, "scale_shift")
+    torch.testing.assert_close(aligned, 0.944613 * preds + 0.084620, atol=3e-6, rtol=0)
+
+
+def test_one_image_has_no_standard_error():
+    metric = DepthRMSE(average="clip")
+    metric.update(*(maps[:1] for maps in depth_maps()))
+    metric.compute()
+    assert metric.standard_error is None
+
+
+def test_silog_ignores_a_common_scale():
+    preds, target, valid = make()
+    assert silog(3 * preds, target, valid) == pytest.approx(float(silog(preds, target, valid)), rel=1e-5)
+    assert silog(2 * target, target, valid) == pytest.approx(0, abs=1e-4)
+
+
+def test_no_constant_has_a_smaller_rmse_over_images():
+    target = (
+        torch.rand(4, 5, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 3, 9, 2])[:, None, None]
+    )
+    valid = target > 0.2
+    best = constant_depth_rmse(torch.zeros_like(target), target, valid)
+
+    def rmse(constant):
+        metric = DepthRMSE(average="clip")
+        metric.update(torch.full_like(target, constant), target, valid)
+        return float(metric.compute())
+
+    tried = [rmse(constant) for constant in np.linspace(0.1, 6, 600)]
+    assert best == pytest.approx(min(tried), abs=1e-4)
+    assert best <= min(tried) + 1e-6
+    metric = ConstantDepthRMSE()
+    for row in range(4):
+        metric.update(target[row : row + 1] * 0, target[row : row + 1], valid[row : row + 1])
+    assert metric.compute() == pytest.approx(float(best), abs=1e-5)
+
+
+def test_images_without_depth_do_not_count_for_the_constant():
+    target = torch.tensor([[2.0, 4.0], [0.0, 0.0]])
+    assert constant_depth_rmse(target, target) == pytest.approx(1.0)
+    assert constant_depth_rmse(target[1:], target[1:]).isnan()

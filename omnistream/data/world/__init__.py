@@ -8,6 +8,7 @@ from omnistream.data.world.actions import ACTIONS
 from omnistream.data.world.clip import WorldClip, render_action, render_clip, render_scene
 from omnistream.data.world.config import WorldConfig
 from omnistream.data.world.datasets import WorldActions, WorldCaptions, WorldFrames, WorldScenes
+from omnistream.data.world.depth import WorldDepth
 from omnistream.data.world.language import LanguageConfig
 from omnistream.data.world.objects import OBJECTS, WorldObjects
 from omnistream.data.world.scene import CLASSES
@@ -25,6 +26,7 @@ __all__ = [
     "WorldCaptions",
     "WorldClip",
     "WorldConfig",
+    "WorldDepth",
     "WorldFrames",
     "WorldObjects",
     "WorldScenes",

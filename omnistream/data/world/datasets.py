@@ -48,6 +48,8 @@ def clip_seed(seed: int, split: Split, key: int | SampleKey, salt: int = 0) -> i
 class _World(Dataset, Generic[TransformT]):
     """Base of the world's data sets: length, seeds, settings, and the fields of every sample."""
 
+    takes_keys = True
+
     def __init__(
         self,
         num_samples: int,
