@@ -119,14 +119,14 @@ class VideoObjectSegmentation(FrozenProbe):
         self._folder = None if getattr(self.trainer, "fast_dev_run", False) else Path(folder)
         self._rows, self._extremes = [], {}
 
-    def _evaluate(self, batch: MaskedVideo | None) -> None:
+    def _evaluate(self, batch: MaskedVideo | None, testing: bool = False) -> None:
         for video in [] if batch is None else _videos(batch):
             target, num_objects = video.masks, int(video.num_objects)  # type: ignore[arg-type]
             masks = self.track(video.images, target[0], num_objects)
             scores = object_scores(masks[1:-1], target[1:-1], num_objects)
             copied = object_scores(target[:1].expand_as(target)[1:-1], target[1:-1], num_objects)
             self._update(scores, copied)
-            if self.trainer.testing:
+            if testing:
                 self._keep(video, masks, scores)
 
     def _update(self, scores: ObjectScores, copied: ObjectScores) -> None:
