@@ -87,7 +87,7 @@ def warmup_one_cycle(step: int, total: int, warmup: int, ratio: float = 1e-6) ->
     taken = max(step - 1, 0)
     if taken < warmup:
         return (1 - (1 - taken / warmup) * (1 - ratio)) * (1 - taken / total)
-    return 0.5 * (1 + math.cos(math.pi * min((taken + 1) / total, 1.0)))
+    return 0.5 * (1 + math.cos(math.pi * (taken + 1) / total))
 
 
 class SegmentationProbe(FrozenProbe):

@@ -101,6 +101,14 @@ def test_head_is_dropout_norm_and_one_convolution():
     torch.testing.assert_close(head(x), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_defaults_are_those_of_ade20k():
+    module = SegmentationProbe(create_model("vit_nano"))
+    published = {"num_classes": 150, "window": 512, "stride": 341, "warmup_steps": 1500, "dropout": 0.1}
+    assert module.options() == published
+    assert module.settings() == [{"lr": 1e-3, "weight_decay": 1e-3}]
+    assert module.protocol == "segmentation/ade20k"
+
+
 def test_head_is_in_float32_under_mixed_precision():
     head, x = LinearSegmentationHead(8, 3).eval(), torch.randn(1, 8, 2, 2)
     with torch.autocast("cpu", torch.bfloat16):
