@@ -27,7 +27,7 @@ def depth_from_bins(
 
     Example:
         >>> depth_from_bins(torch.zeros(1, 3), torch.tensor([1.0, 2.0, 6.0]))
-        tensor([3.])
+        tensor([3.0000])
 
     Source: facebookresearch/dinov3 dinov3/eval/depth/models/__init__.py (`FeaturesToDepth`), after AdaBins.
     """

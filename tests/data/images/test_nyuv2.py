@@ -192,8 +192,12 @@ class TestDataModule:
         held, kept = ({part[i].name for i in range(len(part))} for part in (data.val, data.train))
         assert not held & kept
         assert len(held | kept) == 6
-        with pytest.raises(ValueError, match="leaves nothing"):
-            NYUv2DataModule(root, holdout=0.01).setup("validate")
+        one = NYUv2DataModule(root, holdout=0.17)
+        one.setup("validate")
+        assert len(one.val) == 1
+        for holdout in (0.01, 0.99):
+            with pytest.raises(ValueError, match="leaves nothing"):
+                NYUv2DataModule(root, holdout=holdout).setup("validate")
 
     def test_a_test_needs_no_training_list(self, root):
         (root / "nyu_train.txt").unlink()
