@@ -156,7 +156,7 @@ class OtherTargets(Counting):
         {"dataset": lambda: Transformed(12, v2.RandomHorizontalFlip(p=1.0), offset=1)},
         {"dataset": lambda: Transformed(13, v2.RandomHorizontalFlip(p=1.0))},
     ],
-    ids=str,
+    ids=lambda change: next(iter(change)),
 )
 def test_whatever_changes_the_features_leads_to_a_store_of_its_own(tmp_path, change):
     flip = v2.RandomHorizontalFlip(p=1.0)
