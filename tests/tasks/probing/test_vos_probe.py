@@ -23,6 +23,7 @@ from omnistream.data import EvaluationDataModule
 from omnistream.data.videos import DAVISDataModule
 from omnistream.data.world import WorldVideoObjects
 from omnistream.evaluation import Backbone, EvaluationResult, PropagationConfig, ResultsWriter, encode_video
+from omnistream.evaluation.label_propagation import LabelPropagation, labels_to_mask, patch_labels
 from omnistream.metrics import object_scores, score_statistics
 from omnistream.tasks.probing import VideoObjectSegmentation
 from omnistream.tasks.probing.vos import draw_masks
@@ -143,6 +144,16 @@ def test_constants_reach_the_propagation_and_the_masks():
     for changed in ({"radius": 1}, {"num_context_frames": 0}, {"top_k": 1}, {"upsampling": "nearest"}):
         module.propagation = replace(PropagationConfig(), **changed)
         assert not torch.equal(module.track(images, mask, K), default), changed
+
+
+def test_labels_are_upsampled_to_the_frame_and_then_to_the_mask():
+    images, mask, K = moving_square()
+    large = mask.repeat_interleave(3, 0).repeat_interleave(3, 1)[:94, :141]
+    masks = VideoObjectSegmentation(Colours(4)).track(images, large, K)
+    features = list(encode_video(Colours(4), images))
+    video = LabelPropagation(features[0], patch_labels(large, (8, 12), K))
+    for frame, found in zip(features[1:], masks[1:], strict=True):
+        assert torch.equal(found, labels_to_mask(video.step(frame), (94, 141), (32, 48)))
 
 
 def real_video(sample_data):
