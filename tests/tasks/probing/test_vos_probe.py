@@ -231,8 +231,8 @@ def test_impossible_encodings_are_named():
     with pytest.raises(ValueError, match="Colours has no streams; set encoding to frames or clip"):
         VideoObjectSegmentation(Colours(), encoding="stream").track(images, mask, K)
     joining = VideoObjectSegmentation(Colours(), encoding="clip")
+    joining.backbone.normalize = lambda images: images[:, :2] / 255
     with pytest.raises(ValueError, match="features of every frame are needed; the model gives 2 for 5"):
-        joining.backbone.normalize = lambda images: images[:, :2] / 255
         joining.track(images, mask, K)
     with pytest.raises(ValueError, match="frames_per_step must be at least 1, got 0"):
         VideoObjectSegmentation(Colours(), frames_per_step=0).track(images, mask, K)
