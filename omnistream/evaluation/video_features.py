@@ -42,7 +42,7 @@ def encode_video(
         session: What a stream remembers.
 
     Raises:
-        ValueError: If the backbone has no streams, or `frames_per_step` is not positive.
+        ValueError: If the backbone has no streams or joins frames of a clip, or `frames_per_step` is not positive.
     """
     if frames_per_step < 1:
         raise ValueError(f"frames_per_step must be at least 1, got {frames_per_step}")
@@ -58,4 +58,7 @@ def encode_video(
         for part in images.split(frames_per_step):
             yield from backbone(backbone.normalize(part[:, None])).last[:, 0]
     else:
-        yield from backbone(backbone.normalize(images[None])).last[0]
+        features = backbone(backbone.normalize(images[None])).last[0]
+        if len(features) != len(images):
+            raise ValueError(f"features of every frame are needed; the model gives {len(features)} for {len(images)}")
+        yield from features

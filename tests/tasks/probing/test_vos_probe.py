@@ -23,6 +23,7 @@ from omnistream.data import EvaluationDataModule
 from omnistream.data.videos import DAVISDataModule
 from omnistream.data.world import WorldVideoObjects
 from omnistream.evaluation import Backbone, EvaluationResult, PropagationConfig, ResultsWriter, encode_video
+from omnistream.evaluation.label_propagation import LabelPropagation, labels_to_mask, patch_labels
 from omnistream.metrics import object_scores, score_statistics
 from omnistream.tasks.probing import VideoObjectSegmentation
 from omnistream.tasks.probing.vos import draw_masks
@@ -145,6 +146,16 @@ def test_constants_reach_the_propagation_and_the_masks():
         assert not torch.equal(module.track(images, mask, K), default), changed
 
 
+def test_labels_are_upsampled_to_the_frame_and_then_to_the_mask():
+    images, mask, K = moving_square()
+    large = mask.repeat_interleave(3, 0).repeat_interleave(3, 1)[:94, :141]
+    masks = VideoObjectSegmentation(Colours(4)).track(images, large, K)
+    features = list(encode_video(Colours(4), images))
+    video = LabelPropagation(features[0], patch_labels(large, (8, 12), K))
+    for frame, found in zip(features[1:], masks[1:], strict=True):
+        assert torch.equal(found, labels_to_mask(video.step(frame), (94, 141), (32, 48)))
+
+
 def real_video(sample_data):
     folder = sample_data / "vos/propainter"
     frames = [np.array(Image.open(path)) for path in sorted((folder / "bmx-trees").glob("*.jpg"))]
@@ -219,6 +230,10 @@ def test_impossible_encodings_are_named():
     images, mask, K = moving_square()
     with pytest.raises(ValueError, match="Colours has no streams; set encoding to frames or clip"):
         VideoObjectSegmentation(Colours(), encoding="stream").track(images, mask, K)
+    joining = VideoObjectSegmentation(Colours(), encoding="clip")
+    joining.backbone.normalize = lambda images: images[:, :2] / 255
+    with pytest.raises(ValueError, match="features of every frame are needed; the model gives 2 for 5"):
+        joining.track(images, mask, K)
     with pytest.raises(ValueError, match="frames_per_step must be at least 1, got 0"):
         VideoObjectSegmentation(Colours(), frames_per_step=0).track(images, mask, K)
 
