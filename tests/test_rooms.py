@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "data": BELOW | {"cameras", "metrics"},
     "language": BELOW | {"backbone", "cameras", "metrics", "data"},
     "evaluation": LIBRARY,
-    "tasks": LIBRARY | {"parallel", "plots"},
+    "tasks": LIBRARY | {"parallel"},
     "plots": LIBRARY | {"tasks"},
     "report": LIBRARY | {"tasks", "plots"},
     "callbacks": LIBRARY | {"tasks", "plots", "report"},
