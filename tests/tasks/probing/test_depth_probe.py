@@ -210,7 +210,7 @@ def test_drawn_depth_has_one_colour_scale():
     assert drawn[error][:, 0, 0].tolist() == [128] * 3
     assert drawn[error][:, 20, 30].tolist() != [128] * 3
     with torch.no_grad():  # a head that knows the truth draws the truth
-        module.match = lambda prediction, target: sample.depth[:1]
+        module.predict_batch = lambda head, features, batch: sample.depth[:1]
         drawn = module.draw(sample)
     assert torch.equal(drawn[truth][:, 1:], drawn[prediction][:, 1:])
 
