@@ -37,6 +37,14 @@ from omnistream.metrics.trajectory import (
     trajectory_errors,
     trajectory_similarity,
 )
+from omnistream.metrics.video_depth import (
+    DepthErrors,
+    SequenceDepth,
+    VideoDepthError,
+    resize_depth,
+    sequence_depth_errors,
+    video_alignment,
+)
 
 __all__ = [
     "AbsRel",
@@ -44,16 +52,19 @@ __all__ = [
     "BoxIoU",
     "ConstantAbsRel",
     "DeltaAccuracy",
+    "DepthErrors",
     "DepthRMSE",
     "ExactMatch",
     "MajorityAccuracy",
     "RelativeRotationError",
     "RelativeTranslationError",
     "SampleMean",
+    "SequenceDepth",
     "TokenLoss",
     "TopKAccuracy",
     "TrajectoryErrors",
     "UnigramEntropy",
+    "VideoDepthError",
     "WordAccuracy",
     "abs_rel",
     "absolute_trajectory_error",
@@ -69,10 +80,13 @@ __all__ = [
     "relative_depth_error",
     "relative_rotation_error",
     "relative_translation_error",
+    "resize_depth",
+    "sequence_depth_errors",
     "token_loss",
     "top_k_accuracy",
     "trajectory_errors",
     "trajectory_similarity",
     "unigram_entropy",
+    "video_alignment",
     "word_accuracy",
 ]
