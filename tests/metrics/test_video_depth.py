@@ -164,6 +164,6 @@ def test_real_depth(sample_data, alignment, expected, scale):
     found = sequence_depth_errors(0.5 * depth(0, 10, 20), depth(10, 20, 30), alignment, 70.0)
     assert found.num_valid == 822129
     # Depths of whole millimetres hit the truth exactly, which gives a pixel a weight of up to 1e8: the steps of `scale`
-    # depend on the rounding of single pixels, by 5e-4 of the scale between float32 and float64. So do ratios of exactly 1.25.
+    # depend on the rounding of single pixels, by 5e-4 of the scale between float32 and float64, as do ratios of 1.25.
     assert values(found) == pytest.approx(expected, abs=1e-4 if alignment == "scale" else 2e-5)
     assert scale is None or float(found.scale) == pytest.approx(scale, abs=1e-3 if alignment == "scale" else 1e-6)
