@@ -60,9 +60,7 @@ class Sintel(SceneReader):
             MediaReadError: If a camera is broken.
         """
         names = sorted(image.stem for image in path.glob("frame_*.png"))
-        good = (
-            self._file("depth", path.name, name, "dpt").is_file() and self._has_camera(path, name) for name in names
-        )
+        good = (self._has_geometry(path.name, name) for name in names)
         return SceneSequence(path.name, usable_frames(path, names, good))
 
     def read(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
