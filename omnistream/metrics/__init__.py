@@ -40,7 +40,6 @@ from omnistream.metrics.trajectory import (
 from omnistream.metrics.video_depth import (
     DepthErrors,
     SequenceDepth,
-    VideoDepthError,
     resize_depth,
     sequence_depth_errors,
     video_alignment,
@@ -64,7 +63,6 @@ __all__ = [
     "TopKAccuracy",
     "TrajectoryErrors",
     "UnigramEntropy",
-    "VideoDepthError",
     "WordAccuracy",
     "abs_rel",
     "absolute_trajectory_error",

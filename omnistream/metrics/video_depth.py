@@ -6,13 +6,12 @@ failure of the model: its errors are NaN and so is every mean that they enter.
 Source: CUT3R/CUT3R eval/video_depth/tools.py, whose loops over frames of NumPy and PyTorch code this replaces.
 """
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float64
 from torch import Tensor
-from torchmetrics import Metric
 
 VideoAlignment = Literal["metric", "scale", "scale_shift", "scale_shift_l2", "scale_shift_l1", "median"]
 """How a sequence is brought to the scale of the truth; see `video_alignment`."""
@@ -201,39 +200,3 @@ def _errors(p: Tensor, t: Tensor) -> DepthErrors:
         delta2=(ratio < 1.25**2).double().mean(),
         delta3=(ratio < 1.25**3).double().mean(),
     )
-
-
-class VideoDepthError(Metric):
-    """Mean of an error over sequences, weighted by their valid pixels, as in CUT3R's tables.
-
-    Args:
-        name: Of a field of `DepthErrors`.
-        options: For torchmetrics.
-    """
-
-    full_state_update = False
-    total: Tensor
-    count: Tensor
-
-    def __init__(self, name: str = "abs_rel", **options: Any) -> None:
-        super().__init__(**options)
-        if name not in DepthErrors._fields:
-            raise ValueError(f"name must be one of {', '.join(DepthErrors._fields)}, got {name!r}")
-        self.name = name
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    @property
-    def higher_is_better(self) -> bool:  # type: ignore[override]  # one class serves errors and accuracies
-        """Whether the error is an accuracy."""
-        return self.name.startswith("delta")
-
-    def update(self, sequence: SequenceDepth) -> None:
-        """Add a sequence."""
-        value = getattr(sequence.errors, self.name)
-        self.total = self.total + value.to(self.total) * sequence.num_valid
-        self.count = self.count + sequence.num_valid
-
-    def compute(self) -> Float[Tensor, ""]:
-        """The mean so far; NaN without valid pixels."""
-        return (self.total / self.count).float()

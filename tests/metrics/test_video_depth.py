@@ -6,7 +6,6 @@ import torch
 from omnistream.data.media import read_depth_png
 from omnistream.metrics.video_depth import (
     SequenceDepth,
-    VideoDepthError,
     resize_depth,
     sequence_depth_errors,
     video_alignment,
@@ -102,28 +101,20 @@ def test_a_ratio_of_exactly_the_threshold_does_not_count():
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_value_that_is_not_finite_is_never_averaged_away(bad):
+def test_a_value_that_is_not_finite_makes_every_error_nan(bad):
     preds = SMALL.clone()
     preds[0, 1, 1] = bad
-    metric = VideoDepthError("delta1")
-    metric.update(sequence_depth_errors(SMALL, SMALL, "scale"))
-    metric.update(sequence_depth_errors(preds, SMALL, "scale"))
-    assert metric.compute().isnan()
+    found = sequence_depth_errors(preds, SMALL, "scale")
+    assert all(value.isnan() for value in found.errors)
+    assert found.num_valid == 4
     truth = SMALL.clone()
     truth[0, 1, 1] = torch.nan  # where nothing is compared, it does not matter
     assert values(sequence_depth_errors(preds, truth, "scale")) == pytest.approx([0, 0, 0, 0, 1, 1, 1], abs=1e-12)
 
 
-def test_nothing_to_compare_weighs_nothing():
+def test_nothing_to_compare():
     found = sequence_depth_errors(SMALL, torch.zeros_like(SMALL), "scale")
     assert (values(found), found.num_valid) == ([0.0] * 7, 0)
-    metric = VideoDepthError()
-    assert metric.compute().isnan()
-    errors = found.errors._replace(abs_rel=torch.tensor(0.1))
-    metric.update(found._replace(errors=errors, num_valid=300))
-    metric.update(found._replace(errors=errors._replace(abs_rel=torch.tensor(0.4)), num_valid=100))
-    metric.update(found)
-    assert float(metric.compute()) == pytest.approx(0.175)
 
 
 def test_resized_as_opencv_does():
@@ -142,8 +133,8 @@ def test_bounds_are_strict_and_clips_come_after_the_alignment():
 def test_bad_arguments(no_type_checks):
     with pytest.raises(ValueError, match="2 predicted depth maps for 1 frames"):
         sequence_depth_errors(SMALL.expand(2, 2, 2), SMALL)
-    with pytest.raises(ValueError, match="name must be one of abs_rel"):
-        VideoDepthError("silog")
+    with pytest.raises(ValueError, match="alignment must be one of metric, scale,"):
+        sequence_depth_errors(SMALL, SMALL, "affine")
 
 
 @pytest.mark.parametrize(
