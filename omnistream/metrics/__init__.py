@@ -75,6 +75,12 @@ from omnistream.metrics.vos import (
     score_mean,
     score_recall,
     score_statistics,
+from omnistream.metrics.video_depth import (
+    DepthErrors,
+    SequenceDepth,
+    resize_depth,
+    sequence_depth_errors,
+    video_alignment,
 )
 
 __all__ = [
@@ -85,6 +91,7 @@ __all__ = [
     "ConstantAbsRel",
     "ConstantDepthRMSE",
     "DeltaAccuracy",
+    "DepthErrors",
     "DepthRMSE",
     "ExactMatch",
     "KNNAccuracy",
@@ -106,6 +113,7 @@ __all__ = [
     "ScoreRecall",
     "ScoreStatistics",
     "SqRel",
+    "SequenceDepth",
     "TokenLoss",
     "TopKAccuracy",
     "TrajectoryErrors",
@@ -147,10 +155,13 @@ __all__ = [
     "score_statistics",
     "silog",
     "sq_rel",
+    "resize_depth",
+    "sequence_depth_errors",
     "token_loss",
     "top_k_accuracy",
     "trajectory_errors",
     "trajectory_similarity",
     "unigram_entropy",
+    "video_alignment",
     "word_accuracy",
 ]

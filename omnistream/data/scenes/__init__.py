@@ -7,6 +7,7 @@ from omnistream.data.scenes.folder import SceneFolder
 from omnistream.data.scenes.index_cache import SceneSequence
 from omnistream.data.scenes.reader import SceneReader, is_rigid, read_matrix, usable_frames
 from omnistream.data.scenes.scannet import ScanNet
+from omnistream.data.scenes.sintel import Sintel
 from omnistream.data.scenes.tsdf_fusion import TSDFFusion
 from omnistream.data.transforms import SceneCrop
 
@@ -20,6 +21,7 @@ __all__ = [
     "SceneFrame",
     "SceneReader",
     "SceneSequence",
+    "Sintel",
     "TSDFFusion",
     "is_rigid",
     "read_matrix",

@@ -64,6 +64,10 @@ class SceneReader(ABC):
         self.broken: list[tuple[str, str]] = []
         self._sequences: list[SceneSequence] | None = None
 
+    def index_options(self) -> tuple[str, ...]:
+        """Further arguments that decide which sequences and frames there are; every choice has an index of its own."""
+        return ()
+
     def find(self) -> Iterable[Path]:
         """Folders (or files) of the sequences of the split, in any order; nothing is decoded."""
         for folder, files in walk_folders(self.root):
@@ -111,7 +115,8 @@ class SceneReader(ABC):
 
     def load_index(self, signature: str) -> SceneIndex:
         """The index of the tree with this `tree_signature`, which may be empty."""
-        what = [type(self).__module__, type(self).__qualname__, self.index_version, self.root.resolve(), self.split]
+        kind = (type(self).__module__, type(self).__qualname__, self.index_version)
+        what = [*kind, self.root.resolve(), self.split, *self.index_options()]
         key = hashlib.sha256("\0".join(map(str, what)).encode("utf-8", "surrogateescape")).hexdigest()[:24]
         path = cache_folder("scenes") / f"{key}.npz"
         if (index := load_index(path, signature)) is None:

@@ -1,0 +1,92 @@
+"""MPI Sintel: rendered scenes of a film, with exact depth and cameras."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from omnistream.data.batch import SceneFrame
+from omnistream.data.media import MediaReadError, read_image
+from omnistream.data.media.sintel import read_cam, read_dpt
+from omnistream.data.scenes.index_cache import SceneSequence
+from omnistream.data.scenes.reader import SceneReader, usable_frames
+
+
+class Sintel(SceneReader):
+    """The 23 training scenes of MPI Sintel (film CC BY 3.0; flow data for research): 1064 frames of 1024x436.
+
+    Images, and the archive with depth and cameras, unpacked into one folder:
+
+        <root>/training/final/alley_1/frame_0001.png           8-bit RGB
+        <root>/training/depth/alley_1/frame_0001.dpt           float32, metres
+        <root>/training/camdata_left/alley_1/frame_0001.cam    intrinsics and world-to-camera
+
+    Depth beyond 70 m, such as the sky, is not used by the published evaluations. Whether the principal point counts
+    from the corner or the centre of the first pixel is not documented; it is used as stored.
+
+    Args:
+        root: Folder that holds `training`, or `training` itself.
+        render: `final`, with blur and atmosphere, as in the published evaluations, or `clean`.
+
+    Raises:
+        DatasetNotFoundError: If there is no such folder.
+
+    Source: sintel.is.tue.mpg.de/depth (sdk/python/sintel_io.py); CUT3R/CUT3R eval.
+    """
+
+    expected = "Sintel's folders training/final, training/depth and training/camdata_left, each with a folder per scene"
+    markers = ("frame_*.png",)
+
+    def __init__(self, root: str | os.PathLike[str], render: Literal["final", "clean"] = "final") -> None:
+        super().__init__(root)
+        self.render = render
+        self.training = self.root / "training" if (self.root / "training").is_dir() else self.root
+
+    def index_options(self) -> tuple[str, ...]:
+        """The kind of images."""
+        return (self.render,)
+
+    def find(self) -> Iterable[Path]:
+        """Folders of images."""
+        images = self.training / self.render
+        return [path for path in images.iterdir() if path.is_dir()] if images.is_dir() else []
+
+    def open_sequence(self, path: Path) -> SceneSequence:
+        """The frames with depth and camera.
+
+        Raises:
+            MediaReadError: If a camera is broken.
+        """
+        names = sorted(image.stem for image in path.glob("frame_*.png"))
+        good = (self._has_geometry(path.name, name) for name in names)
+        return SceneSequence(path.name, usable_frames(path, names, good))
+
+    def read(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
+        """Frames as stored."""
+        return [self._frame(sequence.name, sequence.frames[position]) for position in positions]
+
+    def _frame(self, scene: str, name: str) -> SceneFrame:
+        camera = read_cam(self._file("camdata_left", scene, name, "cam"))
+        image = read_image(self._file(self.render, scene, name, "png"), upright=False)
+        path = self._file("depth", scene, name, "dpt")
+        depth = read_dpt(path)
+        if depth.shape != image.shape[-2:]:
+            raise MediaReadError(path, f"depth of {tuple(depth.shape)} for an image of {tuple(image.shape[-2:])}")
+        return SceneFrame(
+            image=image,
+            depth=depth,
+            intrinsics=torch.tensor(camera.intrinsics),
+            camera_to_world=torch.tensor(camera.camera_to_world),
+        )
+
+    def _has_geometry(self, scene: str, name: str) -> bool:
+        depth, camera = self._file("depth", scene, name, "dpt"), self._file("camdata_left", scene, name, "cam")
+        if not (depth.is_file() and camera.is_file()):
+            return False
+        read_cam(camera)
+        return True
+
+    def _file(self, kind: str, scene: str, name: str, suffix: str) -> Path:
+        return self.training / kind / scene / f"{name}.{suffix}"
