@@ -62,6 +62,13 @@ from omnistream.metrics.trajectory import (
     trajectory_errors,
     trajectory_similarity,
 )
+from omnistream.metrics.video_depth import (
+    DepthErrors,
+    SequenceDepth,
+    resize_depth,
+    sequence_depth_errors,
+    video_alignment,
+)
 from omnistream.metrics.vos import (
     ObjectScores,
     ScoreDecay,
@@ -75,12 +82,6 @@ from omnistream.metrics.vos import (
     score_mean,
     score_recall,
     score_statistics,
-from omnistream.metrics.video_depth import (
-    DepthErrors,
-    SequenceDepth,
-    resize_depth,
-    sequence_depth_errors,
-    video_alignment,
 )
 
 __all__ = [
@@ -112,8 +113,8 @@ __all__ = [
     "ScoreMean",
     "ScoreRecall",
     "ScoreStatistics",
-    "SqRel",
     "SequenceDepth",
+    "SqRel",
     "TokenLoss",
     "TopKAccuracy",
     "TrajectoryErrors",
@@ -149,14 +150,14 @@ __all__ = [
     "relative_depth_error",
     "relative_rotation_error",
     "relative_translation_error",
+    "resize_depth",
     "score_decay",
     "score_mean",
     "score_recall",
     "score_statistics",
+    "sequence_depth_errors",
     "silog",
     "sq_rel",
-    "resize_depth",
-    "sequence_depth_errors",
     "token_loss",
     "top_k_accuracy",
     "trajectory_errors",
