@@ -123,8 +123,10 @@ def test_flip_test_averages_depth_of_both_images():
 
 def test_prediction_is_enlarged_bilinearly_and_clamped():
     module = probe(min_depth=1.0, max_depth=3.0)
-    cached = FeatureBatch(torch.tensor([[[[0.0, 4.0], [0.0, 4.0]]]]), torch.zeros(1, 8, 8))
-    matched = module.predict_batch(nn.Identity(), cached.features, cached)
+    features = torch.tensor([[0.0, 4.0], [0.0, 4.0]])[
+        None, None, ..., None
+    ]  # one view; the head takes their only channel
+    matched = module.predict_batch(nn.Flatten(-2), features, FeatureBatch(features, torch.zeros(1, 8, 8)))
     assert matched.shape == (1, 8, 8)
     assert matched[0, 0].tolist() == pytest.approx([1, 1, 1, 1.5, 2.5, 3, 3, 3])
 
