@@ -1,7 +1,7 @@
 """Results of evaluations beside published numbers, as tables."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from omnistream.report.tables import Table
 logger = logging.getLogger(__name__)
 
 MISSING = "missing"
+_CHOSEN = {"setting": "index", "step": "step"}
+"""What a selection may have chosen, and its key there."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,7 @@ def _numbers(published: Published, names: dict[str, str], newest: Any) -> Table:
 def _all_results(results: Sequence[FoundResult], names: dict[str, str]) -> Table:
     rows = []
     for one in results:
-        chosen = one.result.selection
-        on = f"{chosen['on']}, setting {chosen['index']}" if chosen else "-"
+        on = _choice(one.result.selection)
         counts = (str(one.result.num_samples), str(one.result.skipped))
         for metric, value in one.result.metrics.items():
             error = "" if value.stderr is None else f" ± {value.stderr:.2g}"
@@ -148,6 +149,14 @@ def _all_results(results: Sequence[FoundResult], names: dict[str, str]) -> Table
             "show the newest."
         ),
     )
+
+
+def _choice(selection: Mapping[str, Any] | None) -> str:
+    """What was chosen, a setting of a sweep or a step of training, and on which data."""
+    if not selection:
+        return "-"
+    chosen = next((f"{kind} {selection[key]}" for kind, key in _CHOSEN.items() if key in selection), "")
+    return ", ".join(filter(None, (str(selection["on"]), chosen)))
 
 
 def _sources(published: Published) -> Table:

@@ -37,8 +37,9 @@ def runs(tmp_path):
     write(tmp_path / "in1k" / "test", "classification/imagenet", {"top1": (0.8512, 0.0016), "top5": (0.97, None)})
     write(tmp_path / "nyu", "depth/nyuv2", {"rmse": (0.3771, None)}, skipped=2)
     write(
-        tmp_path / "other", "segmentation/ade20k", {"miou": (0.5154, None)}, model="b", name="vit_small_patch16_dinov3"
-    )
+        tmp_path / "other", "segmentation/ade20k", {"miou": (0.5154, None)}, model="b", name="vit_small_patch16_dinov3",
+        selection={"on": "val", "metric": "miou_best", "step": 35000},
+    )  # fmt: skip
     choice = {"on": "val", "metric": "top1", "index": 3, "setting": {"lr": 1e-2}}
     write(tmp_path / "world", "classification/world", {"top1": (0.5, 0.02)}, selection=choice)
     return tmp_path
@@ -59,6 +60,12 @@ class TestTables:
         assert cells(tables, "Table 8", "DAVIS")[own] == "missing"
         assert cells(tables, "Table 3", "KITTI video depth, δ")["CUT3R"] == "88.1"
         assert cells(tables, "Table 4", "TUM-dynamics pose, RPE rot")["OmniStream"] == "0.601"
+
+    def test_what_was_chosen_is_a_setting_or_a_step(self, runs):
+        tables = compare(find_results([runs]), load_published())
+        assert cells(tables, "All results", "classification/world")["chosen on"] == "val, setting 3"
+        assert cells(tables, "All results", "segmentation/ade20k")["chosen on"] == "val, step 35000"
+        assert cells(tables, "All results", "depth/nyuv2")["chosen on"] == "-"
 
     def test_other_numbers_say_whose_and_whether_comparable(self, runs):
         tables = compare(find_results([runs]), load_published())
