@@ -1,5 +1,6 @@
 """The files that the pages of the documentation speak of, as small as can be."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from omnistream.cli import main
 from omnistream.evaluation import EvaluationResult
 
 SIZE = (48, 64)
+RUNS = {name for page in PAGES for name in re.findall(r"runs/(\w+)/version_0", page.read_text(encoding="utf-8"))}
+"""Runs that pages name."""
 CONFIG = """\
 model:
   class_path: omnistream.tasks.MultiTaskModule
@@ -63,11 +66,10 @@ def workplace(tmp_path, monkeypatch, trained, no_type_checks) -> Path:
     monkeypatch.setattr(sys, "argv", ["omnistream"])
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     shutil.copytree(trained, tmp_path / "runs")
-    shutil.copytree(trained / "quickstart", tmp_path / "runs" / "action_world")  # only its place is looked at
+    for name in RUNS - {"quickstart"}:  # only their places are looked at
+        shutil.copytree(trained / "quickstart", tmp_path / "runs" / name)
     result = EvaluationResult(protocol="action/world", metrics={}, num_samples=1)
     result.write(tmp_path / "runs" / "action_world" / "version_0" / "test" / "results.json")
-    for name in ("depth_nyuv2", "depth_world"):
-        shutil.copytree(trained / "quickstart", tmp_path / "runs" / name)
     frames = np.random.default_rng(0).integers(0, 256, (8, *SIZE, 3), dtype=np.uint8)
     write_video(tmp_path / "clip.mp4", frames)
     for index, frame in enumerate(frames):
