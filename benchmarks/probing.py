@@ -175,7 +175,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", default="vit_small")
     parser.add_argument("--size", type=int, default=224, help="image side in pixels")
-    parser.add_argument("--images", type=int, default=192)
+    parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=2, help="tests, and epochs of each kind")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
