@@ -18,7 +18,7 @@ from torchmetrics import Metric
 
 from omnistream import distributed
 from omnistream.data.batch import Batch
-from omnistream.data.evaluation_samples import EvaluationSamples
+from omnistream.data.evaluation_samples import EvaluationSamples, source_of
 from omnistream.evaluation.environment import command, file_sha256, machine, versions, weights_sha256
 
 SCHEMA = "omnistream/results/1"
@@ -47,7 +47,7 @@ class EvaluationResult:
     num_samples: int
     """Samples that were evaluated, over all processes, each once; of several tasks, those of the largest."""
     skipped: int = 0
-    """Samples that were left out: broken files, and those for which a metric has no reference."""
+    """Samples that were left out: broken files, absent ones, and those for which a metric has no reference."""
     model: dict[str, Any] = field(default_factory=dict)
     """Class, number of parameters and `weights_sha256` of the backbone."""
     checkpoint: dict[str, str] | None = None
@@ -133,6 +133,7 @@ class ResultsWriter(Callback):
         )
         name = {"protocol": self.protocol or type(pl_module).__name__}
         skipped = int(known.pop("skipped", 0)) + sum(distributed.gather_objects(broken_files(trainer.test_dataloaders)))
+        skipped += missing_files(trainer.test_dataloaders)
         fields = (
             name
             | {"skipped": skipped, "num_samples": max(samples.values(), default=0)}
@@ -163,11 +164,26 @@ def broken_files(loaders: Any) -> int:
 
     Of a loader whose data set replaces broken files, those that this process knows: not what its workers found.
     """
+    return sum(_num_broken(dataset) for dataset in _datasets(loaders))
+
+
+def missing_files(loaders: Any) -> int:
+    """Samples that the annotations of some loaders' data sets name and that have no file, the same on every process."""
+    found = (dataset.dataset if isinstance(dataset, EvaluationSamples) else dataset for dataset in _datasets(loaders))
+    return sum(int(getattr(source_of(dataset), "missing", 0)) for dataset in found)
+
+
+def _datasets(loaders: Any) -> list[Any]:
+    """The data sets of a loader, or of nested ones."""
     if isinstance(loaders, CombinedLoader):
         loaders = loaders.flattened
     if isinstance(loaders, Mapping | list | tuple):
-        return sum(broken_files(part) for part in (loaders.values() if isinstance(loaders, Mapping) else loaders))
-    dataset = getattr(loaders, "dataset", None)
+        parts = loaders.values() if isinstance(loaders, Mapping) else loaders
+        return [dataset for part in parts for dataset in _datasets(part)]
+    return [getattr(loaders, "dataset", None)]
+
+
+def _num_broken(dataset: Any) -> int:
     if isinstance(dataset, EvaluationSamples):
         return dataset.num_skipped
     found = getattr(dataset, "broken_files", None)

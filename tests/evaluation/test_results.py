@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from action_files import write_kinetics
 from lightning import LightningModule
 from probes import ColourProbe, Colours, backbone, trainer
 from torch import nn
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from omnistream.data import EvaluationDataModule
 from omnistream.data.batch import FrameClip
+from omnistream.data.videos.action_data import KineticsData
 from omnistream.evaluation import EvaluationResult, MetricValue, ResultsWriter
 from omnistream.evaluation.environment import weights_sha256
 from omnistream.evaluation.results import broken_files, count_samples
@@ -116,6 +118,20 @@ def test_what_was_left_out_is_counted(tmp_path):
     assert writer.result.skipped == 3 + 2  # every third clip stands still
     assert writer.result.metrics["ate_m"].value == pytest.approx(math.sqrt(1.25))  # of 0, 1, 2, 3 about their mean
     assert broken_files({"a": [DataLoader(SomeBroken(3)), None], "b": DataLoader(SomeBroken(3))}) == 4
+
+
+def test_annotated_videos_without_a_file_count_as_left_out(tmp_path):
+    write_kinetics(tmp_path / "k400")
+    next((tmp_path / "k400" / "val").rglob("*.mp4")).unlink()
+    writer = ResultsWriter(tmp_path / "results.json")
+    data = KineticsData(tmp_path / "k400", num_frames=2, stride=1, size=32, num_views=1, batch_size=4)
+
+    class Views(ColourProbe):
+        def features(self, batch):
+            return self.backbone(self.backbone.normalize(batch.images[:, 0])).cls.mean(1)
+
+    trainer(tmp_path, writer).test(Views(backbone()), data, verbose=False)
+    assert (writer.result.num_samples, writer.result.skipped) == (5, 1)
 
 
 def test_samples_of_nested_batches():
