@@ -13,6 +13,7 @@ from omnistream import distributed
 from omnistream.data.batch import Batch
 from omnistream.data.evaluation_samples import EvaluationSamples, KeyedSampler, KeyedSubset, source_of
 from omnistream.data.sampling import EndlessBatchSampler, EvaluationSampler
+from omnistream.data.transforms import draws_at_random
 
 
 class EvaluationDataModule(LightningDataModule):
@@ -22,7 +23,7 @@ class EvaluationDataModule(LightningDataModule):
     epoch to epoch; any other, one without `takes_keys`, gets the index.
 
     A module that caches features (it has `cache` and `cached_loader`, as `FrozenProbe`) is asked for loaders over these
-    in place of images.
+    in place of images; not if the transform of the training set draws at random.
 
     A broken file of a validation or test set is left out and counted; it is not replaced by another sample.
 
@@ -81,10 +82,15 @@ class EvaluationDataModule(LightningDataModule):
         """Training batches.
 
         Raises:
-            ValueError: If there is no training set.
+            ValueError: If there is no training set, or features of random augmentation would be cached.
         """
         dataset = self._given("train", self.train)
         if self._caches:
+            if draws_at_random(source_of(dataset)):
+                raise ValueError(
+                    "features of randomly augmented training data cannot be cached, as every epoch would see the same "
+                    "ones: set data.augment to false where the data has it, or model.cache to false"
+                )
             return self._module.cached_loader(self._shared(dataset, False), self.batch_size, training=True)
         return self._without_end(dataset) if self.endless else self._shared(dataset, True)
 
