@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from omnistream.data.batch import Batch
 from omnistream.data.evaluation_samples import EvaluationSamples, KeyedSampler, KeyedSubset, source_of
 from omnistream.data.sampling import EndlessBatchSampler, EvaluationSampler
 from omnistream.data.transforms import draws_at_random
+
+_PLAIN = (str, int, float, list, tuple, dict, PurePath)
 
 
 class EvaluationDataModule(LightningDataModule):
@@ -61,7 +64,7 @@ class EvaluationDataModule(LightningDataModule):
         if batch_size < 1 or (eval_batch_size is not None and eval_batch_size < 1):
             raise ValueError(f"batch sizes must be at least 1, got {batch_size} and {eval_batch_size}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
-        self.num_workers, self.seed, self.endless = num_workers, seed, endless
+        self.num_workers, self.seed, self.endless, self.holdout = num_workers, seed, endless, holdout
         self.batches_seen = 0
         self.train, self.val, self.test = train, val, test
         if holdout:
@@ -77,6 +80,20 @@ class EvaluationDataModule(LightningDataModule):
                 f"holdout {holdout} of {len(train)} samples leaves nothing to train on or to validate with"
             )
         return KeyedSubset(train, order[held:]), KeyedSubset(train, order[:held])
+
+    @property
+    def variant(self) -> str | None:
+        """What to add to the name of a protocol because of the data: results of it are not those of the protocol."""
+        return None
+
+    def options(self) -> dict[str, Any]:
+        """Arguments that `results.json` should name: public attributes that are plain values."""
+        known = vars(LightningDataModule()).keys() | {"batches_seen"}
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in known and not name.startswith("_") and isinstance(value, _PLAIN)
+        }
 
     def train_dataloader(self) -> DataLoader:
         """Training batches.

@@ -18,6 +18,7 @@ from torchmetrics import Metric
 
 from omnistream import distributed
 from omnistream.data.batch import Batch
+from omnistream.data.benchmarks import EvaluationDataModule
 from omnistream.data.evaluation_samples import EvaluationSamples, source_of
 from omnistream.evaluation.environment import command, file_sha256, machine, versions, weights_sha256
 
@@ -55,7 +56,7 @@ class EvaluationResult:
     selection: dict[str, Any] | None = None
     """Which of several settings the metrics are of and on which data it was chosen; None where there was no choice."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Arguments of the protocol."""
+    """Arguments of the protocol, and as `data` those of an `EvaluationDataModule`."""
     environment: dict[str, Any] = field(default_factory=dict)
     """Versions, machine, processes, precision, command and date."""
     wall_time_seconds: float = 0.0
@@ -140,6 +141,9 @@ class ResultsWriter(Callback):
             | known
             | describe(trainer, pl_module)
         )
+        if isinstance(data := getattr(trainer, "datamodule", None), EvaluationDataModule):
+            fields["settings"] = fields.get("settings", {}) | {"data": {"class": type(data).__name__, **data.options()}}
+            fields["protocol"] += f"_{data.variant}" if data.variant else ""
         self.result = EvaluationResult(**fields, wall_time_seconds=round(time.monotonic() - self._start, 3))
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             path = self.path or folder / "results.json"
