@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from omnistream import distributed
 from omnistream.data.batch import Batch
 from omnistream.data.evaluation_samples import EvaluationSamples, KeyedSampler, KeyedSubset, source_of
 from omnistream.data.sampling import EndlessBatchSampler, EvaluationSampler
+from omnistream.data.transforms import draws_at_random
+
+_PLAIN = (str, int, float, list, tuple, dict, PurePath)
 
 
 class EvaluationDataModule(LightningDataModule):
@@ -22,7 +26,7 @@ class EvaluationDataModule(LightningDataModule):
     epoch to epoch; any other, one without `takes_keys`, gets the index.
 
     A module that caches features (it has `cache` and `cached_loader`, as `FrozenProbe`) is asked for loaders over these
-    in place of images.
+    in place of images; not if the transform of the training set draws at random.
 
     A broken file of a validation or test set is left out and counted; it is not replaced by another sample.
 
@@ -60,7 +64,7 @@ class EvaluationDataModule(LightningDataModule):
         if batch_size < 1 or (eval_batch_size is not None and eval_batch_size < 1):
             raise ValueError(f"batch sizes must be at least 1, got {batch_size} and {eval_batch_size}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
-        self.num_workers, self.seed, self.endless = num_workers, seed, endless
+        self.num_workers, self.seed, self.endless, self.holdout = num_workers, seed, endless, holdout
         self.batches_seen = 0
         self.train, self.val, self.test = train, val, test
         if holdout:
@@ -77,14 +81,33 @@ class EvaluationDataModule(LightningDataModule):
             )
         return KeyedSubset(train, order[held:]), KeyedSubset(train, order[:held])
 
+    @property
+    def variant(self) -> str | None:
+        """What to add to the name of a protocol because of the data: results of it are not those of the protocol."""
+        return None
+
+    def options(self) -> dict[str, Any]:
+        """Arguments that `results.json` should name: public attributes that are plain values."""
+        known = vars(LightningDataModule()).keys() | {"batches_seen"}
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in known and not name.startswith("_") and isinstance(value, _PLAIN)
+        }
+
     def train_dataloader(self) -> DataLoader:
         """Training batches.
 
         Raises:
-            ValueError: If there is no training set.
+            ValueError: If there is no training set, or features of random augmentation would be cached.
         """
         dataset = self._given("train", self.train)
         if self._caches:
+            if draws_at_random(source_of(dataset)):
+                raise ValueError(
+                    "features of randomly augmented training data cannot be cached, as every epoch would see the same "
+                    "ones: set data.augment to false where the data has it, or model.cache to false"
+                )
             return self._module.cached_loader(self._shared(dataset, False), self.batch_size, training=True)
         return self._without_end(dataset) if self.endless else self._shared(dataset, True)
 

@@ -7,6 +7,7 @@ camera change with the image.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -53,6 +54,30 @@ def transform_images(transform: ImageTransform | None, images: Tensor, seed: Ten
         return images
     with seeded(seed):
         return transform(images)
+
+
+def draws_at_random(dataset: Any) -> bool:
+    """Whether the transform of a data set draws from torch's global generator; reads the first sample to see it.
+
+    Args:
+        dataset: Any map-style data set; one without `transform` does not.
+    """
+    transform = getattr(dataset, "transform", None)
+    if transform is None or len(dataset) == 0:
+        return False
+    drew = []
+
+    def watched(*args: Any) -> Any:
+        before = torch.get_rng_state()
+        result = transform(*args)
+        drew.append(not torch.equal(before, torch.get_rng_state()))
+        return result
+
+    other = copy(dataset)
+    other.transform = watched
+    with seeded(torch.tensor(0)):
+        other[0]
+    return any(drew)
 
 
 def square_crop(size: int, random: bool = False) -> v2.Compose:

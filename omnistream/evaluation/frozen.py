@@ -121,7 +121,8 @@ class FrozenProbe(LightningModule):
     def feature_options(self) -> dict[str, Any]:
         """Arguments that decide features and targets, as plain values.
 
-        Probes with equal ones, and the same methods `features` and `targets`, share the features in a folder.
+        Probes with equal ones, and the same methods `features` and `targets` with what these call, share the features
+        in a folder.
         """
         return {}
 
@@ -225,8 +226,9 @@ class FrozenProbe(LightningModule):
         """Features of this process's share of a data set, from the folder `cache`; computed where they are not there.
 
         They are kept in a folder of their own for each backbone (weights, settings and code), data set (its state and
-        that of its transform), method `features` with `feature_options`, and type, so none of these ever reads the
-        features of another. Files that are replaced by others of the same name are not noticed: delete the folder then.
+        that of its transform), methods `features` and `targets` with the helpers that they call, `feature_options`, and
+        type, so none of these ever reads the features of another. Files that are replaced by others of the same name
+        are not noticed: delete the folder then.
         All processes compute, each other shards, and all read; every process must call this.
 
         Args:

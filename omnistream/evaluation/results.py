@@ -18,7 +18,8 @@ from torchmetrics import Metric
 
 from omnistream import distributed
 from omnistream.data.batch import Batch
-from omnistream.data.evaluation_samples import EvaluationSamples
+from omnistream.data.benchmarks import EvaluationDataModule
+from omnistream.data.evaluation_samples import EvaluationSamples, source_of
 from omnistream.evaluation.environment import command, file_sha256, machine, versions, weights_sha256
 
 SCHEMA = "omnistream/results/1"
@@ -47,7 +48,7 @@ class EvaluationResult:
     num_samples: int
     """Samples that were evaluated, over all processes, each once; of several tasks, those of the largest."""
     skipped: int = 0
-    """Samples that were left out: broken files, and those for which a metric has no reference."""
+    """Samples that were left out: broken files, absent ones, and those for which a metric has no reference."""
     model: dict[str, Any] = field(default_factory=dict)
     """Class, number of parameters and `weights_sha256` of the backbone."""
     checkpoint: dict[str, str] | None = None
@@ -55,7 +56,7 @@ class EvaluationResult:
     selection: dict[str, Any] | None = None
     """Which of several settings the metrics are of and on which data it was chosen; None where there was no choice."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Arguments of the protocol."""
+    """Arguments of the protocol, and as `data` those of an `EvaluationDataModule`."""
     environment: dict[str, Any] = field(default_factory=dict)
     """Versions, machine, processes, precision, command and date."""
     wall_time_seconds: float = 0.0
@@ -133,12 +134,16 @@ class ResultsWriter(Callback):
         )
         name = {"protocol": self.protocol or type(pl_module).__name__}
         skipped = int(known.pop("skipped", 0)) + sum(distributed.gather_objects(broken_files(trainer.test_dataloaders)))
+        skipped += missing_files(trainer.test_dataloaders)
         fields = (
             name
             | {"skipped": skipped, "num_samples": max(samples.values(), default=0)}
             | known
             | describe(trainer, pl_module)
         )
+        if isinstance(data := getattr(trainer, "datamodule", None), EvaluationDataModule):
+            fields["settings"] = fields.get("settings", {}) | {"data": {"class": type(data).__name__, **data.options()}}
+            fields["protocol"] += f"_{data.variant}" if data.variant else ""
         self.result = EvaluationResult(**fields, wall_time_seconds=round(time.monotonic() - self._start, 3))
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             path = self.path or folder / "results.json"
@@ -163,11 +168,26 @@ def broken_files(loaders: Any) -> int:
 
     Of a loader whose data set replaces broken files, those that this process knows: not what its workers found.
     """
+    return sum(_num_broken(dataset) for dataset in _datasets(loaders))
+
+
+def missing_files(loaders: Any) -> int:
+    """Samples that the annotations of some loaders' data sets name and that have no file, the same on every process."""
+    found = (dataset.dataset if isinstance(dataset, EvaluationSamples) else dataset for dataset in _datasets(loaders))
+    return sum(int(getattr(source_of(dataset), "missing", 0)) for dataset in found)
+
+
+def _datasets(loaders: Any) -> list[Any]:
+    """The data sets of a loader, or of nested ones."""
     if isinstance(loaders, CombinedLoader):
         loaders = loaders.flattened
     if isinstance(loaders, Mapping | list | tuple):
-        return sum(broken_files(part) for part in (loaders.values() if isinstance(loaders, Mapping) else loaders))
-    dataset = getattr(loaders, "dataset", None)
+        parts = loaders.values() if isinstance(loaders, Mapping) else loaders
+        return [dataset for part in parts for dataset in _datasets(part)]
+    return [getattr(loaders, "dataset", None)]
+
+
+def _num_broken(dataset: Any) -> int:
     if isinstance(dataset, EvaluationSamples):
         return dataset.num_skipped
     found = getattr(dataset, "broken_files", None)

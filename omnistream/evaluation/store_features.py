@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from omnistream import distributed
 from omnistream.evaluation.cache import FeatureBatch, repeated_samples
+from omnistream.evaluation.called_code import called_code
 from omnistream.evaluation.environment import versions
 from omnistream.evaluation.feature_store import FeatureStore, StoredFeatures
 from omnistream.evaluation.fingerprint import fingerprint, model_fingerprint
@@ -47,7 +48,7 @@ def _open(probe: Any, loader: DataLoader, training: bool) -> FeatureStore:
     parts = {
         "backbone": model_fingerprint(probe.backbone),
         "data": fingerprint((dataset, loader.collate_fn)),
-        "features": fingerprint((_methods(probe, "features", "targets"), probe.feature_options(), training)),
+        "features": fingerprint((called_code(type(probe), "features", "targets"), probe.feature_options(), training)),
         "versions": {name: versions()[name] for name in ("omnistream", "torch")},
         "dtype": probe.cache_dtype,
     }
@@ -68,11 +69,6 @@ def _open(probe: Any, loader: DataLoader, training: bool) -> FeatureStore:
         FeatureStore.create(folder, example, len(dataset), probe.cache_dtype, about)
     distributed.gather_objects(None)  # the first process has made it
     return FeatureStore(folder)
-
-
-def _methods(probe: Any, *names: str) -> list[Any]:
-    """Methods of these names, those that they override included."""
-    return [vars(kind)[name] for name in names for kind in type(probe).__mro__ if name in vars(kind)]
 
 
 def _example(probe: Any, loader: DataLoader) -> FeatureBatch:

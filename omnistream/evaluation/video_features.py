@@ -36,8 +36,8 @@ def encode_video(
         backbone: Any `Backbone`.
         images: The frames.
         encoding: `stream`: all frames are one stream through a key-value cache. `frames`: each frame is a clip of its
-            own. `clip`: all frames are one clip, for models that look at clips. `auto`: `stream` if the backbone can,
-            else `frames`.
+            own. `clip`: all frames are one clip, for models that look at clips. `auto`: `clip` if the backbone has a
+            `sliding_window`, `stream` if it can, else `frames`.
         frames_per_step: Frames encoded at once, except for `clip`; features do not depend on it, memory does.
         session: What a stream remembers.
 
@@ -46,7 +46,9 @@ def encode_video(
     """
     if frames_per_step < 1:
         raise ValueError(f"frames_per_step must be at least 1, got {frames_per_step}")
-    if encoding == "auto":
+    if encoding == "auto" and getattr(backbone, "sliding_window", None) is not None:
+        encoding = "clip"
+    elif encoding == "auto":
         encoding = "stream" if isinstance(backbone, StreamingBackbone) else "frames"
     if encoding == "stream":
         if not isinstance(backbone, StreamingBackbone):

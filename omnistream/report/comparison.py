@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from omnistream.errors import one_line
 from omnistream.evaluation.results import EvaluationResult, MetricValue
@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 MISSING = "missing"
 _CHOSEN = {"setting": "index", "step": "step"}
 """What a selection may have chosen, and its key there."""
+_Newest: TypeAlias = dict[tuple[str, str, str], tuple[MetricValue, int, int]]
 
 
 @dataclass(frozen=True)
@@ -88,18 +89,18 @@ def compare(results: Sequence[FoundResult], published: Published) -> list[Table]
     return [*tables, _numbers(published, names, newest), _all_results(results, names), _sources(published)]
 
 
-def _newest(results: Sequence[FoundResult]) -> dict[tuple[str, str, str], MetricValue]:
-    """Value by model, protocol and metric; of several the newest."""
+def _newest(results: Sequence[FoundResult]) -> _Newest:
+    """Value, number of samples and of those left out by model, protocol and metric; of several the newest."""
     return {
-        (one.model, one.result.protocol, metric): value
+        (one.model, one.result.protocol, metric): (value, one.result.num_samples, one.result.skipped)
         for one in results
         for metric, value in one.result.metrics.items()
     }
 
 
-def _yours(benchmark: Benchmark, names: dict[str, str], newest: dict[tuple[str, str, str], MetricValue]) -> list[str]:
+def _yours(benchmark: Benchmark, names: dict[str, str], newest: _Newest) -> list[str]:
     found = [newest.get((model, benchmark.protocol, benchmark.metric)) for model in names]
-    return [MISSING if value is None else benchmark.show_result(value) for value in found]
+    return [MISSING if value is None else benchmark.show_result(*value) for value in found]
 
 
 def _beside(table: Any, published: Published, names: dict[str, str], newest: Any) -> Table:

@@ -24,6 +24,10 @@ class Benchmark:
     unit: str
     """`%` for shares, which `results.json` holds in [0, 1]."""
     higher_is_better: bool
+    num_samples: int | None = None
+    """Size of the test set; None where it is not known."""
+    samples: str = "samples"
+    """What they are."""
 
     @property
     def heading(self) -> str:
@@ -35,11 +39,13 @@ class Benchmark:
         """A published number, with as many decimals as tables have."""
         return f"{value:.{_DECIMALS[self.unit]}f}"
 
-    def show_result(self, value: MetricValue) -> str:
-        """A result in the unit of published numbers, with its standard error."""
+    def show_result(self, value: MetricValue, num_samples: int, skipped: int) -> str:
+        """A result in the unit of published numbers, with its standard error; marked if not of the whole test set."""
         scale = 100 if self.unit == "%" else 1
         error = "" if value.stderr is None else f" ± {self.show(scale * value.stderr)}"
-        return self.show(scale * value.value) + error
+        whole = self.num_samples or num_samples + skipped
+        mark = f" ({num_samples} of {whole} {self.samples})" if num_samples != whole else ""
+        return self.show(scale * value.value) + error + mark
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,23 @@
 """The data module of evaluations: which samples each process gets."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from action_files import write_kinetics
+from lightning import LightningModule
+from nyu_files import write_split_folder
+from PIL import Image
 from torch.utils.data import Dataset
+from torchvision.transforms import v2
 
 from omnistream import distributed
 from omnistream.data import EvaluationDataModule
 from omnistream.data.batch import FrameClip
+from omnistream.data.images import ImageNetProbing, NYUv2DataModule
 from omnistream.data.sampling import sample_key
+from omnistream.data.videos import KineticsData
+from omnistream.data.world import WorldActions
 
 
 class Numbers(Dataset):
@@ -96,3 +106,51 @@ def test_training_samples_know_their_epoch(holdout):
     for epoch in (0, 3):
         loader.sampler.set_epoch(epoch)
         assert sorted(flat(labels(loader))) == [100 * epoch + i for i in range(8) if i not in held]
+
+
+class Caching(LightningModule):
+    """Asks for loaders over features."""
+
+    cache = True
+
+    def cached_loader(self, loader, batch_size, *, training):
+        return loader
+
+
+def _imagenet(root, augment):
+    for split in ("train", "val"):
+        for label in ("n01440764", "n01443537"):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            Image.new("RGB", (40, 40)).save(folder / "a.JPEG")
+    return ImageNetProbing(root, image_size=16, augment=augment, batch_size=2, num_workers=0, holdout=0.5)
+
+
+def _kinetics(root, augment):
+    write_kinetics(root)
+    return KineticsData(root, num_frames=2, stride=1, size=32, augment=augment)
+
+
+def _world(root, augment):
+    transform = v2.RandomHorizontalFlip() if augment else v2.Resize(16)
+    return EvaluationDataModule(train=WorldActions(4, size=(32, 32), num_frames=4, transform=transform), batch_size=2)
+
+
+def _nyuv2(root, augment):
+    write_split_folder(root)
+    return NYUv2DataModule(root, crop_size=(32, 32))
+
+
+@pytest.mark.parametrize("make", [_imagenet, _kinetics, _world, _nyuv2])
+def test_features_of_random_augmentation_are_not_cached(tmp_path, make):
+    for augment in (True, False) if make is not _nyuv2 else (True,):
+        data = make(tmp_path / str(augment), augment)
+        data.trainer = SimpleNamespace(lightning_module=Caching())
+        data.setup("fit")
+        if augment:
+            with pytest.raises(ValueError, match="randomly augmented training data cannot be cached"):
+                data.train_dataloader()
+        else:
+            state = torch.get_rng_state()
+            assert len(data.train_dataloader()) > 0
+            assert torch.equal(torch.get_rng_state(), state)

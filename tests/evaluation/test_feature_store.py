@@ -176,6 +176,63 @@ def test_an_overridden_method_counts_too(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def _brightness(batch):
+    return _mean(batch.images)
+
+
+def _mean(images):
+    return images.float().flatten(1).mean(1, keepdim=True)
+
+
+class Helped(Counting):
+    factor = 2
+
+    def features(self, batch):
+        self.seen += len(batch.images)
+        return self._scaled(batch)
+
+    def _scaled(self, batch):
+        return torch.cat([one * self.factor for one in _brightness(batch).split(1)])
+
+
+class OtherHelper(Helped):
+    def _scaled(self, batch):
+        return 3 * _brightness(batch)
+
+
+class OtherFactor(Helped):
+    factor = 3
+
+
+@pytest.mark.parametrize("kind", [OtherHelper, OtherFactor])
+def test_an_overridden_helper_counts_too(tmp_path, kind):
+    first, _ = stored(tmp_path, Colours(12), kind=Helped, cache_dtype="float32")
+    second, seen = stored(tmp_path, Colours(12), kind=kind, cache_dtype="float32")
+    assert seen > 0
+    ratio = second.__getitems__([5]).features / first.__getitems__([5]).features
+    assert float(ratio) == pytest.approx(1.5)
+
+
+def test_a_replaced_function_counts_however_deep_it_is_called(tmp_path, monkeypatch):
+    stored(tmp_path, Colours(12), kind=Helped)
+    assert stored(tmp_path, Colours(12), kind=Helped)[1] == 0
+    monkeypatch.setitem(globals(), "_mean", lambda images: images.float().flatten(1).amax(1, keepdim=True))
+    assert stored(tmp_path, Colours(12), kind=Helped)[1] > 0
+
+
+def test_helpers_of_the_library_count(monkeypatch):
+    from omnistream.evaluation.called_code import called_code
+    from omnistream.tasks.probing import action, classification
+
+    before = fingerprint(called_code(classification.LinearClassification, "features", "targets"))
+    assert fingerprint(called_code(classification.LinearClassification, "features", "targets")) == before
+    monkeypatch.setattr(classification, "image_features", lambda *_: None)
+    assert fingerprint(called_code(classification.LinearClassification, "features", "targets")) != before
+    before = fingerprint(called_code(action.AttentiveActionProbe, "features", "targets"))
+    monkeypatch.setattr(action, "clip_tokens", lambda *_: None)
+    assert fingerprint(called_code(action.AttentiveActionProbe, "features", "targets")) != before
+
+
 def test_functions_are_told_apart_by_their_code_and_what_they_hold():
     def scaled(factor):
         return lambda images: images * factor

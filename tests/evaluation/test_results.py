@@ -5,13 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from action_files import write_kinetics
 from lightning import LightningModule
+from nyu_files import write_labeled, write_split_folder
 from probes import ColourProbe, Colours, backbone, trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
 from omnistream.data import EvaluationDataModule
 from omnistream.data.batch import FrameClip
+from omnistream.data.images import NYUv2DataModule
+from omnistream.data.videos.action_data import KineticsData
 from omnistream.evaluation import EvaluationResult, MetricValue, ResultsWriter
 from omnistream.evaluation.environment import weights_sha256
 from omnistream.evaluation.results import broken_files, count_samples
@@ -47,6 +51,10 @@ def test_a_test_writes_what_was_evaluated_and_how(tested):
     share = accuracy["value"]
     assert accuracy["stderr"] == pytest.approx(math.sqrt(share * (1 - share) / 8), abs=1e-6)
     assert content["selection"]["setting"] == content["settings"]["sweep"][content["selection"]["index"]]
+    assert content["settings"]["data"] == {
+        "class": "EvaluationDataModule", "batch_size": 4, "eval_batch_size": 4, "num_workers": 0, "seed": 0,
+        "endless": False, "holdout": 0.25,
+    }  # fmt: skip
     assert content["model"]["weights_sha256"] == weights_sha256(backbone())
     assert content["model"]["parameters"] == sum(p.numel() for p in backbone().parameters())
     digest = hashlib.sha256((folder / "probe.ckpt").read_bytes()).hexdigest()
@@ -116,6 +124,39 @@ def test_what_was_left_out_is_counted(tmp_path):
     assert writer.result.skipped == 3 + 2  # every third clip stands still
     assert writer.result.metrics["ate_m"].value == pytest.approx(math.sqrt(1.25))  # of 0, 1, 2, 3 about their mean
     assert broken_files({"a": [DataLoader(SomeBroken(3)), None], "b": DataLoader(SomeBroken(3))}) == 4
+
+
+def test_annotated_videos_without_a_file_count_as_left_out(tmp_path):
+    write_kinetics(tmp_path / "k400")
+    next((tmp_path / "k400" / "val").rglob("*.mp4")).unlink()
+    writer = ResultsWriter(tmp_path / "results.json")
+    data = KineticsData(tmp_path / "k400", num_frames=2, stride=1, size=32, num_views=1, batch_size=4)
+
+    class Views(ColourProbe):
+        def features(self, batch):
+            return self.backbone(self.backbone.normalize(batch.images[:, 0])).cls.mean(1)
+
+    trainer(tmp_path, writer).test(Views(backbone()), data, verbose=False)
+    assert (writer.result.num_samples, writer.result.skipped) == (5, 1)
+    options = writer.result.settings["data"]
+    assert (options["class"], options["size"], options["clips"]["num_frames"]) == ("KineticsData", 32, 2)
+
+
+@pytest.mark.parametrize(("layout", "protocol"), [("split", "toy/colours"), ("labeled", "toy/colours_labeled")])
+def test_a_layout_that_trains_on_other_images_has_another_protocol(tmp_path, layout, protocol):
+    (write_labeled if layout == "labeled" else write_split_folder)(tmp_path / "nyu")
+    writer, images = ResultsWriter(tmp_path / "results.json"), NYUv2DataModule(tmp_path / "nyu", layout=layout)
+
+    class Shades(ColourProbe):
+        def features(self, batch):
+            return self.backbone(self.backbone.normalize(batch.image[:, None, :, :48, :64])).cls.mean(1)
+
+        def targets(self, batch):
+            return torch.zeros(len(batch.image), dtype=torch.long)
+
+    trainer(tmp_path, writer).test(Shades(backbone()), images, verbose=False)
+    assert writer.result.protocol == protocol
+    assert writer.result.settings["data"]["layout"] == layout
 
 
 def test_samples_of_nested_batches():

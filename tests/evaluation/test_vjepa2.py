@@ -5,6 +5,7 @@ import torch
 from transformers import ViTConfig, VJEPA2Config, VJEPA2ForVideoClassification, VJEPA2Model
 
 from omnistream.evaluation import Backbone, VJEPA2Backbone
+from omnistream.evaluation.video_features import encode_video
 
 SMALL = {
     "patch_size": 8, "crop_size": 32, "frames_per_clip": 8, "tubelet_size": 2, "hidden_size": 48,
@@ -81,6 +82,19 @@ def test_a_sliding_window_gives_every_frame_features_of_the_past(folder, backbon
     later = clip.clone()
     later[:, 3:] = 0
     torch.testing.assert_close(sliding(later).last[:, :3], output.last[:, :3])
+
+
+@torch.no_grad()
+def test_videos_are_encoded_with_the_sliding_window(folder, backbone):
+    sliding = VJEPA2Backbone(folder, sliding_window=4).eval()
+    video = torch.randint(256, (5, 3, 16, 16), dtype=torch.uint8)
+    found = torch.stack(list(encode_video(sliding, video)))
+    torch.testing.assert_close(found, sliding(sliding.normalize(video[None])).last[0])
+    alone = torch.stack(list(encode_video(sliding, video, encoding="frames")))
+    torch.testing.assert_close(found[0], alone[0], atol=1e-5, rtol=1e-4)  # has no past
+    assert (found[1:] - alone[1:]).abs().amax((1, 2, 3)).min() > 0.01
+    each = torch.stack(list(encode_video(backbone, video)))
+    torch.testing.assert_close(each, torch.stack(list(encode_video(backbone, video, encoding="frames"))))
 
 
 def test_normalisation_is_imagenets(backbone):

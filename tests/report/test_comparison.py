@@ -12,14 +12,16 @@ from omnistream.report.comparison import compare, find_results, model_names
 from omnistream.report.published import load_published, parse_published
 
 DATE = "2026-01-0{}T00:00:00+00:00"
+SIZES = {"classification/imagenet": 50000, "depth/nyuv2": 654, "segmentation/ade20k": 2000}
 
 
-def write(folder, protocol, metrics, model="a", name="vit_large", day=1, **fields):
+def write(folder, protocol, metrics, model="a", name="vit_large", day=1, num_samples=None, **fields):
     values = {
         key: MetricValue(value=value, higher_is_better=True, stderr=error) for key, (value, error) in metrics.items()
     }
     result = EvaluationResult(
-        protocol=protocol, metrics=values, num_samples=7, environment={"date": DATE.format(day)},
+        protocol=protocol, metrics=values, num_samples=num_samples or SIZES.get(protocol, 7),
+        environment={"date": DATE.format(day)},
         model={"class": "OmniStream", "name": name, "weights_sha256": model * 64}, **fields,
     )  # fmt: skip
     result.write(folder / "results.json")
@@ -28,7 +30,7 @@ def write(folder, protocol, metrics, model="a", name="vit_large", day=1, **field
 def cells(tables, title, benchmark):
     """Cells of a row by column."""
     (table,) = [table for table in tables if table.title.startswith(title)]
-    (row,) = [row for row in table.rows if row[0].startswith(benchmark)]
+    row = next(row for row in table.rows if row[0].startswith(benchmark))
     return dict(zip(table.columns, row, strict=True))
 
 
@@ -60,6 +62,21 @@ class TestTables:
         assert cells(tables, "Table 8", "DAVIS")[own] == "missing"
         assert cells(tables, "Table 3", "KITTI video depth, δ")["CUT3R"] == "88.1"
         assert cells(tables, "Table 4", "TUM-dynamics pose, RPE rot")["OmniStream"] == "0.601"
+
+    def test_a_result_of_another_test_set_is_marked(self, runs):
+        write(runs / "few", "segmentation/ade20k", {"miou": (0.491, None)}, num_samples=3)
+        write(runs / "one", "vos/davis2017", {"j_and_f": (0.716, 0.01)}, num_samples=1)
+        write(runs / "videos", "action/k400", {"accuracy": (0.857, None)}, num_samples=19877)
+        tables = compare(find_results([runs]), load_published())
+        own = "yours: vit_large (aaaaaa)"
+        assert cells(tables, "Table 2", "ADE20K")[own] == "49.1 (3 of 2000 images)"
+        assert cells(tables, "Table 8", "DAVIS")[own] == "71.6 ± 1.0 (1 of 30 videos)"
+        assert cells(tables, "Table 2", "K400")[own] == "85.7"
+        write(runs / "gone", "action/k400", {"accuracy": (0.8, None)}, num_samples=19000, skipped=877, day=2)
+        assert cells(compare(find_results([runs]), load_published()), "Table 2", "K400")[own] == (
+            "80.0 (19000 of 19877 videos)"
+        )
+        assert cells(tables, "Other published", "ADE20K")[own] == "49.1 (3 of 2000 images)"
 
     def test_what_was_chosen_is_a_setting_or_a_step(self, runs):
         tables = compare(find_results([runs]), load_published())

@@ -21,7 +21,7 @@ class NYUv2DataModule(EvaluationDataModule):
     Args:
         root: The folder of the data set; see `NYUv2` and `NYUv2Labeled`.
         layout: `split` for the folder with nyu_train.txt and nyu_test.txt; `labeled` for nyu_depth_v2_labeled.mat,
-            whose 795 training images are far fewer than the 24,231 of published figures.
+            whose 795 training images are far fewer than the 24,231 of published figures; results name it.
         crop_size: Height and width of training crops.
         depth_scale: Metres per stored unit of the split folder; see `NYUv2`.
         holdout: Share of the training images for validation.
@@ -54,6 +54,11 @@ class NYUv2DataModule(EvaluationDataModule):
             raise ValueError("depth_scale is of the split folder; nyu_depth_v2_labeled.mat is in metres")
         self.root, self.layout, self.depth_scale = root, layout, depth_scale
         self.crop_size, self.holdout = crop_size, holdout
+
+    @property
+    def variant(self) -> str | None:
+        """`labeled` for that layout, which trains on other images than published figures."""
+        return "labeled" if self.layout == "labeled" else None
 
     def setup(self, stage: str) -> None:
         """Find the data that a stage needs.

@@ -48,7 +48,8 @@ class ActionData(EvaluationDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.root, self.eval_split = root, eval_split
+        self.root, self.eval_split, self.augment = root, eval_split, augment
+        self.size, self.num_views = size, num_views
         self.clips: dict[str, Any] = {
             "num_frames": num_frames,
             "stride": stride,

@@ -271,3 +271,5 @@ class DAVISDataModule(EvaluationDataModule):
     ) -> None:
         dataset = DAVIS(root, split, ResizeFrames(short_side, resize, multiple), sequences=sequences)
         super().__init__(test=dataset, val=dataset, batch_size=1, num_workers=num_workers)
+        self.root, self.split, self.short_side, self.resize, self.multiple = root, split, short_side, resize, multiple
+        self.sequences = None if sequences is None else list(sequences)
