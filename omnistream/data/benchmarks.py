@@ -11,7 +11,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from omnistream import distributed
 from omnistream.data.batch import Batch
-from omnistream.data.evaluation_samples import EvaluationSamples, KeyedSampler, KeyedSubset, source_of
+from omnistream.data.evaluation_samples import EpochPosition, EpochSampler, EvaluationSamples, KeyedSubset, source_of
 from omnistream.data.sampling import EndlessBatchSampler, EvaluationSampler
 
 
@@ -23,6 +23,8 @@ class EvaluationDataModule(LightningDataModule):
 
     A module that caches features (it has `cache` and `cached_loader`, as `FrozenProbe`) is asked for loaders over these
     in place of images.
+
+    A run that was stopped in the middle of an epoch resumes with the samples that are left of it.
 
     A broken file of a validation or test set is left out and counted; it is not replaced by another sample.
 
@@ -62,6 +64,8 @@ class EvaluationDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.seed, self.endless = num_workers, seed, endless
         self.batches_seen = 0
+        self.position = EpochPosition()
+        self._start = EpochPosition()
         self.train, self.val, self.test = train, val, test
         if holdout:
             self.train, self.val = self._split(train, val, holdout)
@@ -120,11 +124,16 @@ class EvaluationDataModule(LightningDataModule):
 
     def _shared(self, dataset: Any, shuffle: bool) -> DataLoader:
         """Training samples: every process gets equally many; the last round repeats some."""
-        keyed = shuffle and getattr(source_of(dataset), "takes_keys", False)  # transforms draw anew in every epoch
-        sampler: Any = (KeyedSampler if keyed else DistributedSampler)(
-            dataset, distributed.world_size(), distributed.rank(), shuffle=shuffle, seed=self.seed
-        )
-        size, collate = self.batch_size if shuffle else self.eval_batch_size, _collate_of(dataset)
+        replicas, rank = distributed.world_size(), distributed.rank()
+        if shuffle:
+            keyed = getattr(source_of(dataset), "takes_keys", False)  # transforms draw anew in every epoch
+            size = self.batch_size
+            sampler: Any = EpochSampler(
+                dataset, replicas, rank, seed=self.seed, keyed=keyed, batch_size=size, start=self._start
+            )
+        else:
+            size, sampler = self.eval_batch_size, DistributedSampler(dataset, replicas, rank, shuffle=False)
+        collate = _collate_of(dataset)
         return DataLoader(dataset, size, sampler=sampler, collate_fn=collate, num_workers=self.num_workers)
 
     def _without_end(self, dataset: Any) -> DataLoader:
@@ -140,15 +149,20 @@ class EvaluationDataModule(LightningDataModule):
         """Count the batches that training was given; prefetched ones do not count."""
         if self.trainer is not None and self.trainer.training:
             self.batches_seen += 1
+            done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready  # without this one
+            epoch = self.trainer.current_epoch
+            last = self.trainer.is_last_batch
+            self.position = EpochPosition(epoch + 1) if last else EpochPosition(epoch, done + 1)
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in training data without end."""
-        return {"batches_seen": self.batches_seen}
+        """The position in the training data: batches in all, and batches of the epoch."""
+        return {"batches_seen": self.batches_seen, "position": tuple(self.position)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a position."""
         self.batches_seen = state_dict["batches_seen"]
+        self.position = self._start = EpochPosition(*state_dict.get("position", ()))
 
     @property
     def _module(self) -> Any:

@@ -1,7 +1,9 @@
 import pytest
 import torch
+from lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
+from omnistream import distributed
 from omnistream.data import EvaluationDataModule, FrameClip
 from omnistream.data.broken_files import BrokenFiles, FileDataset
 from omnistream.data.errors import TooManyBrokenFilesError
@@ -70,6 +72,69 @@ def test_training_in_epochs_knows_the_epoch():
     assert sorted(orders[0]) == sorted(orders[1])
 
 
+class Recorder(LightningModule):
+    """Records the epoch and the samples of every batch; saves a checkpoint at a step."""
+
+    def __init__(self, save_at, path):
+        super().__init__()
+        self.layer, self.seen, self.save_at, self.path = torch.nn.Linear(1, 1), [], save_at, path
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append((int(batch.images[0, 0, 0, 0, 0]), batch_idx, batch.label.tolist()))
+        return self.layer(torch.ones(1)).sum()
+
+    def on_train_batch_end(self, *_):
+        if self.global_step == self.save_at:
+            self.trainer.save_checkpoint(self.path)
+
+    def configure_optimizers(self):
+        assert self.trainer.estimated_stepping_batches == 9  # makes the loader before the trainer knows its epoch
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("step", [1, 4, 6])
+def test_training_in_epochs_goes_on_with_the_samples_that_are_left(tmp_path, step, num_workers):
+    def run(path=None):
+        data, module = (
+            EvaluationDataModule(Files(), batch_size=4, num_workers=num_workers),
+            Recorder(step, tmp_path / "a.ckpt"),
+        )
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=3,
+            enable_checkpointing=False,
+            default_root_dir=tmp_path,
+            **quiet,
+        )
+        trainer.fit(module, data, ckpt_path=path)
+        return module.seen
+
+    whole = run()
+    assert [epoch for epoch, _, _ in whole] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert all(sorted(n for _, _, part in whole[i : i + 3] for n in part) == list(range(12)) for i in (0, 3, 6))
+    assert run(tmp_path / "a.ckpt") == whole[step:]
+
+
+def test_training_in_epochs_goes_on_in_every_process(monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    for rank in range(2):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        data = EvaluationDataModule(Files(), batch_size=2)
+        data.load_state_dict({"batches_seen": 7, "position": (2, 1)})
+        loader = data.train_dataloader()
+        fresh = EvaluationDataModule(Files(), batch_size=2).train_dataloader()
+        fresh.sampler.set_epoch(2)
+        assert labels(loader) == labels(fresh)[1:]
+        assert len(loader) == 3
+        for one in (loader, fresh):
+            one.sampler.set_epoch(3)
+        assert labels(loader) == labels(fresh)
+
+
 def test_training_without_end_takes_every_sample_once_per_pass():
     data = EvaluationDataModule(Files(), batch_size=5, endless=True)
     batches = [batch for batch, _ in zip(data.train_dataloader(), range(12), strict=False)]
@@ -87,7 +152,7 @@ def test_training_without_end_goes_on_where_it_was():
     whole = some(EvaluationDataModule(Files(), batch_size=5, endless=True), 9)
     resumed = EvaluationDataModule(Files(), batch_size=5, endless=True)
     resumed.load_state_dict({"batches_seen": 4})
-    assert resumed.state_dict() == {"batches_seen": 4}
+    assert resumed.state_dict()["batches_seen"] == 4
     assert some(resumed, 5) == whole[4:]
 
 

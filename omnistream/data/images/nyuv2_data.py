@@ -15,6 +15,7 @@ from omnistream.data.images.nyuv2_labeled import NYUv2Labeled
 class NYUv2DataModule(EvaluationDataModule):
     """NYUv2 with the published augmentation for training, and whole images for validation and test.
 
+    Training has no epochs: it runs for `trainer.max_steps`, all batches have the same size, and it resumes exactly.
     Validation is on the test images, as published: it shows how the training goes and nothing may be chosen on it. With
     `holdout`, it is on training images that are not trained on.
 
@@ -47,7 +48,9 @@ class NYUv2DataModule(EvaluationDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, seed=seed)
+        super().__init__(
+            batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, seed=seed, endless=True
+        )
         if layout not in ("split", "labeled") or not 0 <= holdout < 1:
             raise ValueError(f"layout must be split or labeled and holdout in [0, 1), got {layout!r} and {holdout}")
         if layout == "labeled" and depth_scale is not None:
