@@ -163,6 +163,10 @@ class EvaluationDataModule(LightningDataModule):
         """Go on from a position."""
         self.batches_seen = state_dict["batches_seen"]
         self.position = self._start = EpochPosition(*state_dict.get("position", ()))
+        if self.trainer is not None:
+            self.trainer.fit_loop._combined_loader = (
+                None  # FSDP2 makes one before this; it would start at the beginning
+            )
 
     @property
     def _module(self) -> Any:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 
 from omnistream import distributed
@@ -9,6 +10,7 @@ from omnistream.data.broken_files import BrokenFiles, FileDataset
 from omnistream.data.errors import TooManyBrokenFilesError
 from omnistream.data.evaluation_samples import EvaluationSamples, KeyedSubset
 from omnistream.data.media.errors import ImageReadError
+from omnistream.parallel import FSDP2Strategy
 
 
 class Files(FileDataset):
@@ -79,6 +81,11 @@ class Recorder(LightningModule):
         super().__init__()
         self.layer, self.seen, self.save_at, self.path = torch.nn.Linear(1, 1), [], save_at, path
 
+    def configure_model(self):
+        """Shard for FSDP2, which restores a checkpoint after the loader was made."""
+        if isinstance(self.trainer.strategy, FSDP2Strategy):
+            fully_shard(self.layer, mesh=self.device_mesh["data_parallel"])
+
     def training_step(self, batch, batch_idx):
         self.seen.append((int(batch.images[0, 0, 0, 0, 0]), batch_idx, batch.label.tolist()))
         return self.layer(torch.ones(1)).sum()
@@ -89,13 +96,13 @@ class Recorder(LightningModule):
 
     def configure_optimizers(self):
         assert self.trainer.estimated_stepping_batches == 9  # makes the loader before the trainer knows its epoch
-        return torch.optim.SGD(self.parameters(), 0.1)
+        return torch.optim.AdamW(self.parameters(), 0.1)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(("strategy", "num_workers"), [("auto", 0), ("auto", 1), ("fsdp2", 0), ("fsdp2", 1)])
 @pytest.mark.parametrize("step", [1, 4, 6])
-def test_training_in_epochs_goes_on_with_the_samples_that_are_left(tmp_path, step, num_workers):
+def test_training_in_epochs_goes_on_with_the_samples_that_are_left(tmp_path, step, strategy, num_workers):
     def run(path=None):
         data, module = (
             EvaluationDataModule(Files(), batch_size=4, num_workers=num_workers),
@@ -105,6 +112,7 @@ def test_training_in_epochs_goes_on_with_the_samples_that_are_left(tmp_path, ste
         trainer = Trainer(
             accelerator="cpu",
             devices=1,
+            strategy=strategy,
             max_epochs=3,
             enable_checkpointing=False,
             default_root_dir=tmp_path,
