@@ -11,7 +11,14 @@ from torch.utils.data.distributed import DistributedSampler
 
 from omnistream import distributed
 from omnistream.data.batch import Batch
-from omnistream.data.evaluation_samples import EpochPosition, EpochSampler, EvaluationSamples, KeyedSubset, source_of
+from omnistream.data.evaluation_samples import (
+    EpochPosition,
+    EpochSampler,
+    EvaluationSamples,
+    KeyedSubset,
+    source_of,
+    with_transform,
+)
 from omnistream.data.sampling import EndlessBatchSampler, EvaluationSampler
 
 
@@ -32,7 +39,8 @@ class EvaluationDataModule(LightningDataModule):
         train: Training set of `Batch` samples; its own `collate`, where it has one, makes the batches.
         test: Test set.
         val: Validation set.
-        holdout: In place of `val`: share of the training set that is held out for validation and not trained on.
+        holdout: In place of `val`: share of the training set that is held out for validation and not trained on. It is
+            seen with the `transform` of the test set; a training set without this attribute is taken as it is.
         batch_size: Samples per process and training step.
         eval_batch_size: Samples per validation or test batch, and per batch of cached features; default `batch_size`.
         num_workers: Worker processes per loader.
@@ -68,18 +76,27 @@ class EvaluationDataModule(LightningDataModule):
         self._start = EpochPosition()
         self.train, self.val, self.test = train, val, test
         if holdout:
-            self.train, self.val = self._split(train, val, holdout)
+            if val is not None or train is None:
+                raise ValueError("holdout takes a validation set from the training set: give train and no val")
+            plain = with_transform(train, getattr(source_of(test), "transform", None))
+            self.train, self.val = self._hold_out(train, plain, holdout)
 
-    def _split(self, train: Any, val: Dataset | None, holdout: float) -> tuple[Dataset, Dataset]:
-        if val is not None or train is None:
-            raise ValueError("holdout takes a validation set from the training set: give train and no val")
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed)).tolist()
-        held = round(holdout * len(train))
-        if not 0 < held < len(train):
-            raise ValueError(
-                f"holdout {holdout} of {len(train)} samples leaves nothing to train on or to validate with"
-            )
-        return KeyedSubset(train, order[held:]), KeyedSubset(train, order[:held])
+    def _hold_out(self, train: Any, plain: Any, share: float) -> tuple[Dataset, Dataset]:
+        """Samples to train on, and the held-out ones as evaluation sees them.
+
+        Args:
+            train: Training set.
+            plain: The same samples without augmentation.
+            share: Of the samples, that is held out.
+
+        Raises:
+            ValueError: If nothing is left to train on or to validate with.
+        """
+        order = torch.randperm(len(plain), generator=torch.Generator().manual_seed(self.seed)).tolist()
+        held = round(share * len(plain))
+        if not 0 < held < len(plain):
+            raise ValueError(f"holdout {share} of {len(plain)} samples leaves nothing to train on or to validate with")
+        return KeyedSubset(train, order[held:]), KeyedSubset(plain, order[:held])
 
     def train_dataloader(self) -> DataLoader:
         """Training batches.

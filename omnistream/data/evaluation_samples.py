@@ -1,6 +1,7 @@
 """Samples of an evaluation: each counts once, and a broken file is left out rather than replaced."""
 
 from collections.abc import Iterator
+from copy import copy
 from itertools import islice
 from multiprocessing import Value
 from typing import Any, NamedTuple
@@ -83,6 +84,16 @@ class EpochSampler(DistributedSampler):
 def source_of(dataset: Any) -> Any:
     """The data set that a subset is of, or the data set itself."""
     return source_of(dataset.dataset) if isinstance(dataset, Subset) else dataset
+
+
+def with_transform(dataset: Any, transform: Any) -> Any:
+    """The same samples and record of broken files with another `transform`; as they are if they have none."""
+    other = copy(dataset)
+    if isinstance(dataset, Subset):
+        other.dataset = with_transform(dataset.dataset, transform)
+    elif hasattr(dataset, "transform"):
+        other.transform = transform
+    return other
 
 
 class EvaluationSamples(Dataset):

@@ -8,7 +8,7 @@ from omnistream import distributed
 from omnistream.data import EvaluationDataModule, FrameClip
 from omnistream.data.broken_files import BrokenFiles, FileDataset
 from omnistream.data.errors import TooManyBrokenFilesError
-from omnistream.data.evaluation_samples import EvaluationSamples, KeyedSubset
+from omnistream.data.evaluation_samples import EvaluationSamples, KeyedSubset, source_of
 from omnistream.data.media.errors import ImageReadError
 from omnistream.parallel import FSDP2Strategy
 
@@ -54,6 +54,18 @@ def test_held_out_samples_are_left_out_as_well():
     data = EvaluationDataModule(Files(broken=tuple(range(6)), limit=0.9), holdout=0.5, batch_size=12)
     (found,) = labels(data.val_dataloader())
     assert sorted(found) == sorted(set(data.val.indices) - set(range(6)))
+
+
+def test_held_out_samples_have_the_transform_of_the_test_set():
+    train, test = Files(), Files()
+    train.transform, test.transform = "augmentation", "centre"
+    for whole in (train, KeyedSubset(train, range(12))):
+        data = EvaluationDataModule(whole, test, holdout=0.25, batch_size=4)
+        assert [source_of(part).transform for part in (data.train, data.val)] == ["augmentation", "centre"]
+        assert source_of(data.val).broken_files is train.broken_files
+        assert sorted([*data.train.indices, *data.val.indices]) == list(range(12))
+    data = EvaluationDataModule(train, holdout=0.25)
+    assert source_of(data.val).transform is None
 
 
 def test_a_sample_is_looked_up_through_all_subsets():

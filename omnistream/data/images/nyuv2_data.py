@@ -3,11 +3,9 @@
 import os
 from typing import Any, Literal
 
-import torch
-
 from omnistream.data.benchmarks import EvaluationDataModule
 from omnistream.data.depth_transforms import nyuv2_augmentation
-from omnistream.data.evaluation_samples import KeyedSubset
+from omnistream.data.evaluation_samples import with_transform
 from omnistream.data.images.nyuv2 import NYUImages, NYUSplit, NYUv2
 from omnistream.data.images.nyuv2_labeled import NYUv2Labeled
 
@@ -64,11 +62,12 @@ class NYUv2DataModule(EvaluationDataModule):
         Raises:
             ValueError: If a setting would be chosen on the test images, or `holdout` leaves nothing.
         """
-        if stage == "fit":
-            self.train = self._images("train", nyuv2_augmentation(self.crop_size))
         if stage in ("fit", "validate") and self.holdout:
-            self._hold_out()
-        elif stage in ("fit", "validate"):
+            train = self._images("train", nyuv2_augmentation(self.crop_size))
+            self.train, self.val = self._hold_out(train, with_transform(train, None), self.holdout)
+        elif stage == "fit":
+            self.train = self._images("train", nyuv2_augmentation(self.crop_size))
+        if stage in ("fit", "validate") and not self.holdout:
             self._check_choice()
             self.val = self._images("test")
         if stage == "test":
@@ -78,16 +77,6 @@ class NYUv2DataModule(EvaluationDataModule):
         if self.layout == "labeled":
             return NYUv2Labeled(self.root, split, transform, seed=self.seed)
         return NYUv2(self.root, split, transform, depth_scale=self.depth_scale, seed=self.seed)
-
-    def _hold_out(self) -> None:
-        whole = self._images("train")
-        order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(self.seed)).tolist()
-        held = round(self.holdout * len(whole))
-        if not 0 < held < len(whole):
-            raise ValueError(f"holdout {self.holdout} of {len(whole)} images leaves nothing to train or validate on")
-        self.val = KeyedSubset(whole, order[:held])
-        if self.train is not None:
-            self.train = KeyedSubset(self.train, order[held:])
 
     def _check_choice(self) -> None:
         module = self._module
