@@ -181,9 +181,8 @@ class EvaluationDataModule(LightningDataModule):
         self.batches_seen = state_dict["batches_seen"]
         self.position = self._start = EpochPosition(*state_dict.get("position", ()))
         if self.trainer is not None:
-            self.trainer.fit_loop._combined_loader = (
-                None  # FSDP2 makes one before this; it would start at the beginning
-            )
+            # FSDP2 restores this after it has made a loader, which would start at the beginning.
+            self.trainer.fit_loop._combined_loader = None
 
     @property
     def _module(self) -> Any:
