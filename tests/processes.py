@@ -18,6 +18,7 @@ def run_python(arguments: Sequence[str], cwd: Path, import_from: Sequence[Path] 
     """
     paths = [str(path) for path in (*import_from, REPOSITORY)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    environment.pop("PL_GLOBAL_SEED", None)  # of a command that an earlier test ran: DDP and FSDP2 would start with it
     process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=cwd,

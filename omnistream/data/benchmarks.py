@@ -12,7 +12,14 @@ from torch.utils.data.distributed import DistributedSampler
 
 from omnistream import distributed
 from omnistream.data.batch import Batch
-from omnistream.data.evaluation_samples import EvaluationSamples, KeyedSampler, KeyedSubset, source_of
+from omnistream.data.evaluation_samples import (
+    EpochPosition,
+    EpochSampler,
+    EvaluationSamples,
+    KeyedSubset,
+    source_of,
+    with_transform,
+)
 from omnistream.data.sampling import EndlessBatchSampler, EvaluationSampler
 from omnistream.data.transforms import draws_at_random
 
@@ -28,13 +35,16 @@ class EvaluationDataModule(LightningDataModule):
     A module that caches features (it has `cache` and `cached_loader`, as `FrozenProbe`) is asked for loaders over these
     in place of images; not if the transform of the training set draws at random.
 
+    A run that was stopped in the middle of an epoch resumes with the samples that are left of it.
+
     A broken file of a validation or test set is left out and counted; it is not replaced by another sample.
 
     Args:
         train: Training set of `Batch` samples; its own `collate`, where it has one, makes the batches.
         test: Test set.
         val: Validation set.
-        holdout: In place of `val`: share of the training set that is held out for validation and not trained on.
+        holdout: In place of `val`: share of the training set that is held out for validation and not trained on. It is
+            seen with the `transform` of the test set; a training set without this attribute is taken as it is.
         batch_size: Samples per process and training step.
         eval_batch_size: Samples per validation or test batch, and per batch of cached features; default `batch_size`.
         num_workers: Worker processes per loader.
@@ -66,20 +76,31 @@ class EvaluationDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.seed, self.endless, self.holdout = num_workers, seed, endless, holdout
         self.batches_seen = 0
+        self.position = EpochPosition()
+        self._start = EpochPosition()
         self.train, self.val, self.test = train, val, test
         if holdout:
-            self.train, self.val = self._split(train, val, holdout)
+            if val is not None or train is None:
+                raise ValueError("holdout takes a validation set from the training set: give train and no val")
+            plain = with_transform(train, getattr(source_of(test), "transform", None))
+            self.train, self.val = self._hold_out(train, plain, holdout)
 
-    def _split(self, train: Any, val: Dataset | None, holdout: float) -> tuple[Dataset, Dataset]:
-        if val is not None or train is None:
-            raise ValueError("holdout takes a validation set from the training set: give train and no val")
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed)).tolist()
-        held = round(holdout * len(train))
-        if not 0 < held < len(train):
-            raise ValueError(
-                f"holdout {holdout} of {len(train)} samples leaves nothing to train on or to validate with"
-            )
-        return KeyedSubset(train, order[held:]), KeyedSubset(train, order[:held])
+    def _hold_out(self, train: Any, plain: Any, share: float) -> tuple[Dataset, Dataset]:
+        """Samples to train on, and the held-out ones as evaluation sees them.
+
+        Args:
+            train: Training set.
+            plain: The same samples without augmentation.
+            share: Of the samples, that is held out.
+
+        Raises:
+            ValueError: If nothing is left to train on or to validate with.
+        """
+        order = torch.randperm(len(plain), generator=torch.Generator().manual_seed(self.seed)).tolist()
+        held = round(share * len(plain))
+        if not 0 < held < len(plain):
+            raise ValueError(f"holdout {share} of {len(plain)} samples leaves nothing to train on or to validate with")
+        return KeyedSubset(train, order[held:]), KeyedSubset(plain, order[:held])
 
     @property
     def variant(self) -> str | None:
@@ -143,11 +164,16 @@ class EvaluationDataModule(LightningDataModule):
 
     def _shared(self, dataset: Any, shuffle: bool) -> DataLoader:
         """Training samples: every process gets equally many; the last round repeats some."""
-        keyed = shuffle and getattr(source_of(dataset), "takes_keys", False)  # transforms draw anew in every epoch
-        sampler: Any = (KeyedSampler if keyed else DistributedSampler)(
-            dataset, distributed.world_size(), distributed.rank(), shuffle=shuffle, seed=self.seed
-        )
-        size, collate = self.batch_size if shuffle else self.eval_batch_size, _collate_of(dataset)
+        replicas, rank = distributed.world_size(), distributed.rank()
+        if shuffle:
+            keyed = getattr(source_of(dataset), "takes_keys", False)  # transforms draw anew in every epoch
+            size = self.batch_size
+            sampler: Any = EpochSampler(
+                dataset, replicas, rank, seed=self.seed, keyed=keyed, batch_size=size, start=self._start
+            )
+        else:
+            size, sampler = self.eval_batch_size, DistributedSampler(dataset, replicas, rank, shuffle=False)
+        collate = _collate_of(dataset)
         return DataLoader(dataset, size, sampler=sampler, collate_fn=collate, num_workers=self.num_workers)
 
     def _without_end(self, dataset: Any) -> DataLoader:
@@ -163,15 +189,23 @@ class EvaluationDataModule(LightningDataModule):
         """Count the batches that training was given; prefetched ones do not count."""
         if self.trainer is not None and self.trainer.training:
             self.batches_seen += 1
+            done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready  # without this one
+            epoch = self.trainer.current_epoch
+            last = self.trainer.is_last_batch
+            self.position = EpochPosition(epoch + 1) if last else EpochPosition(epoch, done + 1)
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in training data without end."""
-        return {"batches_seen": self.batches_seen}
+        """The position in the training data: batches in all, and batches of the epoch."""
+        return {"batches_seen": self.batches_seen, "position": tuple(self.position)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a position."""
         self.batches_seen = state_dict["batches_seen"]
+        self.position = self._start = EpochPosition(*state_dict.get("position", ()))
+        if self.trainer is not None:
+            # FSDP2 restores this after it has made a loader, which would start at the beginning.
+            self.trainer.fit_loop._combined_loader = None
 
     @property
     def _module(self) -> Any:

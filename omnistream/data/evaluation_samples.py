@@ -1,8 +1,10 @@
 """Samples of an evaluation: each counts once, and a broken file is left out rather than replaced."""
 
 from collections.abc import Iterator
+from copy import copy
+from itertools import islice
 from multiprocessing import Value
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset, Subset
 from torch.utils.data.distributed import DistributedSampler
@@ -26,17 +28,72 @@ class KeyedSubset(Subset):
         return [self[key] for key in keys]
 
 
-class KeyedSampler(DistributedSampler):
-    """A share of the samples in a new order in every epoch, as keys that know the epoch."""
+class EpochPosition(NamedTuple):
+    """Where training in epochs goes on."""
+
+    epoch: int = 0
+    batches: int = 0
+    """Batches of the epoch that were trained on."""
+
+
+_BEGINNING = EpochPosition()
+
+
+class EpochSampler(DistributedSampler):
+    """A share of the samples in a new order in every epoch, which can start in the middle of one.
+
+    The length is that of a whole epoch, also where the first one is shorter: a trainer that resumes counts from there.
+
+    Args:
+        dataset: The samples.
+        num_replicas: Number of processes.
+        rank: This process.
+        seed: Of the order.
+        keyed: Give keys that know the epoch in place of indices.
+        batch_size: Samples per process and step.
+        start: Where the run goes on. Earlier epochs do not come again: a loader may be made, and its first samples
+            taken, before a trainer that resumes knows the epoch.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        num_replicas: int,
+        rank: int,
+        *,
+        seed: int = 0,
+        keyed: bool = False,
+        batch_size: int = 1,
+        start: EpochPosition = _BEGINNING,
+    ) -> None:
+        super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed)
+        self.keyed, self.batch_size, self.start, self.epoch = keyed, batch_size, start, start.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, unless it is over."""
+        super().set_epoch(max(epoch, self.start.epoch))
 
     def __iter__(self) -> Iterator[Any]:
-        """Keys of one epoch."""
-        return (SampleKey(self.epoch, index) for index in super().__iter__())
+        """Indices, or keys, of what is left of the epoch."""
+        epoch = self.epoch
+        done = self.start.batches * self.batch_size if epoch == self.start.epoch else 0
+        left = islice(super().__iter__(), done, None)
+        return (SampleKey(epoch, index) for index in left) if self.keyed else left
 
 
 def source_of(dataset: Any) -> Any:
     """The data set that a subset is of, or the data set itself."""
     return source_of(dataset.dataset) if isinstance(dataset, Subset) else dataset
+
+
+def with_transform(dataset: Any, transform: Any) -> Any:
+    """The same samples and record of broken files with another `transform`; as they are if they have none."""
+    other = copy(dataset)
+    if isinstance(dataset, Subset):
+        other.dataset = with_transform(dataset.dataset, transform)
+    elif hasattr(dataset, "transform"):
+        other.transform = transform
+    return other
 
 
 class EvaluationSamples(Dataset):

@@ -1,12 +1,16 @@
 import pytest
 import torch
+from lightning import LightningModule, Trainer
+from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 
+from omnistream import distributed
 from omnistream.data import EvaluationDataModule, FrameClip
 from omnistream.data.broken_files import BrokenFiles, FileDataset
 from omnistream.data.errors import TooManyBrokenFilesError
-from omnistream.data.evaluation_samples import EvaluationSamples, KeyedSubset
+from omnistream.data.evaluation_samples import EvaluationSamples, KeyedSubset, source_of
 from omnistream.data.media.errors import ImageReadError
+from omnistream.parallel import FSDP2Strategy
 
 
 class Files(FileDataset):
@@ -52,6 +56,18 @@ def test_held_out_samples_are_left_out_as_well():
     assert sorted(found) == sorted(set(data.val.indices) - set(range(6)))
 
 
+def test_held_out_samples_have_the_transform_of_the_test_set():
+    train, test = Files(), Files()
+    train.transform, test.transform = "augmentation", "centre"
+    for whole in (train, KeyedSubset(train, range(12))):
+        data = EvaluationDataModule(whole, test, holdout=0.25, batch_size=4)
+        assert [source_of(part).transform for part in (data.train, data.val)] == ["augmentation", "centre"]
+        assert source_of(data.val).broken_files is train.broken_files
+        assert sorted([*data.train.indices, *data.val.indices]) == list(range(12))
+    data = EvaluationDataModule(train, holdout=0.25)
+    assert source_of(data.val).transform is None
+
+
 def test_a_sample_is_looked_up_through_all_subsets():
     nested = KeyedSubset(KeyedSubset(Files(), [3, 5, 7, 9]), [2, 1])
     assert [int(EvaluationSamples(nested)[i].label) for i in range(2)] == [7, 5]
@@ -68,6 +84,75 @@ def test_training_in_epochs_knows_the_epoch():
         orders.append(batch.label.tolist())
     assert orders[0] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1])
+
+
+class Recorder(LightningModule):
+    """Records the epoch and the samples of every batch; saves a checkpoint at a step."""
+
+    def __init__(self, save_at, path):
+        super().__init__()
+        self.layer, self.seen, self.save_at, self.path = torch.nn.Linear(1, 1), [], save_at, path
+
+    def configure_model(self):
+        """Shard for FSDP2, which restores a checkpoint after the loader was made."""
+        if isinstance(self.trainer.strategy, FSDP2Strategy):
+            fully_shard(self.layer, mesh=self.device_mesh["data_parallel"])
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append((int(batch.images[0, 0, 0, 0, 0]), batch_idx, batch.label.tolist()))
+        return self.layer(torch.ones(1)).sum()
+
+    def on_train_batch_end(self, *_):
+        if self.global_step == self.save_at:
+            self.trainer.save_checkpoint(self.path)
+
+    def configure_optimizers(self):
+        assert self.trainer.estimated_stepping_batches == 9  # makes the loader before the trainer knows its epoch
+        return torch.optim.AdamW(self.parameters(), 0.1)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("strategy", "num_workers"), [("auto", 0), ("auto", 1), ("fsdp2", 0), ("fsdp2", 1)])
+@pytest.mark.parametrize("step", [1, 4, 6])
+def test_training_in_epochs_goes_on_with_the_samples_that_are_left(tmp_path, step, strategy, num_workers):
+    def run(path=None):
+        data, module = (
+            EvaluationDataModule(Files(), batch_size=4, num_workers=num_workers),
+            Recorder(step, tmp_path / "a.ckpt"),
+        )
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=1,
+            strategy=strategy,
+            max_epochs=3,
+            enable_checkpointing=False,
+            default_root_dir=tmp_path,
+            **quiet,
+        )
+        trainer.fit(module, data, ckpt_path=path)
+        return module.seen
+
+    whole = run()
+    assert [epoch for epoch, _, _ in whole] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert all(sorted(n for _, _, part in whole[i : i + 3] for n in part) == list(range(12)) for i in (0, 3, 6))
+    assert run(tmp_path / "a.ckpt") == whole[step:]
+
+
+def test_training_in_epochs_goes_on_in_every_process(monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    for rank in range(2):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        data = EvaluationDataModule(Files(), batch_size=2)
+        data.load_state_dict({"batches_seen": 7, "position": (2, 1)})
+        loader = data.train_dataloader()
+        fresh = EvaluationDataModule(Files(), batch_size=2).train_dataloader()
+        fresh.sampler.set_epoch(2)
+        assert labels(loader) == labels(fresh)[1:]
+        assert len(loader) == 3
+        for one in (loader, fresh):
+            one.sampler.set_epoch(3)
+        assert labels(loader) == labels(fresh)
 
 
 def test_training_without_end_takes_every_sample_once_per_pass():
@@ -87,7 +172,7 @@ def test_training_without_end_goes_on_where_it_was():
     whole = some(EvaluationDataModule(Files(), batch_size=5, endless=True), 9)
     resumed = EvaluationDataModule(Files(), batch_size=5, endless=True)
     resumed.load_state_dict({"batches_seen": 4})
-    assert resumed.state_dict() == {"batches_seen": 4}
+    assert resumed.state_dict()["batches_seen"] == 4
     assert some(resumed, 5) == whole[4:]
 
 

@@ -1,13 +1,12 @@
 """ImageNet-1K for probes of frozen features: the published transforms, and training by steps."""
 
 import os
-from copy import copy
 
 from torch.utils.data import DataLoader
 
 from omnistream.data.benchmarks import EvaluationDataModule
 from omnistream.data.classification_transforms import center_crop, random_resized_crop
-from omnistream.data.evaluation_samples import KeyedSubset
+from omnistream.data.evaluation_samples import with_transform
 from omnistream.data.images.imagenet import ImageNet
 
 
@@ -69,10 +68,7 @@ class ImageNetProbing(EvaluationDataModule):
         train = ImageNet(self.root, "train", transform, seed=self.seed)
         self.train = train
         if self.holdout:
-            self.train, held = self._split(train, None, self.holdout)
-            without = copy(train)
-            without.transform = plain
-            self.val = KeyedSubset(without, held.indices)  # type: ignore[attr-defined]
+            self.train, self.val = self._hold_out(train, with_transform(train, plain), self.holdout)
 
     def reference_dataloader(self) -> DataLoader:
         """Training images with the transform of evaluation, each once and in order."""

@@ -3,11 +3,9 @@
 import os
 from typing import Any, Literal
 
-import torch
-
 from omnistream.data.benchmarks import EvaluationDataModule
 from omnistream.data.depth_transforms import nyuv2_augmentation
-from omnistream.data.evaluation_samples import KeyedSubset
+from omnistream.data.evaluation_samples import with_transform
 from omnistream.data.images.nyuv2 import NYUImages, NYUSplit, NYUv2
 from omnistream.data.images.nyuv2_labeled import NYUv2Labeled
 
@@ -15,6 +13,7 @@ from omnistream.data.images.nyuv2_labeled import NYUv2Labeled
 class NYUv2DataModule(EvaluationDataModule):
     """NYUv2 with the published augmentation for training, and whole images for validation and test.
 
+    Training has no epochs: it runs for `trainer.max_steps`, all batches have the same size, and it resumes exactly.
     Validation is on the test images, as published: it shows how the training goes and nothing may be chosen on it. With
     `holdout`, it is on training images that are not trained on.
 
@@ -47,7 +46,9 @@ class NYUv2DataModule(EvaluationDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, seed=seed)
+        super().__init__(
+            batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, seed=seed, endless=True
+        )
         if layout not in ("split", "labeled") or not 0 <= holdout < 1:
             raise ValueError(f"layout must be split or labeled and holdout in [0, 1), got {layout!r} and {holdout}")
         if layout == "labeled" and depth_scale is not None:
@@ -66,11 +67,12 @@ class NYUv2DataModule(EvaluationDataModule):
         Raises:
             ValueError: If a setting would be chosen on the test images, or `holdout` leaves nothing.
         """
-        if stage == "fit":
-            self.train = self._images("train", nyuv2_augmentation(self.crop_size))
         if stage in ("fit", "validate") and self.holdout:
-            self._hold_out()
-        elif stage in ("fit", "validate"):
+            train = self._images("train", nyuv2_augmentation(self.crop_size))
+            self.train, self.val = self._hold_out(train, with_transform(train, None), self.holdout)
+        elif stage == "fit":
+            self.train = self._images("train", nyuv2_augmentation(self.crop_size))
+        if stage in ("fit", "validate") and not self.holdout:
             self._check_choice()
             self.val = self._images("test")
         if stage == "test":
@@ -80,16 +82,6 @@ class NYUv2DataModule(EvaluationDataModule):
         if self.layout == "labeled":
             return NYUv2Labeled(self.root, split, transform, seed=self.seed)
         return NYUv2(self.root, split, transform, depth_scale=self.depth_scale, seed=self.seed)
-
-    def _hold_out(self) -> None:
-        whole = self._images("train")
-        order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(self.seed)).tolist()
-        held = round(self.holdout * len(whole))
-        if not 0 < held < len(whole):
-            raise ValueError(f"holdout {self.holdout} of {len(whole)} images leaves nothing to train or validate on")
-        self.val = KeyedSubset(whole, order[:held])
-        if self.train is not None:
-            self.train = KeyedSubset(self.train, order[held:])
 
     def _check_choice(self) -> None:
         module = self._module

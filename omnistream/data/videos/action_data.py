@@ -4,6 +4,7 @@ import os
 from typing import Any, ClassVar, Literal
 
 from omnistream.data.benchmarks import EvaluationDataModule
+from omnistream.data.evaluation_samples import with_transform
 from omnistream.data.videos.clip_transforms import ClipAugmentation, SpatialViews
 from omnistream.data.videos.kinetics import Kinetics
 from omnistream.data.videos.labelled_videos import LabelledVideos
@@ -14,8 +15,9 @@ class ActionData(EvaluationDataModule):
     """Clips of a data set in its official splits, as V-JEPA 2 samples them; see `LabelledVideos` for one clip.
 
     Training clips go through `ClipAugmentation`, the others through `SpatialViews`. Validation and test read the same
-    split: the published numbers are of the validation split, which also chooses among the settings. Data sets are
-    opened when a run needs them.
+    split: the published numbers are of the validation split, which also chooses among the settings. With `holdout`,
+    validation is on training clips that are not trained on, seen as in the test. Data sets are opened when a run needs
+    them.
 
     Args:
         root: Folder of the data set.
@@ -28,6 +30,7 @@ class ActionData(EvaluationDataModule):
         eval_split: Split of validation and test.
         short_side: Resize the shorter side to this length while decoding; null for the published transforms of frames
             in full size.
+        holdout: Share of the training clips for validation.
         options: Arguments of `EvaluationDataModule`.
     """
 
@@ -45,10 +48,11 @@ class ActionData(EvaluationDataModule):
         augment: bool = True,
         eval_split: Literal["val", "test"] = "val",
         short_side: int | None = None,
+        holdout: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.root, self.eval_split, self.augment = root, eval_split, augment
+        self.root, self.eval_split, self.augment, self.holdout = root, eval_split, augment, holdout
         self.size, self.num_views = size, num_views
         self.clips: dict[str, Any] = {
             "num_frames": num_frames,
@@ -65,12 +69,19 @@ class ActionData(EvaluationDataModule):
 
         Raises:
             DatasetNotFoundError: If one is not found.
-            ValueError: If the classes are not those of the model, or videos to evaluate have no label.
+            ValueError: If the classes are not those of the model, videos to evaluate have no label, or `holdout` leaves
+                nothing.
         """
-        if stage == "fit" and self.train is None:
-            self.train = self._open("train", self.augmentation)
-        if self.val is None:
-            self.val = self.test = self._open(self.eval_split, self.views)
+        if self.train is None and (stage == "fit" or (stage == "validate" and self.holdout)):
+            self.train = train = self._open("train", self.augmentation)
+            if self.holdout:
+                plain = with_transform(train, self.views)
+                plain.random_windows = False
+                self.train, self.val = self._hold_out(train, plain, self.holdout)
+        if self.test is None:
+            self.test = self._open(self.eval_split, self.views)
+        if self.val is None and not self.holdout:
+            self.val = self.test
 
     def _open(self, split: Any, transform: Any) -> LabelledVideos:
         dataset = self.reader(self.root, split, transform, **self.clips)

@@ -89,7 +89,7 @@ class LabelledVideos(FileDataset[FrameClip]):
         segment_positions(1, num_frames, stride, num_segments)  # raises if one is not positive
         self.root, self.split, self.transform = dataset_root(root, self.expected), split, transform
         self.num_frames, self.stride, self.num_segments = num_frames, stride, num_segments
-        self.short_side = short_side
+        self.short_side, self.random_windows = short_side, split == "train"
         annotations = self._annotations()
         self.classes = annotations.classes
         self.missing = 0
@@ -150,7 +150,7 @@ class LabelledVideos(FileDataset[FrameClip]):
 
     def _read(self, key: SampleKey) -> FrameClip:
         path, seed = self.files[key.index], sample_seed(self.seed, key)
-        rng = sample_rng(self.seed, key, _CLIP_SALT) if self.split == "train" else None
+        rng = sample_rng(self.seed, key, _CLIP_SALT) if self.random_windows else None
         total = probe_video(path).num_frames
         positions = segment_positions(total, self.num_frames, self.stride, self.num_segments, rng)
         frames = read_frames(path, positions.flatten().tolist(), short_side=self.short_side)

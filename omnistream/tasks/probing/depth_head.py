@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from omnistream.tasks.probing.batch_norm import FeatureBatchNorm
+
 Weighting = Literal["linear", "softmax", "sigmoid"]
 Spacing = Literal["linear", "log"]
 
@@ -41,6 +43,8 @@ def depth_from_bins(
 
 class DepthHead(nn.Module):
     """Batch norm and one linear layer to `num_bins` logits per patch: 264,448 parameters for 256 bins and width 1024.
+
+    The batch norm is over the batches of all processes.
 
     Args:
         embed_dim: Width of the tokens.
@@ -77,7 +81,7 @@ class DepthHead(nn.Module):
                 f"got {weighting!r} and {spacing!r}"
             )
         self.weighting = weighting
-        self.norm, self.linear = nn.BatchNorm2d(embed_dim), nn.Conv2d(embed_dim, num_bins, 1)
+        self.norm, self.linear = FeatureBatchNorm(embed_dim), nn.Conv2d(embed_dim, num_bins, 1)
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)  # type: ignore[arg-type]  # it has one
         self.register_buffer("centers", bin_centers(num_bins, min_depth, max_depth, spacing), persistent=False)

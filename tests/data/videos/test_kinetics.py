@@ -9,7 +9,7 @@ from omnistream.data.broken_files import BrokenFiles
 from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.media import video_decode
 from omnistream.data.sampling import SampleKey
-from omnistream.data.videos import Kinetics, SpatialViews
+from omnistream.data.videos import Kinetics, KineticsData, SpatialViews
 
 
 def brightness(clip):
@@ -92,6 +92,25 @@ def test_missing_videos_are_counted(root, caplog):
     write_csv(root / "annotations" / "val.csv", rows)
     with pytest.raises(DatasetNotFoundError, match=r"holds none of the 3 videos of .*val.csv, such as gone0000000_"):
         Kinetics(root, "val")
+
+
+def test_held_out_clips_are_seen_as_in_the_test_and_not_trained_on(root):
+    data = KineticsData(root, num_frames=2, stride=1, size=32, num_views=3, holdout=0.34, seed=1)
+    data.setup("fit")
+    assert sorted([*data.train.indices, *data.val.indices]) == list(range(6))
+    assert (len(data.val), len(data.test), data.test.split) == (2, 6, "val")
+    whole = Kinetics(root, "train", SpatialViews(32, 3), num_frames=2, stride=1)
+    whole.random_windows = False
+    for place, index in enumerate(data.val.indices):
+        held = data.val[place]
+        assert torch.equal(held.images, whole[index].images)
+        assert held.images.shape == (3, 2, 3, 32, 32)
+        assert data.train.dataset[index].images.shape == (2, 3, 32, 32)
+    alone = KineticsData(root, num_frames=2, stride=1, size=32, holdout=0.34, seed=1)
+    alone.setup("validate")
+    assert alone.val.indices == data.val.indices
+    with pytest.raises(ValueError, match="leaves nothing"):
+        KineticsData(root, num_frames=2, stride=1, holdout=0.01).setup("fit")
 
 
 def test_what_is_missing_is_said(tmp_path):

@@ -5,10 +5,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import depth_runs
 import pytest
 import torch
 from lightning import Trainer
 from nyu_files import write_split_folder
+from processes import run_python
 from torch import nn
 
 from omnistream.backbone import BackboneOutput, create_model
@@ -21,6 +23,8 @@ from omnistream.tasks.probing.depth import enlarge, pad_to_patches
 from omnistream.tasks.probing.depth_losses import depth_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+TESTS = Path(__file__).parents[2]
 
 
 class Pixels(nn.Module):
@@ -240,6 +244,36 @@ def test_no_rate_is_chosen_on_test_images_unasked(tmp_path):
         ValueError, match=r"several settings would be chosen among on the test images: set data.holdout"
     ):
         trainer(tmp_path, max_steps=1).fit(module, data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_give_the_results_of_one(tmp_path, strategy):
+    root = write_split_folder(tmp_path / "nyu", train=12)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    depth_runs.run(root, tmp_path / "one")
+    run_python([depth_runs.__file__, str(root), str(tmp_path / "two"), strategy, "2"], tmp_path, [TESTS])
+    one, two = (torch.load(tmp_path / name / "head.pt") for name in ("one", "two"))
+    for name, values in one.items():
+        torch.testing.assert_close(two[name], values, atol=1e-5, rtol=1e-4)  # sums in another order
+    one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
+    assert two == pytest.approx(one, abs=1e-4)
+
+
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path):
+    root, ends = write_split_folder(tmp_path / "nyu"), {}
+    for name, options in (("whole", {}), ("resumed", {"ckpt_path": tmp_path / "half.ckpt"})):
+        torch.manual_seed(0)
+        module, run = probe(create_model("vit_nano")), trainer(tmp_path, max_steps=5, limit_val_batches=0)
+        if name == "whole":
+            module.on_train_batch_end = lambda *_, run=run: (
+                run.save_checkpoint(tmp_path / "half.ckpt") if run.global_step == 2 else None
+            )
+        run.fit(module, NYUv2DataModule(root, crop_size=(40, 48), batch_size=4), **options)
+        ends[name] = module.heads[0].state_dict()
+    for key, value in ends["whole"].items():
+        assert torch.equal(ends["resumed"][key], value), key
 
 
 def test_commands(tmp_path, monkeypatch):
