@@ -58,6 +58,9 @@ class FrozenProbe(LightningModule):
         ValueError: If an argument is out of range.
     """
 
+    needs_training = True
+    """Whether an evaluation needs a checkpoint: the heads have weights, which are made when a run starts."""
+
     def __init__(
         self,
         backbone: nn.Module,

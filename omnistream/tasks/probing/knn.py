@@ -35,6 +35,8 @@ class KNNClassification(ImageClassification):
     Source: facebookresearch/dinov3 dinov3/eval/knn.py (ks, temperature, weights).
     """
 
+    needs_training = False
+
     def __init__(
         self,
         backbone: nn.Module,

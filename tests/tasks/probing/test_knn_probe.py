@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from imagenet_trees import write_folders
 from knn_runs import run
 from processes import run_python
+from safetensors.torch import save_file
 
 from omnistream.backbone import create_model
 from omnistream.cli import main
@@ -90,6 +91,20 @@ def test_from_the_command_line_to_the_results(mini, monkeypatch, no_type_checks)
     found = EvaluationResult.read(path)
     assert found.protocol == "knn/imagenet"
     assert found.settings["sweep"] == [{"k": 2}, {"k": 4}]
+
+
+def test_a_trained_backbone_needs_no_checkpoint_of_a_probe(mini, monkeypatch, no_type_checks, capsys):
+    monkeypatch.setattr(sys, "argv", ["omnistream"])
+    save_file(create_model("vit_nano").state_dict(), mini / "backbone.safetensors")
+    options = [
+        "-c", "knn/imagenet", f"--data.root={mini / 'imagenet'}", "--data.image_size=32", "--data.num_workers=0",
+        "--model.num_classes=3", "--model.backbone.variant=vit_nano", "--model.ks=[2,4]",
+        f"--model.backbone.checkpoint={mini / 'backbone.safetensors'}",
+        "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
+        "--trainer.logger=false", f"--trainer.default_root_dir={mini}",
+    ]  # fmt: skip
+    main(["validate", *options])
+    assert "random" not in capsys.readouterr().err
 
 
 def test_nothing_to_fit_and_nothing_to_compare_with(mini):
