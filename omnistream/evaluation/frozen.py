@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -228,8 +229,9 @@ class FrozenProbe(LightningModule):
         """Features of this process's share of a data set, from the folder `cache`; computed where they are not there.
 
         They are kept in a folder of their own for each backbone (weights, settings and code), data set (its state and
-        that of its transform), method `features` with `feature_options`, and type, so none of these ever reads the
-        features of another. Files that are replaced by others of the same name are not noticed: delete the folder then.
+        that of its transform), method `features` with `feature_options`, type, and precision of the trainer, so none of
+        these ever reads the features of another. Files that are replaced by others of the same name are not noticed:
+        delete the folder then.
         All processes compute, each other shards, and all read; every process must call this.
 
         Args:
@@ -242,10 +244,21 @@ class FrozenProbe(LightningModule):
         """
         return store_features(self, loader, training=training)
 
+    def extract_outside_steps(self, batch: Any) -> FeatureBatch:
+        """Features and targets of a batch that a loader gave, in the precision in which the trainer runs its steps."""
+        batch = self.transfer_batch_to_device(batch, self.device, 0)
+        with nullcontext() if self._trainer is None else self.trainer.precision_plugin.forward_context():
+            return self.extract(batch)
+
     def extract_to_cpu(self, batch: Any) -> FeatureBatch:
-        """Features and targets, on the CPU, of a batch that a loader gave."""
-        features, target = self.extract(self.transfer_batch_to_device(batch, self.device, 0))
+        """`extract_outside_steps`, on the CPU."""
+        features, target = self.extract_outside_steps(batch)
         return FeatureBatch(features.cpu(), target.cpu())
+
+    @property
+    def precision(self) -> str:
+        """The trainer's precision, such as `bf16-mixed`; without a trainer, float32."""
+        return "32-true" if self._trainer is None else str(self.trainer.precision)
 
     def cached_loader(self, loader: DataLoader, batch_size: int, *, training: bool) -> DataLoader:
         """What a data module hands out in place of `loader`, whose features are computed now, or read from a folder."""

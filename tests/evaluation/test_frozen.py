@@ -231,6 +231,15 @@ class TestCache:
         with pytest.raises(ValueError, match="set cache to true"):
             ColourProbe(backbone(), standardize=True)
 
+    def test_features_are_those_of_the_precision_of_the_trainer(self, tmp_path):
+        probe = ColourProbe(backbone(), cache=True)
+        run = trainer(tmp_path, max_epochs=1, precision="bf16-mixed", limit_val_batches=0)
+        run.fit(probe, data())
+        features = run.train_dataloader.dataset.features[:6]
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.allclose(features, probe.extract(batch()).features, atol=1e-6, rtol=0)
+        assert not torch.allclose(features, probe.extract(batch()).features, atol=1e-4, rtol=0)
+
     def test_an_empty_loader_is_named(self):
         with pytest.raises(ValueError, match="the loader is empty"):
             CachedFeatures([])

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from omnistream.backbone import create_model
 from omnistream.cli import main
 from omnistream.data import EvaluationDataModule
-from omnistream.data.images import ImageNet
+from omnistream.data.images import ImageNet, ImageNetProbing
 from omnistream.data.sampling import SampleKey
 from omnistream.evaluation import EvaluationResult
 from omnistream.tasks.probing import KNNClassification
@@ -124,6 +124,19 @@ def test_nothing_to_fit_and_nothing_to_compare_with(mini):
         probe._inputs(torch.zeros(1, 64))
     with pytest.raises(ValueError, match="ks and temperature must be positive"):
         KNNClassification(create_model("vit_nano"), ks=(0,))
+
+
+def test_training_images_are_seen_in_the_precision_of_the_test(mini):
+    probe = KNNClassification(create_model("vit_nano", layer_scale_init=0.5), 3, ks=(1,))
+    data = ImageNetProbing(mini / "imagenet", image_size=32, batch_size=4, num_workers=0)
+    options = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    run = lightning.Trainer(accelerator="cpu", precision="bf16-mixed", enable_progress_bar=False, **options)
+    run.validate(probe, data, verbose=False)
+    batch = next(iter(data.reference_dataloader()))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = F.normalize(probe.extract(batch).features, dim=-1)
+    assert torch.equal(probe.bank[: len(found)], found)
+    assert not torch.equal(F.normalize(probe.extract(batch).features, dim=-1), found)
 
 
 def test_training_images_are_seen_as_in_evaluation(mini):
