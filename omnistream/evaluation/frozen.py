@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +36,7 @@ class FrozenProbe(LightningModule):
     - The backbone is in evaluation mode and without gradient, whatever the trainer does; both are checked before every
       use, because a backbone in training mode draws random positions. Checkpoints hold the heads alone, and refuse to
       be loaded with another backbone.
+    - Mixed precision is for the backbone: heads (see `float32_heads`) and losses are in float32.
     - One head is trained per setting and repetition, all of them on the features of one pass; their losses are summed,
       which trains each as if alone. They are known by their index, never by a rounded number.
     - The setting that is reported is chosen on the validation set (a part of the training data: see
@@ -59,6 +60,8 @@ class FrozenProbe(LightningModule):
         ValueError: If an argument is out of range.
     """
 
+    float32_heads = True
+    """Whether heads run in float32 under mixed precision, as losses do; of large ones, the last layer is enough."""
     needs_training = True
     """Whether an evaluation needs a checkpoint: the heads have weights, which are made when a run starts."""
 
@@ -281,9 +284,30 @@ class FrozenProbe(LightningModule):
         """Summed loss of all heads."""
         features, target = self.extract(batch)
         inputs = self._inputs(features)
-        losses = torch.stack([self.loss(head(inputs).float(), target) for head in self.heads])
+        losses = torch.stack([self._loss(head, inputs, target) for head in self.heads])
         self.log("train/loss", losses.detach().min(), prog_bar=True, batch_size=len(features))
         return losses.sum()
+
+    def _loss(self, head: nn.Module, inputs: Tensor, target: Tensor) -> Float[Tensor, ""]:
+        with self._head_precision():
+            prediction = head(inputs)
+        with torch.autocast(self.device.type, enabled=False):
+            return self.loss(prediction.float(), target)
+
+    def _head_precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, enabled=False) if self.float32_heads else nullcontext()
+
+    def prediction(self, head: nn.Module, inputs: Float[Tensor, " B *F"], batch: Any) -> Tensor:
+        """What `predict_batch` gives, in the precision of heads.
+
+        Args:
+            head: One of the heads.
+            inputs: Its inputs, standardised where they have to be.
+            batch: See `predict_batch`.
+        """
+        with self._head_precision():
+            prediction = self.predict_batch(head, inputs, batch)
+        return prediction.float() if prediction.is_floating_point() else prediction
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Update the metrics of every head."""
@@ -299,8 +323,7 @@ class FrozenProbe(LightningModule):
         features, target = self.extract(batch)
         inputs = self._inputs(features)
         for index, (head, metrics) in enumerate(zip(self.heads, self.head_metrics, strict=True)):
-            prediction = self.predict_batch(head, inputs, batch)
-            prediction = prediction.float() if prediction.is_floating_point() else prediction
+            prediction = self.prediction(head, inputs, batch)
             for metric in metrics.values():  # type: ignore[operator]
                 metric.update(prediction, target)
             if testing:

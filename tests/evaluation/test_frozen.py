@@ -184,6 +184,42 @@ class TestSelection:
         assert probe.selected is not None
 
 
+class TestMixedPrecision:
+    def test_heads_and_losses_are_in_float32_and_the_backbone_is_not(self, tmp_path):
+        seen = {"backbone": set(), "head": set(), "loss": set()}
+
+        class Spy(ColourProbe):
+            def features(self, batch):
+                seen["backbone"].add(torch.is_autocast_enabled("cpu"))
+                return super().features(batch)
+
+            def make_head(self, setting):
+                head = super().make_head(setting)
+                head.register_forward_hook(lambda *_: seen["head"].add(torch.is_autocast_enabled("cpu")))
+                return head
+
+            def loss(self, prediction, target):
+                seen["loss"].add(torch.is_autocast_enabled("cpu"))
+                return super().loss(prediction, target)
+
+        run = trainer(tmp_path, max_epochs=1, precision="bf16-mixed")
+        probe = Spy(backbone())
+        run.fit(probe, data(val=Colours(6)))
+        assert seen == {"backbone": {True}, "head": {False}, "loss": {False}}
+        seen["head"].clear()
+        run.test(probe, data(), verbose=False)
+        assert seen["head"] == {False}
+
+    def test_predictions_are_those_of_float32(self):
+        probe = ColourProbe(backbone())
+        probe.configure_model()
+        inputs = torch.randn(4, 64)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = probe.prediction(probe.heads[0], inputs, None)
+            assert probe.heads[0](inputs).dtype == torch.bfloat16  # the head itself would
+        assert torch.equal(found, probe.heads[0](inputs))
+
+
 class TestCache:
     def test_cached_features_give_the_same_heads(self, tmp_path):
         class InOrder(ColourProbe):

@@ -61,12 +61,6 @@ class TestHead:
         assert head.weight.std().item() == pytest.approx(0.01, rel=0.01)
         assert not head.bias.any()
 
-    def test_mixed_precision_changes_nothing(self):
-        head, features = LinearClassification(FixedTokens(), 3).make_head({}), torch.randn(2, 8)
-        with torch.autocast("cpu", torch.bfloat16):
-            found = head(features)
-        assert torch.equal(found, head(features))
-
     def test_one_for_each_of_the_13_learning_rates(self):
         probe = LinearClassification(FixedTokens(), 3)
         assert len(LRS) == 13
