@@ -66,7 +66,8 @@ def has_random_weights(model: LightningModule, config: Namespace) -> bool:
     """Whether a model without checkpoint has untrained weights.
 
     That is so if it has weights to train, or names a backbone without `checkpoint` and without `pretrained`. A model
-    that takes its weights from `init_from` has none.
+    that takes its weights from `init_from` has none. One that makes its weights later, as probes do, says whether it
+    has any to train in the attribute `needs_training`.
 
     Args:
         model: As built.
@@ -75,7 +76,7 @@ def has_random_weights(model: LightningModule, config: Namespace) -> bool:
     if config.get("init_args") and config.init_args.get("init_from"):
         return False
     trained = any(parameter.requires_grad for parameter in model.parameters())
-    return trained or _names_random_backbone(config.as_dict())
+    return trained or getattr(model, "needs_training", False) or _names_random_backbone(config.as_dict())
 
 
 def allow_random_weights(allowed: bool, subcommand: str) -> None:

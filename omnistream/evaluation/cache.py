@@ -8,7 +8,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from omnistream.distributed import all_reduce, is_distributed
+from omnistream.distributed import all_reduce, gather_objects, is_distributed
 
 _ROWS_AT_ONCE = 65536
 """Rows that are converted to float64 at once."""
@@ -54,27 +54,36 @@ class FeatureSet(Dataset):
         return mean.float(), variance.sqrt().float().clamp_min(1e-6)
 
     def loader(self, batch_size: int, *, shuffle: bool = False, seed: int = 0) -> DataLoader:
-        """Batches of features; reshuffled in every epoch, in an order that depends on the seed alone."""
+        """Batches of features; reshuffled in every epoch, in an order that depends on the seed alone.
+
+        Without samples there is one batch, None: Lightning leaves out the whole validation of a process without any,
+        for which the others would wait.
+        """
+        if not shuffle and not len(self):
+            return DataLoader([None], batch_size=None, collate_fn=_as_it_is)  # type: ignore[arg-type, list-item]
         generator = torch.Generator().manual_seed(seed) if shuffle else None
         return DataLoader(self, batch_size, shuffle=shuffle, generator=generator, collate_fn=_as_it_is)
 
 
 class CachedFeatures(FeatureSet):
-    """Features of a data set, in memory.
+    """Features of a data set, in memory; of a process's share, which may be empty: every process must make one.
 
     Args:
         batches: In the order of the samples, on the CPU.
         repeated: How many of the last samples another process has too; `statistics` leaves them out.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If no process has any.
     """
 
     def __init__(self, batches: Sequence[FeatureBatch], repeated: int = 0) -> None:
-        if not batches:
+        # An empty share has the shape of the others.
+        empty = [FeatureBatch(batch.features[:0].clone(), batch.target[:0].clone()) for batch in batches[:1]]
+        known = [batch for share in gather_objects(empty) for batch in share]
+        if not known:
             raise ValueError("no samples to take features of: the loader is empty")
-        self.features = torch.cat([batch.features for batch in batches])
-        self.target = torch.cat([batch.target for batch in batches])
+        self.features = torch.cat([known[0].features, *(batch.features for batch in batches)])
+        self.target = torch.cat([known[0].target, *(batch.target for batch in batches)])
         self._num_own = len(self.features) - repeated
 
     def __len__(self) -> int:

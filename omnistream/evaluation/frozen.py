@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ class FrozenProbe(LightningModule):
     - The backbone is in evaluation mode and without gradient, whatever the trainer does; both are checked before every
       use, because a backbone in training mode draws random positions. Checkpoints hold the heads alone, and refuse to
       be loaded with another backbone.
+    - Mixed precision is for the backbone: heads (see `float32_heads`) and losses are in float32.
     - One head is trained per setting and repetition, all of them on the features of one pass; their losses are summed,
       which trains each as if alone. They are known by their index, never by a rounded number.
     - The setting that is reported is chosen on the validation set (a part of the training data: see
@@ -57,6 +59,11 @@ class FrozenProbe(LightningModule):
     Raises:
         ValueError: If an argument is out of range.
     """
+
+    float32_heads = True
+    """Whether heads run in float32 under mixed precision, as losses do; of large ones, the last layer is enough."""
+    needs_training = True
+    """Whether an evaluation needs a checkpoint: the heads have weights, which are made when a run starts."""
 
     def __init__(
         self,
@@ -226,9 +233,9 @@ class FrozenProbe(LightningModule):
         """Features of this process's share of a data set, from the folder `cache`; computed where they are not there.
 
         They are kept in a folder of their own for each backbone (weights, settings and code), data set (its state and
-        that of its transform), methods `features` and `targets` with the helpers that they call, `feature_options`, and
-        type, so none of these ever reads the features of another. Files that are replaced by others of the same name
-        are not noticed: delete the folder then.
+        that of its transform), methods `features` and `targets` with the helpers that they call, `feature_options`,
+        type, and precision of the trainer, so none of these ever reads the features of another. Files that are replaced
+        by others of the same name are not noticed: delete the folder then.
         All processes compute, each other shards, and all read; every process must call this.
 
         Args:
@@ -241,10 +248,21 @@ class FrozenProbe(LightningModule):
         """
         return store_features(self, loader, training=training)
 
+    def extract_outside_steps(self, batch: Any) -> FeatureBatch:
+        """Features and targets of a batch that a loader gave, in the precision in which the trainer runs its steps."""
+        batch = self.transfer_batch_to_device(batch, self.device, 0)
+        with nullcontext() if self._trainer is None else self.trainer.precision_plugin.forward_context():
+            return self.extract(batch)
+
     def extract_to_cpu(self, batch: Any) -> FeatureBatch:
-        """Features and targets, on the CPU, of a batch that a loader gave."""
-        features, target = self.extract(self.transfer_batch_to_device(batch, self.device, 0))
+        """`extract_outside_steps`, on the CPU."""
+        features, target = self.extract_outside_steps(batch)
         return FeatureBatch(features.cpu(), target.cpu())
+
+    @property
+    def precision(self) -> str:
+        """The trainer's precision, such as `bf16-mixed`; without a trainer, float32."""
+        return "32-true" if self._trainer is None else str(self.trainer.precision)
 
     def cached_loader(self, loader: DataLoader, batch_size: int, *, training: bool) -> DataLoader:
         """What a data module hands out in place of `loader`, whose features are computed now, or read from a folder."""
@@ -267,9 +285,30 @@ class FrozenProbe(LightningModule):
         """Summed loss of all heads."""
         features, target = self.extract(batch)
         inputs = self._inputs(features)
-        losses = torch.stack([self.loss(head(inputs).float(), target) for head in self.heads])
+        losses = torch.stack([self._loss(head, inputs, target) for head in self.heads])
         self.log("train/loss", losses.detach().min(), prog_bar=True, batch_size=len(features))
         return losses.sum()
+
+    def _loss(self, head: nn.Module, inputs: Tensor, target: Tensor) -> Float[Tensor, ""]:
+        with self._head_precision():
+            prediction = head(inputs)
+        with torch.autocast(self.device.type, enabled=False):
+            return self.loss(prediction.float(), target)
+
+    def _head_precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, enabled=False) if self.float32_heads else nullcontext()
+
+    def prediction(self, head: nn.Module, inputs: Float[Tensor, " B *F"], batch: Any) -> Tensor:
+        """What `predict_batch` gives, in the precision of heads.
+
+        Args:
+            head: One of the heads.
+            inputs: Its inputs, standardised where they have to be.
+            batch: See `predict_batch`.
+        """
+        with self._head_precision():
+            prediction = self.predict_batch(head, inputs, batch)
+        return prediction.float() if prediction.is_floating_point() else prediction
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Update the metrics of every head."""
@@ -285,8 +324,7 @@ class FrozenProbe(LightningModule):
         features, target = self.extract(batch)
         inputs = self._inputs(features)
         for index, (head, metrics) in enumerate(zip(self.heads, self.head_metrics, strict=True)):
-            prediction = self.predict_batch(head, inputs, batch)
-            prediction = prediction.float() if prediction.is_floating_point() else prediction
+            prediction = self.prediction(head, inputs, batch)
             for metric in metrics.values():  # type: ignore[operator]
                 metric.update(prediction, target)
             if testing:

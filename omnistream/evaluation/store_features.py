@@ -51,6 +51,7 @@ def _open(probe: Any, loader: DataLoader, training: bool) -> FeatureStore:
         "features": fingerprint((called_code(type(probe), "features", "targets"), probe.feature_options(), training)),
         "versions": {name: versions()[name] for name in ("omnistream", "torch")},
         "dtype": probe.cache_dtype,
+        "precision": probe.precision,
     }
     folder = expand_path(str(probe.cache)) / fingerprint(parts)[:20]
     if distributed.rank() == 0 and not (folder / "store.json").exists():

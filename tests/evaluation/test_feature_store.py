@@ -401,6 +401,19 @@ def _store_a_share(rank, folder, expected):
     dist.destroy_process_group()
 
 
+def test_features_of_another_precision_are_others(tmp_path):
+    folders = []
+    for precision in ("32-true", "bf16-mixed"):
+        probe = Counting(backbone(), cache=tmp_path / "features")
+        data = EvaluationDataModule(train=Colours(12), batch_size=4)
+        run = trainer(tmp_path, max_epochs=1, limit_val_batches=0, precision=precision)
+        run.fit(probe, data)
+        assert probe.seen > 0
+        folders.append(run.train_dataloader.dataset.store.folder)
+    assert folders[0] != folders[1]
+    assert stored(tmp_path / "features", Colours(12))[1] == 0  # float32, as without a trainer
+
+
 def test_two_processes_fill_the_folder_that_one_would(tmp_path):
     alone, _ = stored(tmp_path / "alone", Colours(35))
     torch.multiprocessing.start_processes(

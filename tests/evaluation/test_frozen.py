@@ -1,11 +1,14 @@
 import copy
+import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
 from probes import ColourProbe, Colours, backbone, trainer
+from processes import run_python
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -14,6 +17,7 @@ from omnistream.data.batch import FrameClip
 from omnistream.evaluation import CachedFeatures, FeatureBatch, MetricValue
 from omnistream.evaluation.frozen import _best, _mean
 
+HERE = Path(__file__).parent
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
@@ -180,6 +184,42 @@ class TestSelection:
         assert probe.selected is not None
 
 
+class TestMixedPrecision:
+    def test_heads_and_losses_are_in_float32_and_the_backbone_is_not(self, tmp_path):
+        seen = {"backbone": set(), "head": set(), "loss": set()}
+
+        class Spy(ColourProbe):
+            def features(self, batch):
+                seen["backbone"].add(torch.is_autocast_enabled("cpu"))
+                return super().features(batch)
+
+            def make_head(self, setting):
+                head = super().make_head(setting)
+                head.register_forward_hook(lambda *_: seen["head"].add(torch.is_autocast_enabled("cpu")))
+                return head
+
+            def loss(self, prediction, target):
+                seen["loss"].add(torch.is_autocast_enabled("cpu"))
+                return super().loss(prediction, target)
+
+        run = trainer(tmp_path, max_epochs=1, precision="bf16-mixed")
+        probe = Spy(backbone())
+        run.fit(probe, data(val=Colours(6)))
+        assert seen == {"backbone": {True}, "head": {False}, "loss": {False}}
+        seen["head"].clear()
+        run.test(probe, data(), verbose=False)
+        assert seen["head"] == {False}
+
+    def test_predictions_are_those_of_float32(self):
+        probe = ColourProbe(backbone())
+        probe.configure_model()
+        inputs = torch.randn(4, 64)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = probe.prediction(probe.heads[0], inputs, None)
+            assert probe.heads[0](inputs).dtype == torch.bfloat16  # the head itself would
+        assert torch.equal(found, probe.heads[0](inputs))
+
+
 class TestCache:
     def test_cached_features_give_the_same_heads(self, tmp_path):
         class InOrder(ColourProbe):
@@ -226,6 +266,15 @@ class TestCache:
         assert torch.equal(again._inputs(features), standardized)
         with pytest.raises(ValueError, match="set cache to true"):
             ColourProbe(backbone(), standardize=True)
+
+    def test_features_are_those_of_the_precision_of_the_trainer(self, tmp_path):
+        probe = ColourProbe(backbone(), cache=True)
+        run = trainer(tmp_path, max_epochs=1, precision="bf16-mixed", limit_val_batches=0)
+        run.fit(probe, data())
+        features = run.train_dataloader.dataset.features[:6]
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.allclose(features, probe.extract(batch()).features, atol=1e-6, rtol=0)
+        assert not torch.allclose(features, probe.extract(batch()).features, atol=1e-4, rtol=0)
 
     def test_an_empty_loader_is_named(self):
         with pytest.raises(ValueError, match="the loader is empty"):
@@ -320,6 +369,32 @@ def test_two_processes_standardize_by_all_samples_each_once(tmp_path):
     torch.multiprocessing.start_processes(
         _standardize_a_share, (str(tmp_path), expected), nprocs=2, start_method="fork"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cache", ["memory", "folder"])
+def test_a_process_without_cached_validation_samples_takes_part(tmp_path, cache):
+    """Three samples are one batch, so the second process has none."""
+    for processes in ("1", "2"):
+        run_python([str(HERE / "cached_runs.py"), str(tmp_path), processes, cache], cwd=HERE, timeout=120)
+    one, two = (json.loads((tmp_path / f"metrics_{processes}.json").read_text()) for processes in (1, 2))
+    assert one["val/accuracy"] == two["val/accuracy"]
+
+
+def _cache_nothing(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    with pytest.raises(ValueError, match="the loader is empty"):
+        CachedFeatures([])
+    batches = [FeatureBatch(torch.ones(3, 2, 4), torch.zeros(3, dtype=torch.int64))] if rank else []
+    share = CachedFeatures(batches)
+    assert (share.features.shape, share.target.shape) == ((3 * rank, 2, 4), (3 * rank,))
+    assert share.target.dtype == torch.int64
+    assert share.statistics()[0].tolist() == [1.0] * 4
+    dist.destroy_process_group()
+
+
+def test_only_a_data_set_without_samples_is_refused_and_not_an_empty_share(tmp_path):
+    torch.multiprocessing.start_processes(_cache_nothing, (str(tmp_path),), nprocs=2, start_method="fork")
 
 
 def test_statistics_of_one_process_and_of_a_far_mean():

@@ -140,6 +140,8 @@ class AttentiveActionProbe(ClipClassification):
         options: Arguments of `ClipClassification`.
     """
 
+    float32_heads = False
+
     def __init__(
         self,
         backbone: nn.Module,

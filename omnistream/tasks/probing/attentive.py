@@ -140,5 +140,7 @@ class AttentiveProbe(nn.Module):
         return self.cross.attention(self.query.expand(len(tokens), -1, -1), self.encode(tokens))[:, 0]
 
     def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B C"]:
-        """Logits."""
-        return self.classifier(self.pool(tokens))
+        """Logits, in the precision of the weights also under autocast."""
+        pooled = self.pool(tokens)
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self.classifier(pooled.to(self.classifier.weight))

@@ -172,7 +172,7 @@ class LinearClassification(ImageClassification):
 
     def make_head(self, setting: Setting) -> nn.Linear:
         """A linear classifier with weights from N(0, 0.01) and bias 0."""
-        head = _Float32Linear(2 * int(self.backbone.embed_dim), self.num_classes)  # type: ignore[arg-type]
+        head = nn.Linear(2 * int(self.backbone.embed_dim), self.num_classes)  # type: ignore[arg-type]
         nn.init.normal_(head.weight, std=0.01)
         nn.init.zeros_(head.bias)
         return head
@@ -211,14 +211,6 @@ class LinearClassification(ImageClassification):
     def options(self) -> dict[str, Any]:
         """Arguments that decide features, classes and training."""
         return super().options() | {"optimizer": self.optimizer}
-
-
-class _Float32Linear(nn.Linear):
-    """A linear layer in float32, whatever the trainer's precision."""
-
-    def forward(self, input: Float[Tensor, "B F"]) -> Float[Tensor, "B C"]:
-        with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input)
 
 
 def image_features(

@@ -199,7 +199,7 @@ class LinearDepthProbe(FrozenProbe):
         first = DepthImage(image=batch.image[:1], depth=batch.depth[:1], name=batch.name[:1], seed=batch.seed[:1])
         features, target = self.extract(first)
         head = self.heads[(self.selected or 0) * self.repetitions]
-        prediction = self.predict_batch(head, self._inputs(features), first)
+        prediction = self.prediction(head, self._inputs(features), first)
         return draw_depth_images(first.image[0], first.depth[0], target[0] > 0, prediction[0])
 
 

@@ -35,6 +35,8 @@ class KNNClassification(ImageClassification):
     Source: facebookresearch/dinov3 dinov3/eval/knn.py (ks, temperature, weights).
     """
 
+    needs_training = False
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -103,7 +105,7 @@ class KNNClassification(ImageClassification):
                 features.append(features[0])
                 targets.append(targets[0])
                 continue
-            found = self.extract(self.transfer_batch_to_device(batch, self.device, 0))
+            found = self.extract_outside_steps(batch)
             features.append(F.normalize(found.features, dim=-1).cpu())
             targets.append(found.target.cpu())
         self.bank = distributed.gather_batches([part.to(self.device) for part in features])

@@ -34,8 +34,6 @@ _BEST = "best_miou"
 class LinearSegmentationHead(nn.Sequential):
     """Dropout of whole channels, batch normalisation and a 1 x 1 convolution, from patch features to classes.
 
-    It runs in float32, whatever the trainer's precision.
-
     Args:
         embed_dim: Width D of the features.
         num_classes: Classes C.
@@ -47,11 +45,6 @@ class LinearSegmentationHead(nn.Sequential):
         nn.init.normal_(classifier.weight, std=0.01)
         nn.init.zeros_(classifier.bias)  # type: ignore[arg-type]  # it has one
         super().__init__(nn.Dropout2d(dropout), FeatureBatchNorm(embed_dim), classifier)
-
-    def forward(self, input: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C h w"]:
-        """Logits at patch resolution."""
-        with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input.float())
 
 
 def segmentation_loss(
@@ -236,7 +229,7 @@ class SegmentationProbe(FrozenProbe):
         """The first image of a test batch, its true and its predicted classes in colours; black where there is none."""
         first = replace(batch, images=batch.images[:1], labels=batch.labels[:1])
         features = self.extract(first).features
-        predicted = self.predict_batch(self.heads[(self.selected or 0) * self.repetitions], features, first)[0]
+        predicted = self.prediction(self.heads[(self.selected or 0) * self.repetitions], features, first)[0]
         truth = first.labels[0]
         unlabelled = truth == IGNORE_INDEX
         return {

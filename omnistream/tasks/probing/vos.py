@@ -46,6 +46,8 @@ class VideoObjectSegmentation(FrozenProbe):
         protocol: Stable name of the evaluation.
     """
 
+    needs_training = False
+
     def __init__(
         self,
         backbone: nn.Module,

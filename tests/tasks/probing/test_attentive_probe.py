@@ -34,6 +34,15 @@ def test_forward_matches_the_released_probe():
     torch.testing.assert_close(probe.pool(tokens)[0], torch.tensor(pooled, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
+def test_mixed_precision_is_for_all_but_the_classifier():
+    probe, tokens = AttentiveProbe(8, 3, num_layers=2, num_heads=2).eval(), torch.randn(2, 5, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, pooled = probe(tokens), probe.pool(tokens)
+    assert logits.dtype == torch.float32
+    assert torch.equal(logits, probe.classifier(pooled.float()))
+    assert not torch.equal(pooled, probe.pool(tokens))
+
+
 @pytest.mark.parametrize(
     ("num_layers", "num_classes", "expected"),
     [(4, 174, 49_514_670), (4, 400, 49_746_320), (1, 400, 11_547_648 + 1025 * 400)],

@@ -125,6 +125,21 @@ def test_flip_test_averages_depth_of_both_images():
     assert probe(flip_test=False).flip_test is False
 
 
+def test_depth_and_loss_are_in_float32_under_mixed_precision():
+    module, target = probe(Pixels()), 1 + torch.rand(2, 8, 8)
+    module.train()
+    inputs = torch.randn(2, 2, 2, 3)
+    features = FeatureBatch(inputs, target)
+    module.log = lambda *_, **__: None
+    module.heads[0].linear.weight.data.normal_()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = module.training_step(features, 0)
+        module.eval()
+        depth = module.prediction(module.heads[0], inputs[:, None], features)
+    assert torch.equal(depth, module.prediction(module.heads[0], inputs[:, None], features))
+    assert torch.equal(loss, module.train().training_step(features, 0))
+
+
 def test_prediction_is_enlarged_bilinearly_and_clamped():
     module = probe(min_depth=1.0, max_depth=3.0)
     features = torch.tensor([[0.0, 4.0], [0.0, 4.0]])[

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from imagenet_trees import write_folders
 from knn_runs import run
 from processes import run_python
+from safetensors.torch import save_file
 
 from omnistream.backbone import create_model
 from omnistream.cli import main
 from omnistream.data import EvaluationDataModule
-from omnistream.data.images import ImageNet
+from omnistream.data.images import ImageNet, ImageNetProbing
 from omnistream.data.sampling import SampleKey
 from omnistream.evaluation import EvaluationResult
 from omnistream.tasks.probing import KNNClassification
@@ -92,6 +93,20 @@ def test_from_the_command_line_to_the_results(mini, monkeypatch, no_type_checks)
     assert found.settings["sweep"] == [{"k": 2}, {"k": 4}]
 
 
+def test_a_trained_backbone_needs_no_checkpoint_of_a_probe(mini, monkeypatch, no_type_checks, capsys):
+    monkeypatch.setattr(sys, "argv", ["omnistream"])
+    save_file(create_model("vit_nano").state_dict(), mini / "backbone.safetensors")
+    options = [
+        "-c", "knn/imagenet", f"--data.root={mini / 'imagenet'}", "--data.image_size=32", "--data.num_workers=0",
+        "--model.num_classes=3", "--model.backbone.variant=vit_nano", "--model.ks=[2,4]",
+        f"--model.backbone.checkpoint={mini / 'backbone.safetensors'}",
+        "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
+        "--trainer.logger=false", f"--trainer.default_root_dir={mini}",
+    ]  # fmt: skip
+    main(["validate", *options])
+    assert "random" not in capsys.readouterr().err
+
+
 def test_nothing_to_fit_and_nothing_to_compare_with(mini):
     def trainer():
         options = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
@@ -109,6 +124,19 @@ def test_nothing_to_fit_and_nothing_to_compare_with(mini):
         probe._inputs(torch.zeros(1, 64))
     with pytest.raises(ValueError, match="ks and temperature must be positive"):
         KNNClassification(create_model("vit_nano"), ks=(0,))
+
+
+def test_training_images_are_seen_in_the_precision_of_the_test(mini):
+    probe = KNNClassification(create_model("vit_nano", layer_scale_init=0.5), 3, ks=(1,))
+    data = ImageNetProbing(mini / "imagenet", image_size=32, batch_size=4, num_workers=0)
+    options = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    run = lightning.Trainer(accelerator="cpu", precision="bf16-mixed", enable_progress_bar=False, **options)
+    run.validate(probe, data, verbose=False)
+    batch = next(iter(data.reference_dataloader()))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = F.normalize(probe.extract(batch).features, dim=-1)
+    assert torch.equal(probe.bank[: len(found)], found)
+    assert not torch.equal(F.normalize(probe.extract(batch).features, dim=-1), found)
 
 
 def test_training_images_are_seen_as_in_evaluation(mini):
