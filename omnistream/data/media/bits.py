@@ -15,7 +15,7 @@ class BitReader:
 
     def __init__(self, data: bytes) -> None:
         data = data.replace(b"\0\0\3", b"\0\0")
-        self._value, self._left = int.from_bytes(data), 8 * len(data)
+        self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
 
     def take(self, count: int) -> int:
         """The next bits as an unsigned number."""
@@ -59,7 +59,7 @@ def nal_units(data: bytes, length_size: int) -> Iterator[bytes]:
         return
     at = 0
     while at + length_size < len(data):
-        length = int.from_bytes(data[at : at + length_size])
+        length = int.from_bytes(data[at : at + length_size], "big")
         at += length_size
         if length:
             yield data[at : at + length]

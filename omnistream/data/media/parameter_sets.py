@@ -47,7 +47,7 @@ def avcc_sets(extradata: bytes) -> tuple[int, list[bytes]]:
     for mask in (31, 255):
         count, at = extradata[at] & mask if at < len(extradata) else 0, at + 1
         for _ in range(count):
-            length = int.from_bytes(extradata[at : at + 2])
+            length = int.from_bytes(extradata[at : at + 2], "big")
             sets.append(extradata[at + 2 : at + 2 + length])
             at += 2 + length
     return (extradata[4] & 3) + 1, sets
@@ -62,10 +62,10 @@ def hvcc_sets(extradata: bytes) -> tuple[int, list[bytes]]:
         return 0, []
     sets, at = [], 23
     for _ in range(extradata[22]):
-        count = int.from_bytes(extradata[at + 1 : at + 3])
+        count = int.from_bytes(extradata[at + 1 : at + 3], "big")
         at += 3
         for _ in range(count):
-            length = int.from_bytes(extradata[at : at + 2])
+            length = int.from_bytes(extradata[at : at + 2], "big")
             sets.append(extradata[at + 2 : at + 2 + length])
             at += 2 + length
     return (extradata[21] & 3) + 1, sets

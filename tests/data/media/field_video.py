@@ -104,7 +104,7 @@ def _macroblocks(bits: _Bits, luma: np.ndarray, before: np.ndarray | None) -> No
             bits.code(25 if before is None else 30)
             bits.align()
             samples = block.tobytes() + bytes([_GREY]) * 128
-            bits.put(int.from_bytes(samples), 8 * len(samples))
+            bits.put(int.from_bytes(samples, "big"), 8 * len(samples))
     if skipped:
         bits.code(skipped)
 

@@ -57,8 +57,8 @@ def test_frames_after_an_edit_list_are_not_counted(made, tmp_path):
     """The edit is shortened to 24 of 48 frames, and the file is not reported as truncated."""
     data = bytearray(remuxed(made(recipes()["libx264-b2-mp4"]), tmp_path / "b.mp4").read_bytes())
     entry = data.find(b"elst") + 12
-    assert int.from_bytes(data[entry : entry + 4]) == 2000  # ms
-    data[entry : entry + 4] = (1000).to_bytes(4)
+    assert int.from_bytes(data[entry : entry + 4], "big") == 2000  # ms
+    data[entry : entry + 4] = (1000).to_bytes(4, "big")
     path = tmp_path / "a.mp4"
     path.write_bytes(data)
     numbers = assert_exact(path)
