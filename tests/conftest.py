@@ -19,6 +19,14 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _no_process_group_is_left():
+    """A trainer in this process may leave one, with which processes that a later test forks could not meet."""
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_caches(tmp_path_factory):
     """Indexes of data sets are not kept in the home of whoever runs the tests."""

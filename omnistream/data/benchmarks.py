@@ -109,7 +109,7 @@ class EvaluationDataModule(LightningDataModule):
 
     def options(self) -> dict[str, Any]:
         """Arguments that `results.json` should name: public attributes that are plain values."""
-        known = vars(LightningDataModule()).keys() | {"batches_seen"}
+        known = vars(LightningDataModule()).keys() | self.state_dict().keys()
         return {
             name: value
             for name, value in vars(self).items()

@@ -35,7 +35,7 @@ class _Bits:
         """The finished unit with its start code and emulation prevention bytes."""
         self.text += "1"
         self.align()
-        payload, out, zeros = int(self.text, 2).to_bytes(len(self.text) // 8), bytearray(), 0
+        payload, out, zeros = int(self.text, 2).to_bytes(len(self.text) // 8, "big"), bytearray(), 0
         for byte in payload:
             if zeros == 2 and byte <= 3:
                 out.append(3)

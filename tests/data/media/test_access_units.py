@@ -17,7 +17,7 @@ def test_bits_and_exp_golomb_codes():
 
 @pytest.mark.parametrize(("code", "value"), [("1", 0), ("010", 1), ("011", -1), ("00100", 2), ("00101", -2)])
 def test_signed_codes(code, value):
-    assert BitReader(int(code.ljust(8, "1"), 2).to_bytes(1)).signed() == value
+    assert BitReader(int(code.ljust(8, "1"), 2).to_bytes(1, "big")).signed() == value
 
 
 def test_emulation_prevention_bytes_are_removed():

@@ -59,8 +59,9 @@ def write_video(path: Path, recipe: Recipe) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(recipe.codec, rate=Fraction(RATE), options=recipe.options)
         stream.width, stream.height, stream.pix_fmt = recipe.width, recipe.height, recipe.pix_fmt
-        if recipe.codec.startswith("libvpx"):
-            stream.codec_context.thread_count = 1  # its threads can deadlock
+        if recipe.codec.startswith(("libvpx", "libx265")):
+            # Threads of libvpx can deadlock; those of libx265 change what it writes from run to run.
+            stream.codec_context.thread_count = 1
         if recipe.stamps is not None:
             stream.time_base = stream.codec_context.time_base = Fraction(1, 240)
         if recipe.matrix is not None:
