@@ -152,6 +152,7 @@ def _decord_doubts(
     codec = stream.codec_context.codec.canonical_name
     stamps = [scan.pts[number] for number in index.order.tolist()]
     known = [stamp for stamp in stamps if stamp is not None]
+    field_order = getattr(stream.codec_context, "field_order", None)  # PyAV 18 and newer
     doubts = {
         f"{codec} was not verified with decord": codec not in _DECORD_CODECS,
         "container was not verified with decord": not _DECORD_CONTAINERS & scan.formats,
@@ -164,7 +165,8 @@ def _decord_doubts(
         "truncated": _is_truncated(scan),
         "several video streams": num_streams > 1,
         "more than 8 bits per channel": _bits_per_channel(stream) > 8,
-        "interlaced": stream.codec_context.field_order not in (0, 1),
+        "interlaced": field_order not in (0, 1, None),
+        "field order unknown": field_order is None,
         "mirrored": orientation.is_mirrored,
         "rotated by the container": orientation != UPRIGHT and "mov" not in scan.formats,
         "odd frame size": bool(stream.codec_context.width % 2 or stream.codec_context.height % 2),
