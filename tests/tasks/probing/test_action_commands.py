@@ -49,7 +49,7 @@ def test_kinetics_fit_resume_validate_and_test(place):
     main(["fit", "-c", "action/k400", *options, "--trainer.max_epochs=3"])
     main(["fit", "-c", "action/k400", *options, "--ckpt_path=last"])
     run = place / "runs" / "action_k400" / "version_1"
-    checkpoint = torch.load(next(run.rglob("last.ckpt")), weights_only=False)
+    checkpoint = torch.load(next(run.rglob("last.ckpt")), weights_only=True)
     assert checkpoint["epoch"] == 5
     assert not any(key.startswith("backbone.") for key in checkpoint["state_dict"])
     main(["validate", "-c", "action/k400", *options, "--ckpt_path", str(run)])

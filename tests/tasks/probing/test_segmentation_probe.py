@@ -214,7 +214,7 @@ def test_two_processes_give_the_results_of_one(root, tmp_path, strategy):
     (tmp_path / "two").mkdir()
     segmentation_runs.run(root, tmp_path / "one")
     run_python([segmentation_runs.__file__, str(root), str(tmp_path / "two"), strategy, "2"], tmp_path, [TESTS])
-    one, two = (torch.load(tmp_path / name / "head.pt") for name in ("one", "two"))
+    one, two = (torch.load(tmp_path / name / "head.pt", weights_only=True) for name in ("one", "two"))
     for name, values in one.items():
         torch.testing.assert_close(two[name], values, atol=1e-5, rtol=1e-4)  # sums in another order
     one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
