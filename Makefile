@@ -19,7 +19,8 @@ READY_DEV := $(VENV)/.omnistream-dev-$(CHECKSUM)
 # files, whose tests share what they set up. make WORKERS=0 test runs them one after the other.
 TEST_ENV := OMP_NUM_THREADS=1
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
-PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --durations=10
+# A test that waits for ever ends its process, which names it, and the others go on in another.
+PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --durations=10 --timeout-method=thread
 
 .PHONY: help venv quickstart test test-slow check format docs clean distclean
 .DEFAULT_GOAL := help
@@ -46,10 +47,10 @@ quickstart: venv
 	$(PY) -m omnistream fit -c quickstart
 
 test: venv
-	$(TEST_ENV) $(PYTEST) -m "not slow"
+	$(TEST_ENV) $(PYTEST) --timeout=300 -m "not slow"
 
 test-slow: venv
-	$(TEST_ENV) $(PYTEST) -m slow
+	$(TEST_ENV) $(PYTEST) --timeout=1800 -m slow
 
 check: $(READY_DEV)
 	$(PY) -m ruff check .

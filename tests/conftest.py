@@ -21,10 +21,20 @@ def _seeded():
 
 @pytest.fixture(autouse=True)
 def _no_process_group_is_left():
-    """A trainer in this process may leave one, with which processes that a later test forks could not meet."""
+    """A process group goes into a process of its own (`processes.run_ranks`): its threads do not survive a fork."""
     yield
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        pytest.fail("a process group was made in the process of the tests")
+
+
+@pytest.fixture(autouse=True)
+def _same_environment():
+    """Commands and trainers leave a seed and a port behind, which programs of later tests would take over."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

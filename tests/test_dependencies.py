@@ -22,7 +22,7 @@ MODULES = {
     "typing-extensions": "typing_extensions",
 }
 """Modules that are not called like their distribution."""
-TOOLS = {"ruff", "mypy", "pre-commit", "sphinx", "myst-parser", "pydata-sphinx-theme", "pytest-xdist"}
+TOOLS = {"ruff", "mypy", "pre-commit", "sphinx", "myst-parser", "pydata-sphinx-theme", "pytest-xdist", "pytest-timeout"}
 """Run by the Makefile, or named in docs/conf.py or in pyproject.toml."""
 HIDDEN = {"onnxscript"}
 """Needed by a library that imports it for us: torch's exporter to ONNX."""

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import gloo, run_ranks
 
 from omnistream.backbone import create_model
 from omnistream.backbone import model as model_module
@@ -24,15 +23,14 @@ def forwards(model, seed, number):
 
 
 def work(rank, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    model = create_model("vit_nano").train()
-    first, second, again = (forwards(model, seed, 3) for seed in (1, 2, 1))
-    torch.save({"first": first, "second": second, "again": again}, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    with gloo(rank, folder):
+        model = create_model("vit_nano").train()
+        first, second, again = (forwards(model, seed, 3) for seed in (1, 2, 1))
+        torch.save({"first": first, "second": second, "again": again}, Path(folder) / f"{rank}.pt")
 
 
 def test_every_process_and_forward_draws_its_own_and_a_resumed_step_repeats_them(tmp_path):
-    mp.spawn(work, (str(tmp_path),), nprocs=2)
+    run_ranks(work, str(tmp_path))
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     drawn = [factor for rank in found for step in ("first", "second") for pair in rank[step][0] for factor in pair]
     assert len(set(drawn)) == len(drawn) == 2 * 2 * 3 * 2

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from processes import run_ranks
 from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 
@@ -111,14 +112,11 @@ class Recorder(LightningModule):
         return torch.optim.AdamW(self.parameters(), 0.1)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(("strategy", "num_workers"), [("auto", 0), ("auto", 1), ("fsdp2", 0), ("fsdp2", 1)])
-@pytest.mark.parametrize("step", [1, 4, 6])
-def test_training_in_epochs_goes_on_with_the_samples_that_are_left(tmp_path, step, strategy, num_workers):
+def check_the_samples_that_are_left(folder, step, strategy, num_workers):
     def run(path=None):
         data, module = (
             EvaluationDataModule(Files(), batch_size=4, num_workers=num_workers),
-            Recorder(step, tmp_path / "a.ckpt"),
+            Recorder(step, folder / "a.ckpt"),
         )
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         trainer = Trainer(
@@ -127,7 +125,7 @@ def test_training_in_epochs_goes_on_with_the_samples_that_are_left(tmp_path, ste
             strategy=strategy,
             max_epochs=3,
             enable_checkpointing=False,
-            default_root_dir=tmp_path,
+            default_root_dir=folder,
             **quiet,
         )
         trainer.fit(module, data, ckpt_path=path)
@@ -136,7 +134,24 @@ def test_training_in_epochs_goes_on_with_the_samples_that_are_left(tmp_path, ste
     whole = run()
     assert [epoch for epoch, _, _ in whole] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert all(sorted(n for _, _, part in whole[i : i + 3] for n in part) == list(range(12)) for i in (0, 3, 6))
-    assert run(tmp_path / "a.ckpt") == whole[step:]
+    assert run(folder / "a.ckpt") == whole[step:]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("step", [1, 4, 6])
+def test_training_in_epochs_goes_on_with_the_samples_that_are_left(tmp_path, step, num_workers):
+    check_the_samples_that_are_left(tmp_path, step, "auto", num_workers)
+
+
+def _sharded(rank, folder):
+    for step, num_workers in ((1, 0), (4, 1), (6, 0)):
+        check_the_samples_that_are_left(folder, step, "fsdp2", num_workers)
+
+
+def test_sharded_training_in_epochs_does_as_well(tmp_path):
+    """In a process of its own: the process group would stay in this one."""
+    run_ranks(_sharded, tmp_path, count=1)
 
 
 def test_training_in_epochs_goes_on_in_every_process(monkeypatch):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from probes import ColourProbe, Colours, backbone, trainer
+from processes import gloo, run_ranks
 from safetensors.torch import load_file
 from torch import nn
 from torchvision.transforms import v2
@@ -44,9 +44,12 @@ class Transformed(Colours):
         return sample
 
 
+SHARD_SAMPLES = 10
+
+
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch):
-    monkeypatch.setattr(feature_store, "MAX_SHARD_SAMPLES", 10)
+    monkeypatch.setattr(feature_store, "MAX_SHARD_SAMPLES", SHARD_SAMPLES)
 
 
 def loader_of(dataset, batch_size=4):
@@ -386,21 +389,6 @@ def test_an_empty_set_is_named(tmp_path):
         stored(tmp_path, Colours(0))
 
 
-def _store_a_share(rank, folder, expected):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    features, seen = stored(f"{folder}/together", Colours(35))
-    assert seen == (10 + 10 + 1, 10 + 5)[rank]
-    assert features.indices.tolist() == [*range(rank, 35, 2), *([0] * rank)]
-    for found, wanted in zip(features.statistics(), expected, strict=True):
-        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
-    module = EvaluationDataModule(val=Colours(35), batch_size=4)
-    probe = Counting(backbone(), cache=f"{folder}/together")
-    val = probe.store_all(module.in_order(module.val), training=False)
-    assert val.indices.tolist() == [i for i in range(35) if i // 4 % 2 == rank]
-    dist.destroy_process_group()
-
-
 def test_features_of_another_precision_are_others(tmp_path):
     folders = []
     for precision in ("32-true", "bf16-mixed"):
@@ -414,12 +402,25 @@ def test_features_of_another_precision_are_others(tmp_path):
     assert stored(tmp_path / "features", Colours(12))[1] == 0  # float32, as without a trainer
 
 
-def test_two_processes_fill_the_folder_that_one_would(tmp_path):
-    alone, _ = stored(tmp_path / "alone", Colours(35))
-    torch.multiprocessing.start_processes(
-        _store_a_share, (str(tmp_path), alone.statistics()), nprocs=2, start_method="fork"
-    )
-    together = tmp_path / "together" / alone.store.folder.name
+def _store_a_share(rank, folder):
+    feature_store.MAX_SHARD_SAMPLES = SHARD_SAMPLES
+    alone, _ = stored(folder / f"alone_{rank}", Colours(35))
+    expected = alone.statistics()
+    with gloo(rank, folder):
+        features, seen = stored(folder / "together", Colours(35))
+        assert seen == (10 + 10 + 1, 10 + 5)[rank]
+        assert features.indices.tolist() == [*range(rank, 35, 2), *([0] * rank)]
+        for found, wanted in zip(features.statistics(), expected, strict=True):
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+        module = EvaluationDataModule(val=Colours(35), batch_size=4)
+        probe = Counting(backbone(), cache=folder / "together")
+        val = probe.store_all(module.in_order(module.val), training=False)
+        assert val.indices.tolist() == [i for i in range(35) if i // 4 % 2 == rank]
+    assert features.store.folder.name == alone.store.folder.name
     for path in alone.store.folder.glob("shard*"):
-        assert path.read_bytes() == (together / path.name).read_bytes()
-    assert stored(tmp_path / "together", Colours(35))[1] == 0
+        assert path.read_bytes() == (features.store.folder / path.name).read_bytes()
+    assert stored(folder / "together", Colours(35))[1] == 0
+
+
+def test_two_processes_fill_the_folder_that_one_would(tmp_path):
+    run_ranks(_store_a_share, tmp_path)

@@ -6,9 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
 from probes import ColourProbe, Colours, backbone, trainer
-from processes import run_python
+from processes import gloo, run_python, run_ranks
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -319,16 +318,14 @@ class TestCheckpoint:
 
 
 def _evaluate_a_share(rank, folder, shares, expected):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    probe = ColourProbe(backbone(), lrs=(1e-1, 1e-7)).eval()
-    torch.manual_seed(0)
-    probe.configure_model()
-    samples = Colours(9)
-    for index in shares[rank]:
-        probe.test_step(FrameClip.collate([samples[index]]), 0)
-    assert [found["accuracy"] for found in probe._computed()] == expected
-    dist.destroy_process_group()
+    with gloo(rank, folder):
+        probe = ColourProbe(backbone(), lrs=(1e-1, 1e-7)).eval()
+        torch.manual_seed(0)
+        probe.configure_model()
+        samples = Colours(9)
+        for index in shares[rank]:
+            probe.test_step(FrameClip.collate([samples[index]]), 0)
+        assert [found["accuracy"] for found in probe._computed()] == expected
 
 
 def test_two_processes_on_an_odd_number_of_samples_are_one(tmp_path):
@@ -341,24 +338,20 @@ def test_two_processes_on_an_odd_number_of_samples_are_one(tmp_path):
     expected = [found["accuracy"] for found in probe._computed()]
     assert expected[0] != expected[1]  # or nothing is shown
     shares = (range(0, 9, 2), range(1, 9, 2))
-    torch.multiprocessing.start_processes(
-        _evaluate_a_share, (str(tmp_path), shares, expected), nprocs=2, start_method="fork"
-    )
+    run_ranks(_evaluate_a_share, str(tmp_path), shares, expected)
 
 
 def _standardize_a_share(rank, folder, expected):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    probe = ColourProbe(backbone(), cache=True, standardize=True)
-    module = data(train=Colours(9))
-    module.trainer = SimpleNamespace(lightning_module=probe)
-    probe._trainer = SimpleNamespace(train_dataloader=module.train_dataloader())
-    assert len(probe._trainer.train_dataloader.dataset) == 5  # the second process repeats a sample
-    probe.on_train_start()
-    for found, wanted in zip(probe._statistics, expected, strict=True):
-        assert found.dtype == wanted.dtype
-        torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
-    dist.destroy_process_group()
+    with gloo(rank, folder):
+        probe = ColourProbe(backbone(), cache=True, standardize=True)
+        module = data(train=Colours(9))
+        module.trainer = SimpleNamespace(lightning_module=probe)
+        probe._trainer = SimpleNamespace(train_dataloader=module.train_dataloader())
+        assert len(probe._trainer.train_dataloader.dataset) == 5  # the second process repeats a sample
+        probe.on_train_start()
+        for found, wanted in zip(probe._statistics, expected, strict=True):
+            assert found.dtype == wanted.dtype
+            torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
 
 
 def test_two_processes_standardize_by_all_samples_each_once(tmp_path):
@@ -366,9 +359,7 @@ def test_two_processes_standardize_by_all_samples_each_once(tmp_path):
     rows = torch.cat([probe.extract(FrameClip.collate([Colours(9)[index]])).features for index in range(9)])
     expected = rows.mean(0), rows.std(0)
     assert (rows[::2].mean(0) - expected[0]).abs().max() > 1e-3  # or a share's own would do
-    torch.multiprocessing.start_processes(
-        _standardize_a_share, (str(tmp_path), expected), nprocs=2, start_method="fork"
-    )
+    run_ranks(_standardize_a_share, str(tmp_path), expected)
 
 
 @pytest.mark.slow
@@ -382,19 +373,18 @@ def test_a_process_without_cached_validation_samples_takes_part(tmp_path, cache)
 
 
 def _cache_nothing(rank, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    with pytest.raises(ValueError, match="the loader is empty"):
-        CachedFeatures([])
-    batches = [FeatureBatch(torch.ones(3, 2, 4), torch.zeros(3, dtype=torch.int64))] if rank else []
-    share = CachedFeatures(batches)
-    assert (share.features.shape, share.target.shape) == ((3 * rank, 2, 4), (3 * rank,))
-    assert share.target.dtype == torch.int64
-    assert share.statistics()[0].tolist() == [1.0] * 4
-    dist.destroy_process_group()
+    with gloo(rank, folder):
+        with pytest.raises(ValueError, match="the loader is empty"):
+            CachedFeatures([])
+        batches = [FeatureBatch(torch.ones(3, 2, 4), torch.zeros(3, dtype=torch.int64))] if rank else []
+        share = CachedFeatures(batches)
+        assert (share.features.shape, share.target.shape) == ((3 * rank, 2, 4), (3 * rank,))
+        assert share.target.dtype == torch.int64
+        assert share.statistics()[0].tolist() == [1.0] * 4
 
 
 def test_only_a_data_set_without_samples_is_refused_and_not_an_empty_share(tmp_path):
-    torch.multiprocessing.start_processes(_cache_nothing, (str(tmp_path),), nprocs=2, start_method="fork")
+    run_ranks(_cache_nothing, str(tmp_path))
 
 
 def test_statistics_of_one_process_and_of_a_far_mean():

@@ -4,9 +4,9 @@ import pickle
 
 import pytest
 import torch
-import torch.distributed as dist
 from metric_cases import CASES
 from metric_tester import assert_equal, rows, updated
+from processes import gloo, run_ranks
 from torchmetrics import Metric
 
 from omnistream import metrics
@@ -65,17 +65,16 @@ SHARES = ([[0, 2, 4, 6], [1, 3, 5]], [list(range(7)), []])
 
 
 def _update_and_compare(rank, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    for case in CASES:
-        inputs = case.make(7)
-        for shares in SHARES:
-            assert_equal(case, updated(case.new(), inputs, [shares[rank]]).compute(), case.expected(inputs))
-    dist.destroy_process_group()
+    with gloo(rank, folder):
+        for case in CASES:
+            inputs = case.make(7)
+            for shares in SHARES:
+                assert_equal(case, updated(case.new(), inputs, [shares[rank]]).compute(), case.expected(inputs))
 
 
 def test_two_processes_give_the_value_of_one(tmp_path):
     """An odd number of samples: 4 and 3; then all of them in one process and none in the other."""
-    torch.multiprocessing.start_processes(_update_and_compare, (str(tmp_path),), nprocs=2, start_method="fork")
+    run_ranks(_update_and_compare, str(tmp_path))
 
 
 def test_standard_error_of_a_mean_is_that_of_its_values():

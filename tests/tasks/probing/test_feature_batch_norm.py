@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.distributed as dist
+from processes import gloo, run_ranks
 from torch import nn
 
 from omnistream.tasks.probing.batch_norm import FeatureBatchNorm
@@ -24,30 +25,27 @@ def trained(norm, x, target):
 
 
 def _as_one(rank, folder, expected, target):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    norm, rows = FeatureBatchNorm(5), slice(3 * rank, 3 * rank + 3)
-    out, *gradients = trained(norm, features()[rows], target[rows])
-    torch.testing.assert_close(out, expected[0][rows], atol=1e-4, rtol=1e-4)
-    for found, wanted in zip(gradients[:2], expected[1:3], strict=True):
-        dist.all_reduce(found)
-        torch.testing.assert_close(found / 2, wanted, atol=1e-5, rtol=1e-4)
-    for found, wanted in zip(gradients[2:], expected[3:], strict=True):
-        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-5)
-    assert norm.num_batches_tracked == 2
-    with pytest.raises(RuntimeError, match="for frozen features"):
-        norm(features().requires_grad_())
-    norm.eval()
-    alone = norm(features()[: 1 + rank])  # no collective: shapes differ
-    torch.testing.assert_close(alone, nn.BatchNorm2d.forward(norm, features()[: 1 + rank]))
-    dist.destroy_process_group()
+    with gloo(rank, folder):
+        norm, rows = FeatureBatchNorm(5), slice(3 * rank, 3 * rank + 3)
+        out, *gradients = trained(norm, features()[rows], target[rows])
+        torch.testing.assert_close(out, expected[0][rows], atol=1e-4, rtol=1e-4)
+        for found, wanted in zip(gradients[:2], expected[1:3], strict=True):
+            dist.all_reduce(found)
+            torch.testing.assert_close(found / 2, wanted, atol=1e-5, rtol=1e-4)
+        for found, wanted in zip(gradients[2:], expected[3:], strict=True):
+            torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-5)
+        assert norm.num_batches_tracked == 2
+        with pytest.raises(RuntimeError, match="for frozen features"):
+            norm(features().requires_grad_())
+        norm.eval()
+        alone = norm(features()[: 1 + rank])  # no collective: shapes differ
+        torch.testing.assert_close(alone, nn.BatchNorm2d.forward(norm, features()[: 1 + rank]))
 
 
 def test_two_processes_are_one_batch(tmp_path):
     target = torch.randn(6, 5, 2, 3, generator=torch.Generator().manual_seed(1))
     expected = trained(nn.BatchNorm2d(5), features(), target)
-    args = str(tmp_path), expected, target
-    torch.multiprocessing.start_processes(_as_one, args, nprocs=2, start_method="fork")
+    run_ranks(_as_one, str(tmp_path), expected, target)
 
 
 def test_one_process_is_batch_norm():

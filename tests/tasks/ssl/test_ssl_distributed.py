@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import gloo, run_ranks
 from ssl_examples import make_batch, make_module, rows, spread_prototypes
 from ssl_oracle import MASKS, PATCH_TARGETS, SINKHORN, TEMPERATURE, close, sines
 from torch.distributed.device_mesh import init_device_mesh
@@ -73,16 +72,14 @@ def _batch():
 
 
 def _work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    torch.save(_losses(rank) | _sharded_step(rank), Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    with gloo(rank, folder):
+        torch.save(_losses(rank) | _sharded_step(rank), Path(folder) / f"{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> list[dict[str, torch.Tensor]]:
     folder = tmp_path_factory.mktemp("gloo")
-    mp.spawn(_work, args=(str(folder),), nprocs=2)
+    run_ranks(_work, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
