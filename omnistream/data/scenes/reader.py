@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
@@ -55,6 +55,8 @@ class SceneReader(ABC):
     """Names (or patterns) of further files that `open_sequence` or `find` reads, one or a few per sequence."""
     splits: ClassVar[tuple[Split, ...]] = ()
     """The authors' own splits."""
+    sequence_lists: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Names of the sequences that published evaluations use, by what they evaluate, such as `depth` or `pose`."""
     index_version: ClassVar[int] = 1
     """Increase when `open_sequence` changes, so that indexes on disk are rebuilt."""
 
