@@ -69,7 +69,7 @@ def test_a_rewritten_trajectory_is_read_again(tmp_path):
         ("5 0 0 0 0 0 0 0", "line 3: the quaternion 0 0 0 0 has no direction"),
         ("5 0 0 0 nan 0 0 1", "line 3: 'nan' is not a finite number"),
         ("5 -inf 0 0 0 0 0 1", "line 3: '-inf' is not a finite number"),
-        ("inf 0 0 0 0 0 0 1", "line 3: 'inf' is not a finite number"),
+        ("inf 0 0 0 0 0 0 1", "line 3: the timestamp 'inf' is not a finite number"),
         ("5 0 0 0 0 0 1", "line 3: expected timestamp tx ty tz qx qy qz qw, got 7 fields"),
         ("5 0 0 0 0 0 0 1 9", "line 3: expected timestamp tx ty tz qx qy qz qw, got 9 fields"),
         ("5 0 0 zero 0 0 0 1", "line 3: 'zero' is not a finite number"),
@@ -93,7 +93,7 @@ def test_other_files_are_refused(tmp_path, read):
         read(tmp_path / "a.txt")
     with pytest.raises(MediaReadError, match=r"a\.txt: (names no file|holds no pose)"):
         read(written(tmp_path, "# nothing\n"))
-    with pytest.raises(MediaReadError, match=r"a\.txt: line 1: 'time' is not a finite number"):
+    with pytest.raises(MediaReadError, match=r"a\.txt: line 1: the timestamp 'time' is not a finite number"):
         read(written(tmp_path, "time file"))
     (tmp_path / "a.txt").write_bytes(b"\x89PNG\xff")
     with pytest.raises(MediaReadError, match=r"a\.txt: is not a text file"):
