@@ -145,13 +145,14 @@ class GeometryVideos(Dataset[GeometryVideo]):
 
     Args:
         reader: Of the data set.
-        sequences: Names of the sequences, or the name of one of the reader's `sequence_lists`; all by default.
+        sequences: Published names of the sequences (`SceneReader.published_name`), or the name of one of the reader's
+            `sequence_lists`; all by default.
         frames: Which frames of each.
         images: Size of the images that the model sees; None for that of the files.
 
     Raises:
         DatasetNotFoundError: If none of the sequences is there.
-        ValueError: If the reader has no such list.
+        ValueError: If the reader has no such list, or two sequences are called the same.
     """
 
     def __init__(
@@ -164,12 +165,13 @@ class GeometryVideos(Dataset[GeometryVideo]):
         self.reader, self.frames, self.images = reader, frames, images
         self.list_name = sequences if isinstance(sequences, str) else None
         """Of the published list."""
-        found = {sequence.name: sequence for sequence in reader.index()}
+        found = _by_published_name(reader)
         self.names = _names(reader, sequences) or [*found, *(path for path, _ in reader.broken)]
         """Of all sequences of the benchmark, also of those that are not there."""
         self.missing_names = [name for name in self.names if name not in found]
         """Sequences of the benchmark without files that can be read."""
-        self.sequences = [found[name] for name in self.names if name in found]
+        self._found = [name for name in self.names if name in found]
+        self.sequences = [found[name] for name in self._found]
         if not self.sequences:
             raise DatasetNotFoundError(
                 f"{reader.root} has none of the sequences {', '.join(self.names[:5])}"
@@ -203,12 +205,23 @@ class GeometryVideos(Dataset[GeometryVideo]):
         sequence = self.sequences[index]
         positions = self.frames.positions(sequence.num_frames)
         options = {"reader": self.reader, "sequence": sequence, "positions": positions, "images": self.images}
-        return GeometryVideo(name=sequence.name, **options)  # type: ignore[arg-type]
+        return GeometryVideo(name=self._found[index], **options)  # type: ignore[arg-type]
 
     @staticmethod
     def collate(samples: list[GeometryVideo]) -> list[GeometryVideo]:
         """Videos differ in length and size: a batch is a list."""
         return samples
+
+
+def _by_published_name(reader: SceneReader) -> dict[str, SceneSequence]:
+    found: dict[str, SceneSequence] = {}
+    for sequence in reader.index():
+        if (other := found.setdefault(name := reader.published_name(sequence), sequence)) is not sequence:
+            raise ValueError(
+                f"{reader.root} holds two sequences called {name}: {other.name} and {sequence.name}; set `root` to the "
+                "folder of one of them"
+            )
+    return found
 
 
 def _names(reader: SceneReader, sequences: str | Sequence[str] | None) -> list[str]:
