@@ -1,16 +1,22 @@
 """Camera poses of videos, streamed frame by frame, as CUT3R and evo score them (paper Table 4)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from omnistream.data.batch import SceneFrame
 from omnistream.data.geometry_videos import GeometryVideo
 from omnistream.evaluation.geometry_baselines import PoseBaseline, baseline_poses
-from omnistream.metrics.trajectory import TrajectoryAlignment, TrajectoryErrors, trajectory_errors
+from omnistream.metrics.trajectory import (
+    TrajectoryAlignment,
+    TrajectoryErrors,
+    TrajectoryScore,
+    score_trajectory,
+    trajectory_errors,
+)
 from omnistream.tasks.reconstruction.outcome import ReconstructedVideo, SequenceOutcome
 from omnistream.tasks.reconstruction.plotted import PlottedFrames
 from omnistream.tasks.reconstruction.streamed import PredictedFrame, StreamedEvaluation
@@ -26,14 +32,13 @@ class CameraPose(StreamedEvaluation):
     `ate_identity`, `rpe_translation_constant_velocity` and so on are those of the baselines of
     `omnistream.evaluation.PoseBaseline` after the first alignment.
 
-    A reference pose that is not finite is left out; a reference that does not move, or has fewer than three poses, is
-    no truth.
+    A reference pose that is not finite is left out; a reference that does not move, or has too few poses, is no truth.
 
     Args:
         geometry: See `StreamedEvaluation`.
         checkpoint: See `StreamedEvaluation`.
         protocol: Stable name of the evaluation.
-        alignments: Which ones, the main one first; see `omnistream.metrics.trajectory_errors`.
+        alignments: Which ones, the main one first; see `omnistream.metrics.score_trajectory`.
         resume: See `StreamedEvaluation`.
         num_plotted_frames: See `StreamedEvaluation`.
 
@@ -70,50 +75,49 @@ class CameraPose(StreamedEvaluation):
             plotted.add(frame, found)
             if found.ray_camera_to_world is not None:
                 ray_poses.append(found.ray_camera_to_world)
-        poses = {"": torch.stack(plotted.poses)} | ({"rays/": torch.stack(ray_poses)} if ray_poses else {})
-        outcome = self._outcome(video.name, poses, torch.stack(plotted.true_poses))
-        return outcome, plotted.video(plotted.position_errors())
+        target = torch.stack(plotted.true_poses)
+        main = score_trajectory(torch.stack(plotted.poses), target, alignment=self.alignments[0])
+        rays = torch.stack(ray_poses) if ray_poses else None
+        outcome = self._outcome(video.name, plotted, target, main, rays)
+        return outcome, plotted.video({"position": main.position_errors}, main)
 
     def _outcome(
-        self, name: str, poses: Mapping[str, Float[Tensor, "T 4 4"]], target: Float[Tensor, "T 4 4"]
+        self,
+        name: str,
+        plotted: PlottedFrames,
+        target: Float[Tensor, "T 4 4"],
+        main: TrajectoryScore,
+        rays: Float[Tensor, "T 4 4"] | None,
     ) -> SequenceOutcome:
-        main, values = self.alignments[0], {}
-        for source, preds in poses.items():
+        if main.errors is None:
+            return SequenceOutcome(name=name, status="no truth", reason=main.reason)
+        sources = {"": torch.stack(plotted.poses)} | ({} if rays is None else {"rays/": rays})
+        values: dict[str, float] = {}
+        problems = []
+        for source, preds in sources.items():
             for alignment in self.alignments:
-                errors = trajectory_errors(preds, target, alignment=alignment)
-                if errors is None:
-                    return SequenceOutcome(name=name, status="no truth", reason=_no_truth(target))
-                values |= _named(f"{source}{'' if alignment == main else alignment + '/'}", errors)
-        known = target.flatten(1).isfinite().all(1)
+                found = score_trajectory(preds, target, alignment=alignment)
+                if found.errors is None:
+                    return SequenceOutcome(name=name, status="no truth", reason=found.reason)
+                prefix = source if alignment == self.alignments[0] else f"{source}{alignment}/"
+                values |= _named(prefix, found.errors)
+                problems += [f"{source}{found.reason}"] if found.reason else []
+        details = {"num_poses": main.num_poses, "note": main.note}
+        status: dict[str, Any] = {"status": "not finite", "reason": problems[0]} if problems else {}
+        return SequenceOutcome(name=name, values=values | self._baselines(target), details=details, **status)
+
+    def _baselines(self, target: Float[Tensor, "T 4 4"]) -> dict[str, float]:
+        known = target[target.flatten(1).isfinite().all(1)]
+        values: dict[str, float] = {}
         for baseline in get_args(PoseBaseline):
-            truth = target[known]
-            errors = trajectory_errors(baseline_poses(truth, baseline), truth, alignment=main)
+            errors = trajectory_errors(baseline_poses(known, baseline), known, alignment=self.alignments[0])
             assert errors is not None  # there is a reference
-            found = _named("", errors)
-            values |= {f"{key}_{baseline}": value for key, value in found.items() if _means_something(key, baseline)}
-        return SequenceOutcome(name=name, values=values, **_status(poses, known))
+            found = {f"{name}_{baseline}": value for name, value in _named("", errors).items()}
+            if baseline == "previous_motion":
+                del found["ate_previous_motion"]  # the path is the true one, late: this is no error of a prediction
+            values |= found
+        return values
 
 
 def _named(prefix: str, errors: TrajectoryErrors) -> dict[str, float]:
     return {f"{prefix}{name}": float(value) for name, value in errors._asdict().items()}
-
-
-def _means_something(metric: str, baseline: PoseBaseline) -> bool:
-    """The path of `previous_motion` is the true one, late: its ATE is no error of a prediction."""
-    return not (baseline == "previous_motion" and metric == "ate")
-
-
-def _no_truth(target: Float[Tensor, "T 4 4"]) -> str:
-    known = int(target.flatten(1).isfinite().all(1).sum())
-    if known < 3:
-        return f"only {known} of {len(target)} reference poses are known, and an alignment needs three"
-    return "the reference does not move"
-
-
-def _status(poses: Mapping[str, Float[Tensor, "T 4 4"]], known: Bool[Tensor, " T"]) -> dict[str, Any]:
-    for source, preds in poses.items():
-        wrong = (known & ~preds.flatten(1).isfinite().all(1)).nonzero()
-        if len(wrong):
-            origin = "pose from rays" if source else "pose"
-            return {"status": "not finite", "reason": f"the predicted {origin} of frame {int(wrong[0])} is not finite"}
-    return {}

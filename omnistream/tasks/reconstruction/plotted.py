@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from omnistream.cameras import Similarity, apply_similarity_to_poses
 from omnistream.data.batch import SceneFrame
 from omnistream.data.geometry_videos import GeometryVideo
-from omnistream.metrics import trajectory_similarity
+from omnistream.metrics import SequenceDepth
+from omnistream.metrics.trajectory import TrajectoryScore, score_trajectory
 from omnistream.tasks.reconstruction.outcome import ReconstructedVideo
 from omnistream.tasks.reconstruction.streamed import PredictedFrame, spread
 
@@ -33,52 +33,44 @@ class PlottedFrames:
         self.poses.append(found.camera_to_world)
         self.true_poses.append(frame.camera_to_world.double())
 
-    def similarity(self) -> Similarity | None:
-        """That brings the predicted poses to the true ones; None if one of them is not known."""
-        poses, truth = torch.stack(self.poses), torch.stack(self.true_poses)
-        known = poses.isfinite().all() and truth.isfinite().all()
-        return trajectory_similarity(poses, truth) if known else None
-
-    def position_errors(self) -> dict[str, Float[Tensor, " T"]]:
-        """Distance of every camera centre from the true one after the similarity, in the reference's unit."""
-        similarity, truth = self.similarity(), torch.stack(self.true_poses)
-        if similarity is None:
-            return {}
-        aligned = apply_similarity_to_poses(similarity, torch.stack(self.poses))
-        return {"position": (aligned[:, :3, 3] - truth[:, :3, 3]).norm(dim=-1)}
-
     def video(
         self,
         errors: dict[str, Float[Tensor, " T"]],
-        scale: Float[Tensor, "*T"],
-        shift: Float[Tensor, "*T"],
+        trajectory: TrajectoryScore | None = None,
+        depth: SequenceDepth | None = None,
         clip_to: float | None = None,
     ) -> ReconstructedVideo:
         """The frames with aligned depth and poses.
 
         Args:
             errors: Of every frame, by name.
-            scale: Of the depth, of all frames or of each.
-            shift: Of the depth.
+            trajectory: Alignment of the poses; by default the best similarity.
+            depth: Alignment of the depth; by default the scale of the poses.
             clip_to: Largest aligned depth.
         """
-        scales, shifts = (x.float().expand(len(self.poses))[self.positions] for x in (scale, shift))
-        depth = torch.stack([found.depth for _, found in self._kept]) * scales[:, None, None] + shifts[:, None, None]
+        poses, truth = torch.stack(self.poses), torch.stack(self.true_poses)
+        trajectory = score_trajectory(poses, truth) if trajectory is None else trajectory
+        maps = self._aligned(trajectory, depth)
         confidences = [found.confidence for _, found in self._kept]
-        similarity = self.similarity()
-        poses = torch.stack(self.poses)
         return ReconstructedVideo(
             name=self.name,
             images=torch.stack([frame.image for frame, _ in self._kept]),
             positions=self.positions,
-            depth=depth if clip_to is None else depth.clamp_max(clip_to),
+            depth=maps if clip_to is None else maps.clamp_max(clip_to),
             confidence=None if any(one is None for one in confidences) else torch.stack(confidences),  # type: ignore[arg-type]
             true_depth=self._true_depth(),
             intrinsics=torch.stack([found.intrinsics for _, found in self._kept]),
-            camera_to_world=None if similarity is None else apply_similarity_to_poses(similarity, poses).float(),
-            true_camera_to_world=None if similarity is None else torch.stack(self.true_poses).float(),
+            camera_to_world=None if trajectory.aligned is None else trajectory.aligned.float(),
+            true_camera_to_world=None if trajectory.aligned is None else truth.float(),
             frame_errors={name: values.float() for name, values in errors.items()},
         )
+
+    def _aligned(self, trajectory: TrajectoryScore, depth: SequenceDepth | None) -> Float[Tensor, "K h w"]:
+        maps = torch.stack([found.depth for _, found in self._kept])
+        if depth is None:
+            return maps if trajectory.similarity is None else maps * trajectory.similarity.scale.float()
+        scale, shift = (x.float().expand(len(self.poses))[self.positions, None, None] for x in (depth.scale, depth.shift))
+        return maps * scale + shift
 
     def _true_depth(self) -> Float[Tensor, "K H W"] | None:
         """None if a frame has none, or they differ in size."""

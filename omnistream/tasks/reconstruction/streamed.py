@@ -196,6 +196,9 @@ class StreamedEvaluation(LightningModule):
         return plotted
 
     def _evaluate(self, video: GeometryVideo) -> tuple[SequenceOutcome, ReconstructedVideo | None]:
+        if not len(video):
+            reason = f"none of its {video.sequence.num_frames} frames is among the chosen ones"
+            return SequenceOutcome(name=video.name, status="no truth", reason=reason), None
         self._seconds = []
         try:
             with closing(self._stream(video)) as stream:  # type: ignore[type-var]  # a generator

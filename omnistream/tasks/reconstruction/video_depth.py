@@ -78,7 +78,7 @@ class VideoDepth(StreamedEvaluation):
             baseline = constant.errors([base], self.clip_to)[base]
         first = errors[self.alignments[0]]
         per_frame = {"abs_rel": first.frame_errors.abs_rel, "delta1": first.frame_errors.delta1}
-        shown = plotted.video(per_frame, first.scale, first.shift, self.clip_to)
+        shown = plotted.video(per_frame, depth=first, clip_to=self.clip_to)
         return self._outcome(video, errors, baseline), shown
 
     def _outcome(
