@@ -226,7 +226,7 @@ def _by_published_name(reader: SceneReader) -> dict[str, SceneSequence]:
 
 def _names(reader: SceneReader, sequences: str | Sequence[str] | None) -> list[str]:
     if not isinstance(sequences, str):
-        return list(sequences or ())
+        return [reader.known_name(name) for name in sequences or ()]
     if sequences not in reader.sequence_lists:
         known = ", ".join(reader.sequence_lists) or "none"
         raise ValueError(f"sequences: {type(reader).__name__} has no list {sequences!r}; it has {known}")

@@ -1,6 +1,7 @@
 """Recorded scenes with depth and cameras: one reader per data set, and the clips that all share."""
 
 from omnistream.data.batch import SceneFrame
+from omnistream.data.scenes.bonn import BONN
 from omnistream.data.scenes.clips import ClipSampling, SceneClips
 from omnistream.data.scenes.deep_video_mvs import DeepVideoMVS
 from omnistream.data.scenes.folder import SceneFolder
@@ -9,9 +10,12 @@ from omnistream.data.scenes.reader import SceneReader, is_rigid, read_matrix, us
 from omnistream.data.scenes.scannet import ScanNet
 from omnistream.data.scenes.sintel import Sintel
 from omnistream.data.scenes.tsdf_fusion import TSDFFusion
+from omnistream.data.scenes.tum import TUM
 from omnistream.data.transforms import SceneCrop
 
 __all__ = [
+    "BONN",
+    "TUM",
     "ClipSampling",
     "DeepVideoMVS",
     "ScanNet",

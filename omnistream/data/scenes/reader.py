@@ -152,6 +152,10 @@ class SceneReader(ABC):
         """Name of the sequence in a folder: its path relative to the root, `.` for the root itself."""
         return folder.relative_to(self.root).as_posix()
 
+    def known_name(self, name: str) -> str:
+        """The name in `index` of a sequence that a user calls by `name`; overridden where there are several."""
+        return name
+
 
 def usable_frames(path: Path, frames: Sequence[str], is_usable: Iterable[bool]) -> list[str]:
     """The usable frames; logs how many are left out.
