@@ -5,6 +5,7 @@ from omnistream.data.scenes.clips import ClipSampling, SceneClips
 from omnistream.data.scenes.deep_video_mvs import DeepVideoMVS
 from omnistream.data.scenes.folder import SceneFolder
 from omnistream.data.scenes.index_cache import SceneSequence
+from omnistream.data.scenes.kitti_depth import KITTIDepth
 from omnistream.data.scenes.reader import SceneReader, is_rigid, read_matrix, usable_frames
 from omnistream.data.scenes.scannet import ScanNet
 from omnistream.data.scenes.sintel import Sintel
@@ -14,6 +15,7 @@ from omnistream.data.transforms import SceneCrop
 __all__ = [
     "ClipSampling",
     "DeepVideoMVS",
+    "KITTIDepth",
     "ScanNet",
     "SceneClips",
     "SceneCrop",
