@@ -8,6 +8,7 @@ from omnistream.data.scenes.index_cache import SceneSequence
 from omnistream.data.scenes.kitti_depth import KITTIDepth
 from omnistream.data.scenes.reader import SceneReader, is_rigid, read_matrix, usable_frames
 from omnistream.data.scenes.scannet import ScanNet
+from omnistream.data.scenes.seven_scenes import SevenScenes
 from omnistream.data.scenes.sintel import Sintel
 from omnistream.data.scenes.tsdf_fusion import TSDFFusion
 from omnistream.data.transforms import SceneCrop
@@ -23,6 +24,7 @@ __all__ = [
     "SceneFrame",
     "SceneReader",
     "SceneSequence",
+    "SevenScenes",
     "Sintel",
     "TSDFFusion",
     "is_rigid",

@@ -81,7 +81,7 @@ class KITTIDepth(SceneReader):
     """
 
     expected = (
-        "KITTI's {train,val}/<drive>_sync/proj_depth/groundtruth/image_02 and the raw <date>/<drive>_sync/image_02/data, "
+        "KITTI's {train,val}/<drive>_sync/proj_depth/groundtruth/image_02 and raw <date>/<drive>_sync/image_02/data, "
         "or groundtruth_depth_gathered/<drive>_sync_02 beside image_gathered"
     )
     descriptions = ("calib_cam_to_cam.txt",)
