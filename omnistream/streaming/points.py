@@ -2,13 +2,8 @@
 
 from pathlib import Path
 
-import numpy as np
-import torch
-from einops import rearrange
-from jaxtyping import Float, UInt8
-from torch import Tensor
-
-from omnistream.plots.point_file import PointFile, point_records
+from omnistream.plots.fused_points import confident_points
+from omnistream.plots.point_file import PointFile
 from omnistream.streaming.poses import usable_poses
 from omnistream.streaming.writer import Step
 from omnistream.tasks.geometry.inference import FirstCamera
@@ -48,21 +43,10 @@ class PointCloud:
             if not self._placed:
                 self.num_unplaced += 1
                 continue
-            found = self._choose(points[i], geometry.depth_confidence[0, i], step.images[i])
+            found = confident_points(
+                points[i], geometry.depth_confidence[0, i], step.images[i], stride=self.stride, quantile=self.confidence
+            )
             self._file.add(found, phase=frame.index)
-
-    def _choose(
-        self, points: Float[Tensor, "H W 3"], confidence: Float[Tensor, "H W"], image: UInt8[Tensor, "3 H W"]
-    ) -> np.ndarray:
-        """Records of the candidates that are finite and confident enough, in the frame of the first camera."""
-        grid = slice(self.stride // 2, None, self.stride)
-        xyz = points[grid, grid].reshape(-1, 3).float().cpu()
-        sure = confidence[grid, grid].reshape(-1).float().cpu()
-        colors = rearrange(image[:, grid, grid], "c h w -> (h w) c")
-        keep = xyz.isfinite().all(-1) & sure.isfinite()
-        if self.confidence > 0 and keep.any():
-            keep &= sure >= torch.quantile(sure[keep], self.confidence)
-        return point_records(xyz[keep].numpy(), colors[keep].numpy(), sure[keep].numpy())
 
     def close(self) -> None:
         """Fill in the number of points in the header and close the file."""
