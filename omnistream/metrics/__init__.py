@@ -27,6 +27,7 @@ from omnistream.metrics.depth import (
 from omnistream.metrics.depth_alignment import fit_alignments, video_alignment
 from omnistream.metrics.knn import KNNAccuracy, Neighbors, knn_accuracy, knn_votes, nearest_neighbors
 from omnistream.metrics.mean import SampleMean, WeightedMean
+from omnistream.metrics.point_clouds import CloudErrors, VoxelCloud, cloud_errors, nearest_distances
 from omnistream.metrics.segmentation import (
     ClassTotals,
     MajorityMeanIoU,
@@ -93,6 +94,7 @@ __all__ = [
     "AbsoluteTrajectoryError",
     "BoxIoU",
     "ClassTotals",
+    "CloudErrors",
     "ConstantAbsRel",
     "ConstantDepthRMSE",
     "DeltaAccuracy",
@@ -127,6 +129,7 @@ __all__ = [
     "TrajectoryErrors",
     "TrajectoryScore",
     "UnigramEntropy",
+    "VoxelCloud",
     "WeightedMean",
     "WordAccuracy",
     "abs_rel",
@@ -135,6 +138,7 @@ __all__ = [
     "boundary_accuracy",
     "class_iou",
     "class_totals",
+    "cloud_errors",
     "constant_abs_rel",
     "constant_depth_rmse",
     "delta_accuracy",
@@ -151,6 +155,7 @@ __all__ = [
     "mean_class_accuracy",
     "mean_iou",
     "mean_matched_iou",
+    "nearest_distances",
     "nearest_neighbors",
     "object_scores",
     "pixel_accuracy",
