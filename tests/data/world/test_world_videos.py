@@ -76,7 +76,7 @@ def test_values_out_of_range_are_refused():
         WorldVideos(0)
     with pytest.raises(ValueError, match=r"WorldConfig.frames_per_pass: expected at least 2, got 1"):
         WorldVideos(1, frames_per_pass=1)
+    reader = WorldVideos(1)
     with pytest.raises(FileNotFoundError, match="the procedural world is rendered"):
-        reader = WorldVideos(1)
         reader.open_sequence(reader.root)
-    assert list(WorldVideos(1).find()) == []
+    assert list(reader.find()) == []

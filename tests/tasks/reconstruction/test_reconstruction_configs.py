@@ -42,9 +42,9 @@ def slanted(number):
 
 
 def bonn(root):
-    """150 images at 29.9 Hz and depth at 30: pairs by index and by time differ."""
+    """150 images at 29.9 Hz and depth at 30: pairs by index and by time differ later on."""
     stamps = [1548266530 + index / 29.9 for index in range(150)]
-    depths = [1548266530.001 + index / 30 for index in range(160)]
+    depths = [1548266529.992 + index / 30 for index in range(160)]
     write_recording(root / "rgbd_bonn_crowd2", stamps, depths, stamps, depth=slanted)
 
 
@@ -75,7 +75,12 @@ DATA = {
 
 def built(name, root, *more):
     DATA[name][0](root)
-    options = [f"--data.root={root}", "--data.images.long_side=64", "--trainer.logger=false", "--trainer.accelerator=cpu"]
+    options = [
+        f"--data.root={root}",
+        "--data.images.long_side=64",
+        "--trainer.logger=false",
+        "--trainer.accelerator=cpu",
+    ]
     return OmniStreamCLI(args=prepare(["-c", name, *options, *more]), run=False)
 
 
@@ -164,13 +169,13 @@ def test_poses_are_scored_exactly_on_every_data_set(tmp_path, name):
 
     noisy = evaluated(CameraPose(Replays(videos, move=turned)), cli.datamodule, tmp_path)
     assert noisy.metrics["ate"].value < 1e-5
-    assert noisy.metrics["rpe_rotation"].value == pytest.approx(math.degrees(0.02), rel=1e-4)
+    assert noisy.metrics["rpe_rotation"].value == pytest.approx(math.degrees(0.02), rel=1e-3)  # files have few digits
     known = perfect.settings["sequences"][0]["details"]["num_poses"]
     assert known == (4 if name.endswith("scannet") else frames)
 
 
 def test_bonn_is_paired_by_time_or_as_published(tmp_path):
-    """At image 130 the clocks differ by more than ten frames' pairing of depth."""
+    """The clocks drift apart: in the end, the depth that is nearest in time has the next index."""
     chosen = {}
     for name in ("video_depth/bonn", "video_depth/bonn_by_index"):
         videos = built(name, tmp_path / name).datamodule.test
@@ -184,12 +189,10 @@ def test_bonn_is_paired_by_time_or_as_published(tmp_path):
 
 
 def test_images_of_a_benchmark_have_cut3rs_size(tmp_path):
-    for name, size in (("video_depth/sintel", (48, 512)), ("camera_pose/tum", (384, 512))):
+    for name in ("video_depth/kitti", "camera_pose/tum"):
         cli = built(name, tmp_path / name, "--data.images.long_side=512")
-        image = next(cli.datamodule.test[0].frames()).image
-        assert image.shape[-1] == 512
-        assert image.shape[-2] % 16 == 0
-        assert size[1] == 512
+        expected = {"video_depth/kitti": (3, 144, 512), "camera_pose/tum": (3, 384, 512)}
+        assert next(cli.datamodule.test[0].frames()).image.shape == expected[name]
 
 
 @pytest.mark.parametrize("kind", ["video_depth", "camera_pose"])
