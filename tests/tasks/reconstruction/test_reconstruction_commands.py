@@ -89,9 +89,10 @@ def test_depth_is_that_of_the_models_own_stream(command, run, tmp_path):
     for video in (videos[0], videos[1]):
         frames = list(video.frames())
         depth = model.infer(torch.stack([frame.image for frame in frames])).depth
-        errors.append(sequence_depth_errors(depth, torch.stack([frame.depth for frame in frames]), "scale"))
+        errors.append(sequence_depth_errors(depth, torch.stack([frame.depth for frame in frames]), "metric"))
     total = sum(float(one.errors.abs_rel) * one.num_valid for one in errors) / sum(one.num_valid for one in errors)
-    assert found["metrics"]["abs_rel"]["value"] == pytest.approx(total, abs=1e-5)
+    # Not after `scale`: where the prediction is almost constant, its ten steps magnify rounding errors to some percent.
+    assert found["metrics"]["metric/abs_rel"]["value"] == pytest.approx(total, abs=1e-5)
 
 
 @pytest.mark.parametrize(
