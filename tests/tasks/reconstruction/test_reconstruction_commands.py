@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from listed_videos import save
 from real_model import MODEL
 
 from omnistream.cli import main
@@ -127,3 +128,16 @@ def test_random_weights_are_for_trying(command, tmp_path, capsys):
     command("test", "-c", "video_depth/world", "--random")
     assert "the weights of this model are random" in capsys.readouterr().err
     assert results(tmp_path / "runs" / "video_depth_world" / "test")["model"]["name"] == "vit_nano"
+
+
+def test_files_of_another_program_are_evaluated(command, tmp_path):
+    videos = GeometryVideos(WorldVideos(2, 3, size=(32, 32)), images=None)
+    for video in (videos[0], videos[1]):
+        save(tmp_path / "predictions" / video.name, list(video.frames()))
+    saved = ["--model.geometry", "omnistream.evaluation.SavedVideos", "--model.geometry.folder", "predictions"]
+    command("test", "-c", "camera_pose/world", *saved)
+    found = results(tmp_path / "runs" / "camera_pose_world" / "test")
+    assert found["model"]["class"] == "SavedVideos"
+    assert found["metrics"]["ate"]["value"] < 1e-5
+    assert found["metrics"]["ate_identity"]["value"] > 0.01
+    assert "rays/ate" not in found["metrics"]
