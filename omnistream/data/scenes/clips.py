@@ -1,16 +1,18 @@
 """Clips from the sequences of any scene reader."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
-from omnistream.data.batch import SceneClip
+from omnistream.data.batch import SceneClip, SceneFrame
 from omnistream.data.broken_files import BrokenFiles, FileDataset
 from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.media.errors import MediaReadError
 from omnistream.data.sampling import SampleKey, sample_rng, sample_seed
+from omnistream.data.scenes.index_cache import SceneSequence
 from omnistream.data.scenes.reader import SceneReader
 from omnistream.data.splits import Split, check_fraction_split
 from omnistream.data.transforms import SceneTransform, seeded, stack_frames
@@ -130,6 +132,7 @@ class SceneClips(FileDataset[SceneClip]):
             )
             positions = part.start + offsets
         frames = self.reader.read(sequence, positions.tolist())
+        self._check_cameras(sequence, positions.tolist(), frames)
         seed = sample_seed(self.seed, key)
         if self.transform is not None:
             with seeded(seed):
@@ -142,6 +145,12 @@ class SceneClips(FileDataset[SceneClip]):
             name=f"{(self.reader.root / sequence.name).as_posix()}:{first}..{last}",
             seed=seed,
         )
+
+    def _check_cameras(self, sequence: SceneSequence, positions: Sequence[int], frames: Sequence[SceneFrame]) -> None:
+        for position, frame in zip(positions, frames, strict=True):
+            if not (frame.intrinsics.isfinite().all() and frame.camera_to_world.isfinite().all()):
+                path = self.reader.root / sequence.name
+                raise MediaReadError(path, f"frame {sequence.frames[position]} has no intrinsics or no pose")
 
 
 def _part(num_frames: int, split: Split | None, val_fraction: float) -> range:

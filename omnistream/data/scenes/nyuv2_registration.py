@@ -55,7 +55,7 @@ _COLOR_TO_DEPTH = np.array(
     ]
 )
 _OFFSET = np.array([2.5031875059141302e-02, -2.9342312935846411e-04, 6.6238747008330102e-04])
-"""Of the depth camera in the axes of the colour camera, metres."""
+"""From the depth camera to the colour camera in the axes of the latter, metres."""
 
 
 def register(

@@ -126,6 +126,52 @@ def test_images_are_undistorted(pixel):
     assert np.hypot(source[0] - column, source[1] - row) < 8
 
 
+@pytest.mark.parametrize(
+    ("lens", "pixel", "source"),
+    [
+        (COLOR, (60, 40), (55.1895, 36.1017)),
+        (COLOR, (600, 450), (606.4022, 454.5731)),
+        (COLOR, (100, 400), (95.0186, 403.4251)),
+        (DEPTH, (60, 40), (61.7385, 41.9761)),
+        (DEPTH, (600, 450), (596.7251, 448.3188)),
+        (DEPTH, (560, 60), (556.8831, 62.3360)),
+    ],
+)
+def test_where_pixels_come_from_by_the_numbers_of_the_toolbox(lens, pixel, source):
+    """Worked out by hand from camera_params.m."""
+    columns, rows = np.meshgrid(np.arange(640.0), np.arange(480.0))
+    column, row = pixel
+    found = undistort(columns, lens)[row, column], undistort(rows, lens)[row, column]
+    np.testing.assert_allclose(found, source, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "metres_away", "expected"),
+    [
+        ((100, 80), 1.0, (121, 113)),
+        ((300, 240), 1.0, (299, 257)),
+        ((600, 460), 1.0, (565, 454)),
+        ((600, 60), 3.0, (574, 98)),
+        ((60, 400), 3.0, (92, 399)),
+        ((320, 240), 3.0, (325, 257)),
+    ],
+)
+def test_where_depth_goes_by_the_numbers_of_the_toolbox(pixel, metres_away, expected):
+    """Worked out by hand from camera_params.m, depth_world2rgb_world.m and the others, less 1."""
+    depth = np.zeros(files.SIZE)
+    depth[pixel[1], pixel[0]] = metres_away
+    moved = project(depth)
+    assert moved.nonzero().tolist() == [[expected[1], expected[0]]]
+    assert float(moved.max()) == metres_away  # of the depth camera, not of the colour camera
+
+
+def test_depth_beside_the_image_is_dropped():
+    for z in np.linspace(0.2, 0.32, 25):  # column 0 of those that count from 1 is in none of them
+        moved = project(np.full(files.SIZE, z))
+        assert (moved[:, -1] == 0).all()
+        assert (moved[-1] == 0).all()
+
+
 def test_what_the_lens_did_not_see_is_white():
     image, _ = register(BLACK, np.full(files.SIZE, 900, np.uint16))
     assert set(image.unique().tolist()) == {0, 255}
