@@ -24,8 +24,9 @@ from omnistream.metrics.depth import (
     silog,
     sq_rel,
 )
+from omnistream.metrics.depth_alignment import fit_alignments, video_alignment
 from omnistream.metrics.knn import KNNAccuracy, Neighbors, knn_accuracy, knn_votes, nearest_neighbors
-from omnistream.metrics.mean import SampleMean
+from omnistream.metrics.mean import SampleMean, WeightedMean
 from omnistream.metrics.segmentation import (
     ClassTotals,
     MajorityMeanIoU,
@@ -40,6 +41,7 @@ from omnistream.metrics.segmentation import (
     pixel_accuracy,
     predicted_classes,
 )
+from omnistream.metrics.sequences import SequenceAccuracy, SequenceError, video_depth_metrics, weighted_mean
 from omnistream.metrics.text import (
     ExactMatch,
     TokenLoss,
@@ -64,10 +66,10 @@ from omnistream.metrics.trajectory import (
 )
 from omnistream.metrics.video_depth import (
     DepthErrors,
+    DepthPairs,
     SequenceDepth,
     resize_depth,
     sequence_depth_errors,
-    video_alignment,
 )
 from omnistream.metrics.vos import (
     ObjectScores,
@@ -93,6 +95,7 @@ __all__ = [
     "ConstantDepthRMSE",
     "DeltaAccuracy",
     "DepthErrors",
+    "DepthPairs",
     "DepthRMSE",
     "ExactMatch",
     "KNNAccuracy",
@@ -113,12 +116,15 @@ __all__ = [
     "ScoreMean",
     "ScoreRecall",
     "ScoreStatistics",
+    "SequenceAccuracy",
     "SequenceDepth",
+    "SequenceError",
     "SqRel",
     "TokenLoss",
     "TopKAccuracy",
     "TrajectoryErrors",
     "UnigramEntropy",
+    "WeightedMean",
     "WordAccuracy",
     "abs_rel",
     "absolute_trajectory_error",
@@ -131,6 +137,7 @@ __all__ = [
     "delta_accuracy",
     "depth_rmse",
     "exact_match",
+    "fit_alignments",
     "knn_accuracy",
     "knn_votes",
     "log10_error",
@@ -164,5 +171,7 @@ __all__ = [
     "trajectory_similarity",
     "unigram_entropy",
     "video_alignment",
+    "video_depth_metrics",
+    "weighted_mean",
     "word_accuracy",
 ]

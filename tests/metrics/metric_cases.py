@@ -86,6 +86,14 @@ def object_scores(count):
     return (torch.rand(count, 13, generator=_generator(count)),)
 
 
+def sequence_values(count):
+    """One value per sequence, and weights, of which one is 0."""
+    g = _generator(count)
+    weights = torch.randint(1, 9, (count,), generator=g).float()
+    weights[:1] = 0
+    return torch.rand(count, generator=g), weights
+
+
 def nan_at_the_end(inputs):
     preds = inputs[0].clone()
     preds[-1] = torch.nan
@@ -160,6 +168,10 @@ CASES = [
             (m.RelativeTranslationError, m.relative_translation_error),
             (m.RelativeRotationError, m.relative_rotation_error),
         )
+    ),
+    *(
+        MetricCase(metric, m.weighted_mean, sequence_values, broken=nan_at_the_end)
+        for metric in (m.SequenceError, m.SequenceAccuracy)
     ),
     *(
         MetricCase(metric, function, object_scores)

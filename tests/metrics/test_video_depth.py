@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from omnistream.data.media import read_depth_png
+from omnistream.metrics.depth_alignment import video_alignment
 from omnistream.metrics.video_depth import (
     SequenceDepth,
     resize_depth,
     sequence_depth_errors,
-    video_alignment,
 )
 
 ORDER = torch.arange(24, dtype=torch.float64).view(2, 3, 4)
@@ -38,7 +38,7 @@ def values(found: SequenceDepth) -> list[float]:
 def test_values_of_the_published_scorer(alignment, maximum, expected, scale, shift):
     found = sequence_depth_errors(PREDS, TRUTH, alignment, maximum)
     assert found.num_valid == (19 if maximum else 20)
-    tolerance = 2e-5 if alignment == "scale_shift" else 1e-6  # float32, 1,000 steps
+    tolerance = 2e-5 if alignment == "scale_shift" else 2e-6  # 1,000 steps in float32; pairs in float32
     assert values(found) == pytest.approx(expected, abs=tolerance)
     assert scale is None or float(found.scale) == pytest.approx(scale, abs=tolerance)
     assert float(found.shift) == pytest.approx(shift, abs=tolerance)

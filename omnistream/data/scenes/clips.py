@@ -62,7 +62,7 @@ class SceneClips(FileDataset[SceneClip]):
     Raises:
         DatasetNotFoundError: If no sequence is found, or none is long enough for a clip.
         TooManyBrokenFilesError: If more sequences cannot be opened than allowed.
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or the reader does not know the cameras of all frames.
     """
 
     collate = staticmethod(SceneClip.collate)
@@ -81,6 +81,11 @@ class SceneClips(FileDataset[SceneClip]):
     ) -> None:
         super().__init__(seed, broken_files)
         check_fraction_split(split)
+        if not reader.has_all_cameras:
+            raise ValueError(
+                f"{type(reader).__name__} of {reader.root} has frames without intrinsics or pose, which clips need: it "
+                "is for evaluations, as the reader of `GeometryVideos`"
+            )
         if split is not None and reader.split is not None:
             raise ValueError(f"the reader gives the official {reader.split} split; leave `split` of the clips null")
         if not 0 < val_fraction < 1:
