@@ -69,9 +69,7 @@ def video(number, count, height=12, width=16, poses=None):
         image[0], image[1] = number, index
         depth = 1 + 5 * torch.rand(height, width, generator=generator)
         depth[: 1 + index % 2] = 0  # not measured
-        frames.append(
-            SceneFrame(image=image, depth=depth, intrinsics=INTRINSICS, camera_to_world=poses[index])
-        )
+        frames.append(SceneFrame(image=image, depth=depth, intrinsics=INTRINSICS, camera_to_world=poses[index]))
     return frames
 
 
@@ -91,7 +89,9 @@ class Knows(nn.Module):
         stop_at: Video and frame at which it raises, and what.
     """
 
-    def __init__(self, scenes, depth=lambda depth, index: depth, move=lambda pose, index: pose, weight=0.0, stop_at=None):
+    def __init__(
+        self, scenes, depth=lambda depth, index: depth, move=lambda pose, index: pose, weight=0.0, stop_at=None
+    ):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(weight))
         self._scenes, self._depth, self._move, self._stop_at = scenes, depth, move, stop_at

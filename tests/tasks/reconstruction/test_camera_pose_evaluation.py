@@ -48,7 +48,10 @@ def estimate(noise):
     turn, shift = rotation(0, 0.5), torch.tensor([1.0, 2, 3], dtype=torch.float64)
     wobble = [torch.tensor([math.sin(i), math.cos(2 * i), math.sin(3 * i)], dtype=torch.float64) for i in range(8)]
     return [
-        pose(turn @ one[:3, :3] @ rotation(1, noise * 0.02 * i), 0.5 * turn @ (one[:3, 3] + noise * 0.01 * wobble[i]) + shift)
+        pose(
+            turn @ one[:3, :3] @ rotation(1, noise * 0.02 * i),
+            0.5 * turn @ (one[:3, 3] + noise * 0.01 * wobble[i]) + shift,
+        )
         for i, one in enumerate(helix(8))
     ]
 

@@ -66,7 +66,9 @@ def test_a_few_frames_are_kept_for_plots(tmp_path):
     assert isinstance(found, ReconstructedVideo)
     assert (found.name, found.positions) == ("a", [0, 4, 8])
     assert torch.equal(found.images, torch.stack([scenes["a"][i].image for i in (0, 4, 8)]))
-    torch.testing.assert_close(found.depth, torch.stack([scenes["a"][i].depth for i in (0, 4, 8)]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        found.depth, torch.stack([scenes["a"][i].depth for i in (0, 4, 8)]), atol=1e-5, rtol=1e-5
+    )
     torch.testing.assert_close(found.true_depth, found.depth, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.camera_to_world, found.true_camera_to_world, atol=1e-5, rtol=0)
     torch.testing.assert_close(found.true_camera_to_world, torch.stack(helix(9)).float())
@@ -95,7 +97,9 @@ def test_a_test_that_was_stopped_goes_on_at_the_next_video(tmp_path, stop, evalu
     assert [row["num_frames"] for row in result.settings["sequences"]] == [5, 4, 6]
     assert len(list((tmp_path / "resumed" / "sequences").glob("*.json"))) == 3
     again = Knows(three(), **noise)
-    same_metrics(evaluated(evaluation(again, resume=str(tmp_path / "resumed")), data(three()), tmp_path / "resumed"), expected)
+    same_metrics(
+        evaluated(evaluation(again, resume=str(tmp_path / "resumed")), data(three()), tmp_path / "resumed"), expected
+    )
     assert again.calls == []
 
 
