@@ -1,4 +1,4 @@
-"""A trained model as evaluations of streamed geometry use it: loaded later, reset for every video, one frame at a time."""
+"""A trained model as evaluations of streamed geometry use it: loaded by them, and restarted for every video."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -144,6 +144,7 @@ class TrainedStream(nn.Module):
         return self.session
 
     def _ray_poses(self, found: StreamedGeometry, size: tuple[int, int]) -> Float[Tensor, "S 4 4"]:
-        assert self.model is not None and self.model.geometry is not None
+        assert self.model is not None
+        assert self.model.geometry is not None
         weight = found.ray_confidence if self.model.geometry.loss_config.ray_confidence else None
         return cameras_from_rays(found.rays, weight, size)[0][0]

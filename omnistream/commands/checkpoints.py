@@ -92,7 +92,11 @@ def allow_random_weights(allowed: bool, subcommand: str, model: LightningModule)
     """
     if not allowed:
         option = getattr(model, "weights_option", None)
-        given = f"{option} with a checkpoint or run folder" if option else "--ckpt_path with a checkpoint, a run folder or last"
+        given = (
+            f"{option} with a checkpoint or run folder"
+            if option
+            else "--ckpt_path with a checkpoint, a run folder or last"
+        )
         raise UsageError(
             f"{subcommand} needs weights: give {given} (or {RANDOM}, to try the configuration on random weights)"
         )

@@ -162,11 +162,14 @@ CASES = [
         )
     ),
     *(
-        MetricCase(metric, function, trajectories, broken=nan_at_the_end)
-        for metric, function in (
-            (m.AbsoluteTrajectoryError, m.absolute_trajectory_error),
-            (m.RelativeTranslationError, m.relative_translation_error),
-            (m.RelativeRotationError, m.relative_rotation_error),
+        MetricCase(metric, function, trajectories, {"alignment": alignment}, broken=nan_at_the_end, tolerance=2e-6)
+        for metric, function, alignment in (
+            (m.AbsoluteTrajectoryError, m.absolute_trajectory_error, "sim3"),
+            (m.AbsoluteTrajectoryError, m.absolute_trajectory_error, "none"),
+            (m.RelativeTranslationError, m.relative_translation_error, "sim3"),
+            (m.RelativeTranslationError, m.relative_translation_error, "se3"),
+            (m.RelativeRotationError, m.relative_rotation_error, "sim3"),
+            (m.RelativeRotationError, m.relative_rotation_error, "scale"),
         )
     ),
     *(

@@ -69,7 +69,9 @@ class PlottedFrames:
         maps = torch.stack([found.depth for _, found in self._kept])
         if depth is None:
             return maps if trajectory.similarity is None else maps * trajectory.similarity.scale.float()
-        scale, shift = (x.float().expand(len(self.poses))[self.positions, None, None] for x in (depth.scale, depth.shift))
+        scale, shift = (
+            x.float().expand(len(self.poses))[self.positions, None, None] for x in (depth.scale, depth.shift)
+        )
         return maps * scale + shift
 
     def _true_depth(self) -> Float[Tensor, "K H W"] | None:

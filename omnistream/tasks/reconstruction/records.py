@@ -74,7 +74,7 @@ class SequenceRecords:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / file_name(outcome.name)
         draft = path.with_suffix(".tmp")
-        draft.write_text(json.dumps(plain(outcome) | {"key": key}, indent=1) + "\n", encoding="utf-8")
+        draft.write_text(json.dumps(plain(outcome) | {"key": key}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         draft.replace(path)
 
     def keep_only(self, names: list[str]) -> None:

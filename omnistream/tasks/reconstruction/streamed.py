@@ -1,4 +1,4 @@
-"""The base of evaluations of streamed geometry: a model sees a video frame by frame, and every video is accounted for."""
+"""The base of evaluations of streamed geometry: a model sees a video frame by frame, and no video goes uncounted."""
 
 import time
 from abc import abstractmethod
@@ -83,7 +83,7 @@ class StreamedEvaluation(LightningModule):
         if checkpoint is not None:
             if not hasattr(geometry, "load_checkpoint"):
                 raise ValueError(f"{type(geometry).__name__} loads no checkpoint; leave out {self.weights_option}")
-            geometry.load_checkpoint(checkpoint)
+            geometry.load_checkpoint(checkpoint)  # type: ignore[operator]
         self.geometry = geometry.requires_grad_(False).eval()
         self.checkpoint, self.protocol, self.resume = checkpoint, protocol, resume
         self.num_plotted_frames = num_plotted_frames
@@ -146,7 +146,7 @@ class StreamedEvaluation(LightningModule):
     def configure_model(self) -> None:
         """Give a model without weights random ones, which the command line allows with `--random` alone."""
         if self.needs_training and hasattr(self.geometry, "use_random_weights"):
-            self.geometry.use_random_weights()
+            self.geometry.use_random_weights()  # type: ignore[operator]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> NoReturn:
         """Refuse.
@@ -177,8 +177,11 @@ class StreamedEvaluation(LightningModule):
             why = "" if found else "; what is there was made with other weights, settings or frames"
             rank_zero_info(f"{self.protocol}: {found} of {len(every)} videos are taken over from {self.resume}{why}")
 
-    def test_step(self, batch: list[GeometryVideo] | None, batch_idx: int) -> ReconstructedVideo | None:
-        """Evaluate one video; the output is for plots, None if it was taken over or could not be read.
+    def test_step(self, batch: list[GeometryVideo] | None, batch_idx: int) -> Any:
+        """Evaluate one video.
+
+        Returns:
+            A `ReconstructedVideo` for plots; None if the video was taken over or could not be read.
 
         Raises:
             ValueError: If a batch has several videos, or the model's predictions do not fit the frames.
@@ -279,7 +282,7 @@ class StreamedEvaluation(LightningModule):
         """What decides the predictions, for the keys of outcomes and for the results."""
         kind = f"{type(self.geometry).__module__}.{type(self.geometry).__qualname__}"
         if hasattr(self.geometry, "settings"):
-            settings: Mapping[str, Any] = {"class": kind, **self.geometry.settings()}
+            settings: Mapping[str, Any] = {"class": kind, **self.geometry.settings()}  # type: ignore[operator]
             return {"settings": settings, "weights": weights_sha256(self.geometry)}
         return {"settings": {"class": kind}, "weights": model_fingerprint(self.geometry)}
 

@@ -1,5 +1,6 @@
 """Depth of videos, streamed frame by frame, as CUT3R scores it (paper Table 3)."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -86,7 +87,9 @@ class VideoDepth(StreamedEvaluation):
     ) -> SequenceOutcome:
         first = found[self.alignments[0]]
         if not first.num_valid:
-            return SequenceOutcome(name=video.name, status="no truth", reason="no pixel has a true depth to compare with")
+            return SequenceOutcome(
+                name=video.name, status="no truth", reason="no pixel has a true depth to compare with"
+            )
         values = {
             name if alignment == self.alignments[0] else f"{alignment}/{name}": float(value)
             for alignment, errors in found.items()
@@ -94,14 +97,17 @@ class VideoDepth(StreamedEvaluation):
         }
         values["abs_rel_constant"] = float(baseline.errors.abs_rel)
         fits = {a: {"scale": e.scale.tolist(), "shift": e.shift.tolist()} for a, e in found.items() if not e.scale.ndim}
-        outcome = {"name": video.name, "values": values, "weight": float(first.num_valid), "details": {"alignments": fits}}
-        undefined = [name for name, value in values.items() if value != value]
-        if not undefined:
-            return SequenceOutcome(**outcome)
-        reason = (
-            f"the alignment has no solution for {', '.join(undefined)}"
-            if first.not_finite_frame is None
-            else f"the predicted depth of frame {first.not_finite_frame} is not finite"
+        undefined = [name for name, value in values.items() if math.isnan(value)]
+        reason = ""
+        if first.not_finite_frame is not None:
+            reason = f"the predicted depth of frame {first.not_finite_frame} is not finite"
+        elif undefined:
+            reason = f"the alignment has no solution, which leaves without value: {', '.join(undefined)}"
+        return SequenceOutcome(
+            name=video.name,
+            status="not finite" if reason else "scored",
+            reason=reason,
+            values=values,
+            weight=float(first.num_valid),
+            details={} if reason else {"alignments": fits},
         )
-        return SequenceOutcome(**outcome, status="not finite", reason=reason)
-

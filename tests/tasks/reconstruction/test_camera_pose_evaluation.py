@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from listed_videos import Knows, data, helix, pose, rotation, evaluated, three, video
+from listed_videos import Knows, data, evaluated, helix, pose, rotation, three, video
 
 from omnistream.cameras import invert_pose
 from omnistream.evaluation import baseline_poses

@@ -3,14 +3,15 @@
 import json
 import math
 
+import lightning
 import pytest
 import torch
 from lightning import Callback
-from listed_videos import Knows, Listed, data, helix, pose, rotation, save, evaluated, three, video
+from listed_videos import Knows, Listed, data, evaluated, helix, pose, rotation, save, three, video
 
-from omnistream.data import EvaluationDataModule, GeometryVideos
+from omnistream.data import EvaluationDataModule, FrameChoice, GeometryVideos
 from omnistream.data.media import MediaReadError
-from omnistream.evaluation import SavedVideos
+from omnistream.evaluation import FrameGeometry, SavedVideos, StreamingGeometry
 from omnistream.evaluation.saved_predictions import SavedFrame
 from omnistream.tasks.reconstruction import CameraPose, ReconstructedVideo, VideoDepth
 from omnistream.tasks.reconstruction.records import file_name
@@ -109,8 +110,6 @@ def test_nothing_is_taken_over_from_another_evaluation(tmp_path, changed, caplog
     model = Knows(three(), weight=1.0 if changed == "weights" else 0.0)
     source = data(three())
     if changed == "frames":
-        from omnistream.data import FrameChoice
-
         videos = GeometryVideos(Listed(three()), frames=FrameChoice(count=4), images=None)
         source = EvaluationDataModule(test=videos, batch_size=1)
     limit = 4.0 if changed == "options" else None
@@ -261,14 +260,12 @@ class Returns(Knows):
     ],
 )
 def test_a_prediction_that_does_not_fit_names_video_and_frame(tmp_path, wrong, message):
-    with pytest.raises(ValueError, match="^set/a, frame 2: ") as error:
+    with pytest.raises(ValueError, match=r"^set/a, frame 2: ") as error:
         evaluated(VideoDepth(Returns(three(), wrong)), data(three()), tmp_path)
     assert message in str(error.value)
 
 
 def test_a_choice_of_frames_that_leaves_none_is_said(tmp_path):
-    from omnistream.data import FrameChoice
-
     videos = GeometryVideos(Listed(three()), frames=FrameChoice(start=5), images=None)
     source = EvaluationDataModule(test=videos, batch_size=1)
     result = evaluated(VideoDepth(Knows(three())), source, tmp_path)
@@ -278,22 +275,20 @@ def test_a_choice_of_frames_that_leaves_none_is_said(tmp_path):
 
 def test_batches_of_several_videos_are_refused(tmp_path):
     source = EvaluationDataModule(test=GeometryVideos(Listed(three()), images=None), batch_size=2)
-    with pytest.raises(ValueError, match="needs batches of one video, got 2; set data.batch_size to 1"):
+    with pytest.raises(ValueError, match=r"needs batches of one video, got 2; set data\.batch_size to 1"):
         evaluated(VideoDepth(Knows(three())), source, tmp_path)
 
 
 def test_only_models_that_stream_are_evaluated():
     with pytest.raises(ValueError, match=r"must have reset\(\) and step\(images\).*Identity has not"):
         VideoDepth(torch.nn.Identity())
-    with pytest.raises(ValueError, match="Knows loads no checkpoint; leave out --model.checkpoint"):
+    with pytest.raises(ValueError, match=r"Knows loads no checkpoint; leave out --model\.checkpoint"):
         VideoDepth(Knows(three()), "somewhere")
     with pytest.raises(ValueError, match="num_plotted_frames must be at least 1"):
         VideoDepth(Knows(three()), num_plotted_frames=0)
 
 
 def test_there_is_only_a_test(tmp_path):
-    import lightning
-
     trainer = lightning.Trainer(accelerator="cpu", default_root_dir=str(tmp_path), logger=False)
     with pytest.raises(ValueError, match="video_depth has nothing to train or to validate; run omnistream test"):
         trainer.fit(VideoDepth(Knows(three())), data(three()))
@@ -314,7 +309,5 @@ def test_a_lack_of_missing_and_broken_sequences_is_said(tmp_path):
 
 
 def test_the_prediction_is_a_frame_geometry():
-    from omnistream.evaluation import FrameGeometry, StreamingGeometry
-
     assert isinstance(SavedFrame(torch.ones(1, 1), torch.eye(4), torch.eye(3)), FrameGeometry)
     assert isinstance(Knows(three()), StreamingGeometry)
