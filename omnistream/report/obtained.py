@@ -12,6 +12,8 @@ from omnistream.report.tables import Table
 PROTOCOLS = ("video_depth", "camera_pose")
 UNKNOWN = "not declared"
 _HASH_DIGITS = 12
+_COLUMNS = ("protocol", "model", "sequences", "frames", "resets", "session", "alignment", "images", "hashes")
+_UNSCORED_COLUMNS = ("protocol", "model", "sequence", "status", "reason")
 
 
 def is_reconstruction(one: FoundResult) -> bool:
@@ -35,13 +37,11 @@ def how_obtained(results: Sequence[FoundResult], names: Mapping[str, str]) -> li
     if not found:
         return []
     rows = tuple(_row(one, names[one.model]) for one in found)
-    columns = ("protocol", "model", "sequences", "frames", "resets", "session", "alignment", "images", "hashes")
     note = "Hashes are the first digits of the SHA-256 of the weights and of the checkpoint."
-    tables = [Table(title="How these were obtained", columns=columns, rows=rows, note=note)]
+    tables = [Table(title="How these were obtained", columns=_COLUMNS, rows=rows, note=note)]
     if unscored := tuple(row for one in found for row in _unscored(one, names[one.model])):
         note = "No sequence vanishes: those that are not finite make the mean NaN, the others count as skipped."
-        columns = ("protocol", "model", "sequence", "status", "reason")
-        tables.append(Table(title="Sequences without a score", columns=columns, rows=unscored, note=note))
+        tables.append(Table(title="Sequences without a score", columns=_UNSCORED_COLUMNS, rows=unscored, note=note))
     return tables
 
 
