@@ -1,7 +1,14 @@
 """Metrics as `torchmetrics.Metric` classes, each with a function that gives the same value for one batch."""
 
 from omnistream.metrics.boxes import BoxIoU, matched_iou, mean_matched_iou
-from omnistream.metrics.classification import MajorityAccuracy, TopKAccuracy, majority_accuracy, top_k_accuracy
+from omnistream.metrics.classification import (
+    MajorityAccuracy,
+    OppositeAccuracy,
+    TopKAccuracy,
+    majority_accuracy,
+    opposite_accuracy,
+    top_k_accuracy,
+)
 from omnistream.metrics.depth import (
     AbsRel,
     ConstantAbsRel,
@@ -27,6 +34,7 @@ from omnistream.metrics.depth import (
 from omnistream.metrics.depth_alignment import fit_alignments, video_alignment
 from omnistream.metrics.knn import KNNAccuracy, Neighbors, knn_accuracy, knn_votes, nearest_neighbors
 from omnistream.metrics.mean import SampleMean, WeightedMean
+from omnistream.metrics.point_clouds import CloudErrors, VoxelCloud, cloud_errors, nearest_distances
 from omnistream.metrics.segmentation import (
     ClassTotals,
     MajorityMeanIoU,
@@ -93,6 +101,7 @@ __all__ = [
     "AbsoluteTrajectoryError",
     "BoxIoU",
     "ClassTotals",
+    "CloudErrors",
     "ConstantAbsRel",
     "ConstantDepthRMSE",
     "DeltaAccuracy",
@@ -109,6 +118,7 @@ __all__ = [
     "MeanIoU",
     "Neighbors",
     "ObjectScores",
+    "OppositeAccuracy",
     "PixelAccuracy",
     "RelativeRotationError",
     "RelativeTranslationError",
@@ -127,6 +137,7 @@ __all__ = [
     "TrajectoryErrors",
     "TrajectoryScore",
     "UnigramEntropy",
+    "VoxelCloud",
     "WeightedMean",
     "WordAccuracy",
     "abs_rel",
@@ -135,6 +146,7 @@ __all__ = [
     "boundary_accuracy",
     "class_iou",
     "class_totals",
+    "cloud_errors",
     "constant_abs_rel",
     "constant_depth_rmse",
     "delta_accuracy",
@@ -151,8 +163,10 @@ __all__ = [
     "mean_class_accuracy",
     "mean_iou",
     "mean_matched_iou",
+    "nearest_distances",
     "nearest_neighbors",
     "object_scores",
+    "opposite_accuracy",
     "pixel_accuracy",
     "position_rmse",
     "predicted_classes",

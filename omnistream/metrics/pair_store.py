@@ -30,7 +30,8 @@ class PairStore:
         self.counts: list[int] = []
         """Pairs of each group."""
         place = None if folder is None else str(folder)
-        self._file = tempfile.SpooledTemporaryFile(memory_limit, dir=place)  # noqa: SIM115  # open until `close`
+        limit = max(1, memory_limit)  # 0 would mean none
+        self._file = tempfile.SpooledTemporaryFile(limit, dir=place)  # noqa: SIM115  # open until `close`
 
     def append(self, first: Tensor, second: Tensor) -> None:
         """Add a group of pairs, two tensors of the same length.

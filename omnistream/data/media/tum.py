@@ -2,6 +2,7 @@
 
 import logging
 from functools import lru_cache
+from math import isfinite, nan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,20 +97,20 @@ def _read_trajectory(path: Path, state: tuple[int, int]) -> Trajectory:
     lines = _timed_lines(path)
     if not lines:
         raise MediaReadError(path, "holds no pose")
-    arrays = np.array([line.stamp for line in lines]), np.array([_pose_values(path, line) for line in lines])
-    for array in arrays:
-        array.flags.writeable = False
-    return Trajectory(*arrays)
-
-
-def _pose_values(path: Path, line: _Line) -> list[float]:
-    if len(line.fields) != 7:
-        found = 1 + len(line.fields)
-        raise MediaReadError(path, f"line {line.number}: expected timestamp tx ty tz qx qy qz qw, got {found} fields")
-    values = [_finite(path, line.number, text) for text in line.fields]
-    if np.linalg.norm(values[3:]) < _SHORTEST:
+    if wrong := [line for line in lines if len(line.fields) != 7]:
+        number, found = wrong[0].number, 1 + len(wrong[0].fields)
+        raise MediaReadError(path, f"line {number}: expected timestamp tx ty tz qx qy qz qw, got {found} fields")
+    values = _table([line.fields for line in lines])
+    if len(rows := np.flatnonzero(~np.isfinite(values).all(1))):
+        line = lines[rows[0]]
+        text = line.fields[int(np.argmin(np.isfinite(values[rows[0]])))]
+        raise MediaReadError(path, f"line {line.number}: {text!r} is not a finite number")
+    if len(rows := np.flatnonzero(np.linalg.norm(values[:, 3:], axis=1) < _SHORTEST)):
+        line = lines[rows[0]]
         raise MediaReadError(path, f"line {line.number}: the quaternion {' '.join(line.fields[3:])} has no direction")
-    return values
+    stamps = np.array([line.stamp for line in lines])
+    stamps.flags.writeable = values.flags.writeable = False
+    return Trajectory(stamps, values)
 
 
 def _timed_lines(path: Path) -> list[_Line]:
@@ -118,7 +119,10 @@ def _timed_lines(path: Path) -> list[_Line]:
     for number, text in enumerate(_read_text(path).splitlines(), start=1):
         fields = text.replace(",", " ").split()
         if fields and not fields[0].startswith("#"):
-            lines.append(_Line(number, _finite(path, number, fields[0]), fields[1:]))
+            stamp = _number(fields[0])
+            if not isfinite(stamp):
+                raise MediaReadError(path, f"line {number}: the timestamp {fields[0]!r} is not a finite number")
+            lines.append(_Line(number, stamp, fields[1:]))
     last = {line.stamp: line for line in lines}
     if repeated := [line for line in lines if last[line.stamp] is not line]:
         logger.warning(
@@ -128,6 +132,21 @@ def _timed_lines(path: Path) -> list[_Line]:
     return [last[stamp] for stamp in sorted(last)]
 
 
+def _table(rows: list[list[str]]) -> Float64[np.ndarray, "N 7"]:
+    try:
+        return np.array(rows, np.float64)  # in one go: trajectories have tens of thousands of lines
+    except ValueError:
+        return np.array([[_number(text) for text in row] for row in rows])
+
+
+def _number(text: str) -> float:
+    """NaN for what is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return nan
+
+
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -135,13 +154,3 @@ def _read_text(path: Path) -> str:
         raise MediaReadError(path, f"cannot be read ({error.strerror})") from error
     except UnicodeDecodeError:
         raise MediaReadError(path, "is not a text file") from None
-
-
-def _finite(path: Path, number: int, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = np.nan
-    if not np.isfinite(value):
-        raise MediaReadError(path, f"line {number}: {text!r} is not a finite number")
-    return value

@@ -7,6 +7,7 @@ from omnistream.data.scenes.deep_video_mvs import DeepVideoMVS
 from omnistream.data.scenes.folder import SceneFolder
 from omnistream.data.scenes.index_cache import SceneSequence
 from omnistream.data.scenes.kitti_depth import KITTIDepth
+from omnistream.data.scenes.nyuv2_video import NYUv2Video
 from omnistream.data.scenes.reader import SceneReader, is_rigid, read_matrix, usable_frames
 from omnistream.data.scenes.scannet import ScanNet
 from omnistream.data.scenes.seven_scenes import SevenScenes
@@ -21,6 +22,7 @@ __all__ = [
     "ClipSampling",
     "DeepVideoMVS",
     "KITTIDepth",
+    "NYUv2Video",
     "ScanNet",
     "SceneClips",
     "SceneCrop",

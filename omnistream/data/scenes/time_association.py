@@ -97,7 +97,7 @@ def nearest(
         ValueError: If a reference is repeated, or a timestamp is not finite.
 
     Example:
-        >>> nearest(np.array([0.0, 0.1, 0.2]), np.array([0.11, 0.09, 0.5])).tolist()
+        >>> nearest(np.array([0.0, 0.096, 0.2]), np.array([0.11, 0.09, 0.5])).tolist()
         [-1, 1, -1]
     """
     _check(np.unique(stamps), references)
@@ -112,7 +112,7 @@ def nearest(
     return np.where(distances.min(0) < max_difference, order[closest], -1)
 
 
-def _check(*sensors: Float64[np.ndarray, " N"]) -> None:
+def _check(*sensors: np.ndarray) -> None:
     for stamps in sensors:
         if not np.isfinite(stamps).all():
             raise ValueError("a timestamp is not finite")

@@ -59,7 +59,7 @@ class RecordedFrame(NamedTuple):
 
 
 class TUM(SceneReader):
-    """The RGB-D benchmark of TUM (CC BY 4.0): about 80 videos of 640x480 at 30 Hz, with the camera's path at 100 Hz.
+    """The RGB-D benchmark of TUM (CC BY 4.0): videos of 640x480 at 30 Hz, with the path of the camera at 100 to 300 Hz.
 
     Layout of a sequence, as distributed:
 
