@@ -11,12 +11,14 @@ from jaxtyping import Bool, Float, UInt8
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from omnistream.metrics import sequence_depth_errors
 from omnistream.plots.sheet import MUTED_COLOR, PREDICTION_COLOR, Sheet
 from omnistream.tasks.plots import CameraPlot, DepthPlot
 from omnistream.tasks.reconstruction.outcome import ReconstructedVideo
 
 ERROR_NAMES: Mapping[str, tuple[str, str | None]] = {
     "abs_rel": ("Abs Rel", ""),
+    "delta1": ("δ₁", ""),
     "position": ("position error", None),
     "rotation": ("rotation error", "°"),
     "rpe_translation": ("RPE translation", None),
@@ -25,7 +27,7 @@ ERROR_NAMES: Mapping[str, tuple[str, str | None]] = {
 """Title and unit of the errors of `ReconstructedVideo`; a unit of None is that of the scene."""
 POSE_ERRORS = {"position", "rotation", "rpe_translation", "rpe_rotation"}
 """Errors of the camera; all others are of the depth."""
-_WIDTH, _PANEL, _TOP, _LEFT = 760, 150, 58, 74
+_WIDTH, _PANEL, _TOP, _LEFT = 760, 150, 76, 74
 _LINE_COLOR = tuple(channel / 255 for channel in PREDICTION_COLOR)
 _FEW = 60
 """Up to this many frames, each is marked."""
@@ -70,8 +72,9 @@ def headline(video: ReconstructedVideo, unit: str, of: Literal["depth", "pose", 
 def depth_plot(video: ReconstructedVideo, unit: str = "m") -> DepthPlot | None:
     """Depth of the video's frames as data of a plot; None if none was predicted.
 
-    The truth, which has its own size, is sampled at the centres of the predicted pixels: depth of two surfaces is never
-    mixed.
+    In an evaluation of poses alone, depth comes in the scale of the camera path, and is brought to the truth's by one
+    more factor. The truth, which has its own size, is sampled at the centres of the predicted pixels: depth of two
+    surfaces is never mixed.
 
     Args:
         video: One video.
@@ -80,15 +83,17 @@ def depth_plot(video: ReconstructedVideo, unit: str = "m") -> DepthPlot | None:
     if video.depth is None:
         return None
     truth = torch.zeros_like(video.depth) if video.true_depth is None else _sampled(video.true_depth, video.depth)
+    scored = not video.frame_errors or not video.frame_errors.keys() <= POSE_ERRORS
+    scale = 1.0 if scored else sequence_depth_errors(video.depth, truth, "scale").scale.nan_to_num(1.0).float()
     return DepthPlot(
         images=video.images,
         truth=truth,
         valid=_known(truth),
-        prediction=video.depth,
+        prediction=video.depth * scale,
         confidence=video.confidence,
         unit=unit,
         title=headline(video, unit, "depth"),
-        note="aligned as the evaluation does",
+        note="aligned as the evaluation does" if scored else "not scored here; aligned by one scale",
         labels=tuple(f"frame {position}" for position in video.positions),
     )
 
@@ -139,21 +144,22 @@ def draw_errors(video: ReconstructedVideo, unit: str = "m") -> UInt8[np.ndarray,
     axes = None
     for index, (name, errors) in enumerate(video.frame_errors.items()):
         axes = sheet.axes(x=_LEFT, y=_TOP + index * (_PANEL + 44), width=_WIDTH - _LEFT - 24, height=_PANEL)
-        _draw_errors(axes, errors, error_title(name, unit))
+        _draw_errors(axes, errors, error_title(name, unit), higher_is_better=name.startswith("delta"))
     assert axes is not None
     axes.set_xlabel("frame", fontsize=9, color=MUTED_COLOR, labelpad=1)
     return sheet.pixels()
 
 
-def _draw_errors(axes: Axes, errors: Float[Tensor, " T"], title: str) -> None:
+def _draw_errors(axes: Axes, errors: Float[Tensor, " T"], title: str, *, higher_is_better: bool) -> None:
     values = errors.double().numpy()
     known = np.isfinite(values)
     axes.plot(values, color=_LINE_COLOR, linewidth=1.4, marker="o" if len(values) <= _FEW else "", markersize=3)
     if known.any():
-        mean, worst = float(values[known].mean()), int(np.where(known, values, -np.inf).argmax())
-        title += f": mean {mean:.3g}, largest {values[worst]:.3g} at frame {worst}"
+        mean, badness = float(values[known].mean()), -values if higher_is_better else values
+        worst = int(np.where(known, badness, -np.inf).argmax())
+        title += f": mean {mean:.3g}, worst {values[worst]:.3g} at frame {worst}"
         axes.axhline(mean, color=MUTED_COLOR, linewidth=1, linestyle="--")
-        axes.set_ylim(0, max(1.08 * float(values[worst]), 1e-6))
+        axes.set_ylim(0, max(1.08 * float(values[known].max()), 1e-6))
     axes.set_xlim(-0.5, max(len(values) - 0.5, 0.5))
     count = "" if known.all() else f"; {int((~known).sum())} frames have none"
     axes.set_title(title + count, fontsize=9.5, loc="left", parse_math=False)

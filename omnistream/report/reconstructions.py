@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from PIL import Image
-
+from omnistream.report.examples import read_texts
 from omnistream.report.page import ReportPage
 
 SUMMARY = "sequence.json"
@@ -93,7 +92,14 @@ def add_reconstructions(page: ReportPage, folder: Path, title: str) -> None:
         if text:
             page.add_text(text)
         for path in sequence_plots(folder, one):
-            with Image.open(path) as image:
-                image.load()  # text may follow the pixels
-                name, caption = str(image.info.get("Title", path.stem)), str(image.info.get("Description", ""))
+            name, caption = read_texts(path)
             page.add_plot(name, path.read_bytes(), caption)
+
+
+def reconstruction_images(folder: Path, title: str) -> list[tuple[str, list[Path]]]:
+    """The same plots under their headings, for a report that links to them; nothing if there is none."""
+    sequences = find_sequences(folder)
+    return [
+        (f"{title}: {describe(one, place, len(sequences))}", sequence_plots(folder, one))
+        for place, one in enumerate(sequences)
+    ]

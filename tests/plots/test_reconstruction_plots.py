@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from reconstructed_videos import FOCAL, SIZE, plane_video
 
 from omnistream.cameras import make_pose, matrix_from_quaternion
@@ -64,6 +65,15 @@ class TestDepth:
         holes[:, :6] = 0
         holes[:, 6:10] = torch.inf
         assert torch.equal(depth_plot(plane_video(true_depth=holes)).valid[0].any(1), torch.arange(HEIGHT) >= 5)
+
+    def test_depth_of_a_pose_evaluation_is_aligned_for_the_plot(self):
+        video = plane_video(error=1.5, frame_errors={"position": torch.ones(5)})
+        plot = depth_plot(video)
+        assert color_depth(plot).abs_rel < 1e-5
+        assert plot.note == "not scored here; aligned by one scale"
+        scored = depth_plot(video._replace(frame_errors={**video.frame_errors, "abs_rel": torch.ones(5)}))
+        assert color_depth(scored).abs_rel == pytest.approx(1.5)
+        assert color_depth(depth_plot(video._replace(frame_errors={}))).abs_rel == pytest.approx(1.5)
 
     def test_error_and_title(self):
         plot = depth_plot(plane_video(name="market_2", error=0.25))
@@ -162,11 +172,21 @@ class TestErrors:
         assert two.shape[0] - one.shape[0] == 194
         curve = (np.abs(one - PREDICTION_COLOR).max(axis=-1) < 12).nonzero()
         left, right = curve[0][curve[1] < 300], curve[0][curve[1] > 640]
-        assert left.min() > 190  # zero, at the bottom
-        assert right.min() < 80  # one, at the top
+        assert left.min() > 208  # zero, at the bottom
+        assert right.min() < 98  # one, at the top
         muted = [int(MUTED_COLOR[i : i + 2], 16) for i in (1, 3, 5)]
         dashes = (np.abs(one - muted).max(axis=-1) < 40)[:, 100:700].sum(axis=1)
-        assert 160 < dashes[:205].argmax() < 190  # the mean, a fifth of the height
+        assert 178 < dashes[80:223].argmax() + 80 < 208  # the mean, a fifth of the height
+
+    def test_the_worst_frame_is_named(self, monkeypatch):
+        titles = []
+        monkeypatch.setattr(Axes, "set_title", lambda self, text, **_: titles.append(text))
+        values = torch.tensor([0.2, 0.6, torch.nan, 0.4, 0.3])
+        draw_errors(plane_video(frame_errors={"abs_rel": values, "delta1": values}))
+        assert titles == [
+            "Abs Rel: mean 0.375, worst 0.6 at frame 1; 1 frames have none",
+            "δ₁: mean 0.375, worst 0.2 at frame 0; 1 frames have none",
+        ]
 
     def test_errors_that_are_not_finite_or_absent(self):
         errors = torch.tensor([0.1, torch.nan, torch.inf, 0.3, 0.2])
