@@ -6,8 +6,11 @@ from omnistream.data.scenes.clips import ClipSampling, SceneClips
 from omnistream.data.scenes.deep_video_mvs import DeepVideoMVS
 from omnistream.data.scenes.folder import SceneFolder
 from omnistream.data.scenes.index_cache import SceneSequence
+from omnistream.data.scenes.kitti_depth import KITTIDepth
+from omnistream.data.scenes.nyuv2_video import NYUv2Video
 from omnistream.data.scenes.reader import SceneReader, is_rigid, read_matrix, usable_frames
 from omnistream.data.scenes.scannet import ScanNet
+from omnistream.data.scenes.seven_scenes import SevenScenes
 from omnistream.data.scenes.sintel import Sintel
 from omnistream.data.scenes.tsdf_fusion import TSDFFusion
 from omnistream.data.scenes.tum import TUM
@@ -18,6 +21,8 @@ __all__ = [
     "TUM",
     "ClipSampling",
     "DeepVideoMVS",
+    "KITTIDepth",
+    "NYUv2Video",
     "ScanNet",
     "SceneClips",
     "SceneCrop",
@@ -25,6 +30,7 @@ __all__ = [
     "SceneFrame",
     "SceneReader",
     "SceneSequence",
+    "SevenScenes",
     "Sintel",
     "TSDFFusion",
     "is_rigid",
