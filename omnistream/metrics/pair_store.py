@@ -64,7 +64,7 @@ class PairStore:
     def groups(self) -> Iterator[tuple[int, Float64[Tensor, " N"], Float64[Tensor, " N"]]]:
         """Number and pairs of each group that has any."""
         for group, blocks in groupby(self._blocks(), key=itemgetter(0)):
-            first, second = torch.cat([_pairs(data) for _, data in blocks], 1)
+            first, second = torch.cat([chunk for _, data in blocks for chunk in _chunks(data)], 1)
             yield group, first, second
 
     def sums(self, function: GroupSums) -> Iterator[tuple[int, list[Tensor]]]:
@@ -99,9 +99,12 @@ def add_up(parts: Iterator[list[Tensor]]) -> list[Tensor]:
     return totals
 
 
-def _pairs(data: bytes) -> Float64[Tensor, "2 N"]:
-    return torch.from_numpy(np.frombuffer(data, np.float32).reshape(2, -1).astype(np.float64))
+def _chunks(data: bytes) -> Iterator[Float64[Tensor, "2 N"]]:
+    """One after the other: fresh memory for a whole block would cost more than the work on it."""
+    block = np.frombuffer(data, np.float32).reshape(2, -1)
+    for start in range(0, block.shape[1], CHUNK):
+        yield torch.from_numpy(block[:, start : start + CHUNK].astype(np.float64))
 
 
 def _block_sums(function: GroupSums, group: int, data: bytes) -> list[Tensor]:
-    return add_up(function(group, *chunk) for chunk in _pairs(data).split(CHUNK, 1))
+    return add_up(function(group, *chunk) for chunk in _chunks(data))
