@@ -4,7 +4,7 @@ A solver is a generator: it yields the sums that it needs over all pairs, and go
 Hence several alignments share each pass, and no pass holds more than a chunk of pairs in memory.
 """
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Literal, NamedTuple, get_args
 
@@ -31,15 +31,15 @@ class ScaleShift(NamedTuple):
     """In the unit of the truth."""
 
 
-Pairs = Iterable[tuple[Tensor, Tensor]]
-"""Chunks of predicted and true depth, float64 [N] each."""
-Sums = Callable[[Tensor, Tensor], Tensor]
-"""Of one chunk; those of all chunks are added up."""
-Solver = Generator[Sums, Tensor, ScaleShift]
+Sum = Callable[[Tensor, Tensor], Tensor]
+"""Of a chunk of predicted and true depth, float64 [N] each; those of all chunks are added up."""
+Sums = Callable[[Tensor, Tensor], list[Tensor]]
+"""Several of them at once."""
+Solver = Generator[Sum, Tensor, ScaleShift]
 
 
 def fit_alignments(
-    pairs: Callable[[], Pairs], alignments: Sequence[SequenceAlignment]
+    totals: Callable[[Sums], list[Tensor]], alignments: Sequence[SequenceAlignment]
 ) -> dict[SequenceAlignment, ScaleShift]:
     """Scale and shift of each alignment, over all pairs.
 
@@ -52,7 +52,8 @@ def fit_alignments(
     Passes over the pairs: none, 11, up to 1,002, 102, 2 and 2.
 
     Args:
-        pairs: Starts a new pass; at least one pair. Medians are those of the numbers as float32.
+        totals: Makes one pass: returns the totals of what a function returns for each chunk of predicted and true
+            depth; there is at least one pair. Medians are those of the numbers as float32.
         alignments: Which ones.
 
     Raises:
@@ -60,11 +61,11 @@ def fit_alignments(
     """
     found: dict[SequenceAlignment, ScaleShift] = {}
     solvers = {name: _solver(name) for name in alignments}
-    wanted: dict[SequenceAlignment, Sums] = {}
+    wanted: dict[SequenceAlignment, Sum] = {}
 
-    def advance(name: SequenceAlignment, totals: Tensor | None) -> None:
+    def advance(name: SequenceAlignment, total: Tensor | None) -> None:
         try:
-            wanted[name] = solvers[name].send(totals)  # type: ignore[arg-type]  # None starts a generator
+            wanted[name] = solvers[name].send(total)  # type: ignore[arg-type]  # None starts a generator
         except StopIteration as end:
             found[name] = end.value
             wanted.pop(name, None)
@@ -72,11 +73,9 @@ def fit_alignments(
     for name in solvers:
         advance(name, None)
     while wanted:
-        totals: dict[SequenceAlignment, Tensor] = {}
-        for p, t in pairs():
-            for name, sums in wanted.items():
-                totals[name] = totals[name] + sums(p, t) if name in totals else sums(p, t)
-        for name, total in totals.items():
+        asked = dict(wanted)
+        found_totals = totals(lambda p, t, asked=asked: [one(p, t) for one in asked.values()])  # type: ignore[misc]
+        for name, total in zip(asked, found_totals, strict=True):
             advance(name, total)
     return {name: found[name] for name in solvers}
 
@@ -94,7 +93,7 @@ def video_alignment(
     Raises:
         ValueError: If there is no such alignment.
     """
-    return fit_alignments(lambda: [(preds, target)], [alignment])[alignment]
+    return fit_alignments(lambda sums: sums(preds, target), [alignment])[alignment]
 
 
 def _solver(alignment: SequenceAlignment) -> Solver:
@@ -130,8 +129,9 @@ def _irls_scale() -> Solver:
 
 
 def _irls_sums(scale: Tensor, p: Tensor, t: Tensor) -> Tensor:
-    weighted = p / (scale * p).sub_(t).abs_().add_(1e-8)
-    return torch.stack((weighted @ t, weighted @ p))
+    error = (scale * p).sub_(t).abs_().add_(1e-8)
+    weighted = torch.div(p, error, out=error)
+    return torch.stack(((weighted * t).sum(), weighted.mul_(p).sum()))
 
 
 def _median_scale() -> Solver:
@@ -139,7 +139,7 @@ def _median_scale() -> Solver:
     return ScaleShift(scale, torch.zeros_like(scale))
 
 
-def _ratio_of_medians() -> Generator[Sums, Tensor, Tensor]:
+def _ratio_of_medians() -> Generator[Sum, Tensor, Tensor]:
     """By counting: first the upper halves of the bits of all numbers, then the lower halves in the median's bucket."""
     counts = (yield partial(_bucket_counts, None)).cumsum(1)  # [2, 2^16]
     rank = (counts[:, -1:] - 1) // 2
@@ -195,7 +195,7 @@ def _absolute_sums(fit: Tensor, p: Tensor, t: Tensor) -> Tensor:
     p32 = p.float()
     error = fit[0] * p32 + fit[1] - t.float()
     sign = error.sign()
-    return torch.stack((error.abs().sum(), sign @ p32, sign.sum())).double()
+    return torch.stack((error.abs().sum(), (sign * p32).sum(), sign.sum())).double()
 
 
 def _l2_scale_shift() -> Solver:
@@ -243,4 +243,5 @@ def _fit_sums(
         (scale, shift), floor = weights
         weight = (scale * p).add_(shift).sub_(t).abs_().clamp_min_(floor).reciprocal_()
     weighted = weight * dp
-    return torch.stack((weight.sum(), weighted.sum(), weight @ dt, weighted @ dp, weighted @ dt))
+    summands = (weight, weighted, weight * dt, weighted * dp, weighted * dt)
+    return torch.stack([summand.sum() for summand in summands])

@@ -1,7 +1,9 @@
 """Millions of pairs of numbers, kept outside the memory of the process where they are too many."""
 
 import tempfile
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -11,8 +13,16 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-CHUNK = 1 << 16
-"""Pairs that are worked on at once: what they need fits into the caches of a processor."""
+BLOCK = 1 << 18
+"""Pairs that are read at once."""
+CHUNK = 1 << 15
+"""Pairs that are worked on at once: what they need fits into the caches of a processor, and torch divides no work of
+this size among threads. Here each thread has a block of its own, so that none waits for another."""
+GroupSums = Callable[[int, Tensor, Tensor], list[Tensor]]
+"""Of a group's number and a chunk of its pairs, float64 [N] each: sums that are added up over chunks.
+
+Products are summed by `sum`, as BLAS would divide a dot product among threads of its own.
+"""
 
 
 class PairStore:
@@ -32,6 +42,8 @@ class PairStore:
         place = None if folder is None else str(folder)
         limit = max(1, memory_limit)  # 0 would mean none
         self._file = tempfile.SpooledTemporaryFile(limit, dir=place)  # noqa: SIM115  # open until `close`
+        self._num_threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self._num_threads)
 
     def append(self, first: Tensor, second: Tensor) -> None:
         """Add a group of pairs, two tensors of the same length.
@@ -39,32 +51,60 @@ class PairStore:
         Raises:
             OSError: If the file cannot grow.
         """
-        pair = torch.stack((first, second)).float().cpu()
+        pair = torch.stack((first.float(), second.float())).numpy()
         try:
             self._file.seek(0, 2)
-            for chunk in pair.split(CHUNK, dim=1):
-                self._file.write(chunk.contiguous().numpy().tobytes())
+            for start in range(0, pair.shape[1], BLOCK):
+                self._file.write(pair[:, start : start + BLOCK].tobytes())
         except OSError as error:
             folder = self.folder or tempfile.gettempdir()
             raise OSError(error.errno, f"temporary file of pairs: {error.strerror}; set TMPDIR", str(folder)) from error
         self.counts.append(len(first))
 
-    def chunks(self) -> Iterator[tuple[int, Float64[Tensor, " N"], Float64[Tensor, " N"]]]:
-        """Group and pairs, at most `CHUNK` at once, in the order in which they came."""
-        self._file.seek(0)
-        for group, count in enumerate(self.counts):
-            for start in range(0, count, CHUNK):
-                data = self._file.read(8 * min(CHUNK, count - start))
-                first, second = torch.from_numpy(np.frombuffer(data, np.float32).reshape(2, -1).astype(np.float64))
-                yield group, first, second
-
-    def groups(self) -> Iterator[tuple[int, tuple[Float64[Tensor, " N"], Float64[Tensor, " N"]]]]:
+    def groups(self) -> Iterator[tuple[int, Float64[Tensor, " N"], Float64[Tensor, " N"]]]:
         """Number and pairs of each group that has any."""
-        for group, chunks in groupby(self.chunks(), key=itemgetter(0)):
-            _, first, second = zip(*chunks, strict=True)
-            yield group, (torch.cat(first), torch.cat(second))
+        for group, blocks in groupby(self._blocks(), key=itemgetter(0)):
+            first, second = torch.cat([chunk for _, data in blocks for chunk in _chunks(data)], 1)
+            yield group, first, second
+
+    def sums(self, function: GroupSums) -> Iterator[tuple[int, list[Tensor]]]:
+        """Group and sums of each block, in the order in which they came, by as many threads as torch uses."""
+        waiting: deque[tuple[int, Future[list[Tensor]]]] = deque()
+        for group, data in self._blocks():
+            waiting.append((group, self._pool.submit(_block_sums, function, group, data)))
+            if len(waiting) > 2 * self._num_threads:  # no more is read ahead
+                done, future = waiting.popleft()
+                yield done, future.result()
+        for done, future in waiting:
+            yield done, future.result()
 
     def close(self) -> None:
         """Forget all pairs."""
+        self._pool.shutdown()
         self._file.close()
         self.counts.clear()
+
+    def _blocks(self) -> Iterator[tuple[int, bytes]]:
+        self._file.seek(0)
+        for group, count in enumerate(self.counts):
+            for start in range(0, count, BLOCK):
+                yield group, self._file.read(8 * min(BLOCK, count - start))
+
+
+def add_up(parts: Iterator[list[Tensor]]) -> list[Tensor]:
+    """Sums over all parts, of which there is at least one."""
+    totals = next(parts)
+    for part in parts:
+        totals = [total + one for total, one in zip(totals, part, strict=True)]
+    return totals
+
+
+def _chunks(data: bytes) -> Iterator[Float64[Tensor, "2 N"]]:
+    """One after the other: fresh memory for a whole block would cost more than the work on it."""
+    block = np.frombuffer(data, np.float32).reshape(2, -1)
+    for start in range(0, block.shape[1], CHUNK):
+        yield torch.from_numpy(block[:, start : start + CHUNK].astype(np.float64))
+
+
+def _block_sums(function: GroupSums, group: int, data: bytes) -> list[Tensor]:
+    return add_up(function(group, *chunk) for chunk in _chunks(data))

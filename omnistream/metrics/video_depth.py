@@ -6,7 +6,7 @@ with a value that is not finite is a failure of the model: its errors are NaN an
 Source: CUT3R/CUT3R eval/video_depth/tools.py, whose loops over frames of NumPy and PyTorch code this replaces.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, cast, get_args
@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from omnistream.metrics.depth_alignment import ScaleShift, SequenceAlignment, fit_alignments
-from omnistream.metrics.pair_store import PairStore
+from omnistream.metrics.depth_alignment import ScaleShift, SequenceAlignment, Sums, fit_alignments
+from omnistream.metrics.pair_store import PairStore, add_up
 
 VideoAlignment = Literal[SequenceAlignment, "frame_median"]
 """How a video is brought to the scale of the truth: as a whole, see `fit_alignments`, or frame by frame.
@@ -117,12 +117,12 @@ class DepthPairs:
             target: True depth; pixels that are not positive, not finite, or not below `max_depth` are not compared.
         """
         truth = target.detach().cpu()
-        valid = (truth > 0) & truth.isfinite() & (truth < self.max_depth)
-        resized = resize_depth(preds.detach().cpu()[None], (truth.shape[-2], truth.shape[-1]))[0]
-        found = resized[valid]
+        resized = resize_depth(preds.detach().cpu()[None], (truth.shape[-2], truth.shape[-1]))
+        valid = ((truth > 0) & (truth < self.max_depth)).flatten().nonzero().squeeze(1)  # no NaN, no infinity
+        found = resized.flatten()[valid].float()
         if self.not_finite_frame is None and not found.isfinite().all():
             self.not_finite_frame = self.num_frames
-        self._store.append(found, truth[valid])
+        self._store.append(found, truth.flatten()[valid])
 
     def errors(
         self, alignments: Sequence[VideoAlignment], clip_to: float | None = None
@@ -156,32 +156,41 @@ class DepthPairs:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return ((p, t) for _, p, t in self._store.chunks())
+    def _totals(self, sums: Sums) -> list[Tensor]:
+        return add_up(found for _, found in self._store.sums(lambda _, p, t: sums(p, t)))
 
     def _fits(self, alignments: Sequence[VideoAlignment]) -> dict[VideoAlignment, ScaleShift]:
         """Scale and shift; [T] for `frame_median`."""
         whole = [cast(SequenceAlignment, name) for name in alignments if name != "frame_median"]
-        fits: dict[VideoAlignment, ScaleShift] = dict(fit_alignments(self._pairs, whole).items())
+        fits: dict[VideoAlignment, ScaleShift] = dict(fit_alignments(self._totals, whole).items())
         if "frame_median" in alignments:
             fits["frame_median"] = self._frame_medians()
         return fits
 
     def _frame_medians(self) -> ScaleShift:
         scale = torch.full((self.num_frames,), torch.nan, dtype=torch.float64)
-        for frame, (p, t) in self._store.groups():
+        for frame, p, t in self._store.groups():
             scale[frame] = t.median() / p.median()
         return ScaleShift(scale, torch.zeros_like(scale))
 
     def _frame_sums(
         self, fits: dict[VideoAlignment, ScaleShift], clip_to: float | None
     ) -> dict[VideoAlignment, Float64[Tensor, "T 7"]]:
-        sums = {name: torch.zeros(self.num_frames, 7, dtype=torch.float64) for name in fits}
-        for frame, p, t in self._store.chunks():
-            for name, (scale, shift) in fits.items():
-                aligned = p * (scale[frame] if scale.ndim else scale) + (shift[frame] if shift.ndim else shift)
-                sums[name][frame] += _error_sums(aligned if clip_to is None else aligned.clamp_max_(clip_to), t)
-        return sums
+        """Sums over the valid pixels of each frame, see `_error_sums`."""
+
+        def sums(frame: int, p: Tensor, t: Tensor) -> list[Tensor]:
+            found = []
+            for fit in fits.values():
+                scale, shift = (one[frame] if one.ndim else one for one in fit)
+                aligned = (scale * p).add_(shift)
+                found.append(_error_sums(aligned if clip_to is None else aligned.clamp_max_(clip_to), t))
+            return found
+
+        totals = {name: torch.zeros(self.num_frames, 7, dtype=torch.float64) for name in fits}
+        for frame, found in self._store.sums(sums):
+            for total, one in zip(totals.values(), found, strict=True):
+                total[frame] += one
+        return totals
 
     def _found(self, name: VideoAlignment, fit: ScaleShift, sums: Float64[Tensor, "T 7"]) -> SequenceDepth:
         counts = torch.tensor(self._store.counts, dtype=torch.float64)
@@ -241,7 +250,8 @@ def _error_sums(p: Float64[Tensor, " N"], t: Float64[Tensor, " N"]) -> Float64[T
     logarithm = ratio.log()
     worst = torch.maximum(ratio, 1 / ratio).float()
     within = [(worst < 1.25**power).sum().double() for power in (1, 2, 3)]
-    return torch.stack((relative.abs().sum(), error @ relative, error @ error, logarithm @ logarithm, *within))
+    summands = (relative.abs(), error * relative, error.square(), logarithm.square())
+    return torch.stack([*(summand.sum() for summand in summands), *within])
 
 
 def _errors(means: Float64[Tensor, "*T 7"]) -> DepthErrors:

@@ -8,7 +8,7 @@ from processes import run_python
 
 from omnistream.data.media import read_depth_png
 from omnistream.metrics.depth_alignment import fit_alignments, video_alignment
-from omnistream.metrics.pair_store import PairStore
+from omnistream.metrics.pair_store import PairStore, add_up
 from omnistream.metrics.video_depth import (
     DepthPairs,
     SequenceDepth,
@@ -262,15 +262,17 @@ class TestDepthPairs:
     def test_small_chunks_in_a_file_change_nothing(self, monkeypatch, tmp_path):
         monkeypatch.setattr("omnistream.metrics.depth_alignment._ADAM_STEPS", 20)
         expected = scored()
-        monkeypatch.setattr("omnistream.metrics.pair_store.CHUNK", 7)
+        monkeypatch.setattr("omnistream.metrics.pair_store.CHUNK", 3)
+        monkeypatch.setattr("omnistream.metrics.pair_store.BLOCK", 7)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
         for name, found in scored(memory_limit=0, folder=tmp_path).items():
             tolerance = 1e-6 if name == "scale_shift" else 1e-9  # of sums in float32
             assert values(found) == pytest.approx(values(expected[name]), rel=tolerance), name
         assert list(tmp_path.iterdir()) == []
 
     def test_alignments_share_the_passes(self, monkeypatch):
-        passes, chunks = [], PairStore.chunks
-        monkeypatch.setattr(PairStore, "chunks", lambda store: passes.append(1) or chunks(store))
+        passes, sums = [], PairStore.sums
+        monkeypatch.setattr(PairStore, "sums", lambda store, function: passes.append(1) or sums(store, function))
         scored(["metric", "scale", "scale_shift_l2", "median"])
         assert len(passes) == 11 + 1
 
@@ -329,7 +331,7 @@ def test_the_median_of_pairs_in_chunks(count):
     t = 3 + 1e-4 * torch.rand(count, generator=generator)
     p[p == 0] = -0.25
     chunks = list(zip(p.double().split(3), t.double().split(3), strict=True))
-    fit = fit_alignments(lambda: chunks, ["median"])["median"]
+    fit = fit_alignments(lambda sums: add_up(sums(*chunk) for chunk in chunks), ["median"])["median"]
     assert float(fit.scale) == float(t.median().double() / p.median().double())
     assert float(fit.shift) == 0
 
