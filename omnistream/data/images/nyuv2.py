@@ -39,8 +39,7 @@ class NYUImages(FileDataset[DepthImage]):
     ) -> None:
         if split not in ("train", "test"):
             raise ValueError(f"split must be train or test, got {split!r}")
-        # Every image of the test counts: none may be replaced by another.
-        super().__init__(seed, broken_files or BrokenFiles(0.2 if split == "train" else 0))
+        super().__init__(seed, broken_files)
         self.split, self.transform = split, transform
 
     def _pair(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Float32[Tensor, "h w"], str]:
@@ -71,8 +70,8 @@ class NYUv2(NYUImages):
         <root>/kitchen_0028b/rgb_00045.jpg                 8 bits, 640x480
         <root>/kitchen_0028b/sync_depth_00045.png          16 bits, millimetres, 0 where nothing was measured
 
-    Lines are sorted and a leading `/` of a path is ignored. Broken training files are skipped; a test file that cannot
-    be read is an error.
+    Lines are sorted and a leading `/` of a path is ignored. An image without its depth, because a file is missing or
+    broken, is replaced by another one in training; an evaluation leaves it out and counts it as `skipped`.
 
     Args:
         root: The folder of the lists.
@@ -80,7 +79,7 @@ class NYUv2(NYUImages):
         transform: Applied to image and depth, such as `nyuv2_augmentation()`.
         depth_scale: Metres per stored unit; null for millimetres, which are then checked. Some copies need 10 / 65535.
         seed: Determines what `transform` draws, replacements, and each sample's `seed`.
-        broken_files: Records broken files.
+        broken_files: Records broken files; by default up to 20 % are skipped.
 
     Raises:
         DatasetNotFoundError: If a list or the files that it names are missing.

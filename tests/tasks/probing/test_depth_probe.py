@@ -308,12 +308,13 @@ def test_commands(tmp_path, monkeypatch):
     checkpoint = torch.load(last, weights_only=False)
     assert checkpoint["global_step"] == 4
     assert not [key for key in checkpoint["state_dict"] if key.startswith("backbone.")]
+    next(root.rglob("sync_depth_00101.png")).write_bytes(b"broken")
     main(["validate", *common, "--ckpt_path", str(last)])
     main(["test", *common, "--ckpt_path", str(last)])
     (path,) = Path().rglob("results.json")
     results = json.loads(path.read_text())
     assert results["protocol"] == "depth/nyuv2"
-    assert results["num_samples"] == 3
+    assert (results["num_samples"], results["skipped"]) == (2, 1)
     assert results["metrics"]["rmse"]["higher_is_better"] is False
     assert 0 < results["metrics"]["rmse"]["value"] < 10
     assert results["settings"]["sweep"] == [{"lr": 1e-3, "weight_decay": 1e-4}]
