@@ -9,13 +9,13 @@ from torch import Tensor
 
 from omnistream.data.batch import DepthImage
 from omnistream.data.broken_files import BrokenFiles, FileDataset
-from omnistream.data.depth_transforms import DepthTransform, transform_depth
 from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.folders import dataset_root
 from omnistream.data.media.depth import read_depth_png
 from omnistream.data.media.errors import MediaReadError
 from omnistream.data.media.image import read_image
 from omnistream.data.sampling import SampleKey, sample_seed
+from omnistream.data.transforms import PairTransform, transform_pair
 
 NYUSplit = Literal["train", "test"]
 EXPECTED = (
@@ -35,7 +35,7 @@ class NYUImages(FileDataset[DepthImage]):
     collate = staticmethod(DepthImage.collate)
 
     def __init__(
-        self, split: NYUSplit, transform: DepthTransform | None, seed: int, broken_files: BrokenFiles | None
+        self, split: NYUSplit, transform: PairTransform | None, seed: int, broken_files: BrokenFiles | None
     ) -> None:
         if split not in ("train", "test"):
             raise ValueError(f"split must be train or test, got {split!r}")
@@ -52,7 +52,7 @@ class NYUImages(FileDataset[DepthImage]):
             sizes = f"{tuple(image.shape[-2:])} and {tuple(depth.shape)}"
             raise MediaReadError(name, f"image and depth differ in size: {sizes}")
         seed = sample_seed(self.seed, key)
-        image, depth = transform_depth(self.transform, image, depth, seed)
+        image, depth = transform_pair(self.transform, image, depth, seed)
         return DepthImage(image=image, depth=depth, name=name, seed=seed)
 
 
@@ -92,7 +92,7 @@ class NYUv2(NYUImages):
         self,
         root: str | os.PathLike[str],
         split: NYUSplit = "train",
-        transform: DepthTransform | None = None,
+        transform: PairTransform | None = None,
         *,
         depth_scale: float | None = None,
         seed: int = 0,
