@@ -39,7 +39,8 @@ def run(arguments: list[str]) -> None:
     if options.html is not None and options.html.suffix != ".html":
         raise UsageError(f"--html is a file that ends in .html, got {options.html}")
     from omnistream.report import ReportPage
-    from omnistream.report.comparison import compare, find_results
+    from omnistream.report.classes import class_table
+    from omnistream.report.comparison import compare, find_results, model_names
     from omnistream.report.examples import add_examples
     from omnistream.report.published import load_published
 
@@ -49,7 +50,10 @@ def run(arguments: list[str]) -> None:
         page = ReportPage("Results beside published numbers")
         for table in tables:
             page.add_table(table)
+        names = model_names(results)
         for one in results:
+            if classes := class_table(one.result, names[one.model]):
+                page.add_table(classes)
             add_examples(page, one.path.parent / "examples", one.result.protocol)
         page.write(options.html)
     print("\n\n".join(table.markdown() for table in tables))
