@@ -1,7 +1,14 @@
 """Metrics as `torchmetrics.Metric` classes, each with a function that gives the same value for one batch."""
 
 from omnistream.metrics.boxes import BoxIoU, matched_iou, mean_matched_iou
-from omnistream.metrics.classification import MajorityAccuracy, TopKAccuracy, majority_accuracy, top_k_accuracy
+from omnistream.metrics.classification import (
+    MajorityAccuracy,
+    OppositeAccuracy,
+    TopKAccuracy,
+    majority_accuracy,
+    opposite_accuracy,
+    top_k_accuracy,
+)
 from omnistream.metrics.depth import (
     AbsRel,
     ConstantAbsRel,
@@ -104,6 +111,7 @@ __all__ = [
     "MeanIoU",
     "Neighbors",
     "ObjectScores",
+    "OppositeAccuracy",
     "PixelAccuracy",
     "RelativeRotationError",
     "RelativeTranslationError",
@@ -143,6 +151,7 @@ __all__ = [
     "mean_matched_iou",
     "nearest_neighbors",
     "object_scores",
+    "opposite_accuracy",
     "pixel_accuracy",
     "position_rmse",
     "predicted_classes",

@@ -55,6 +55,37 @@ class TopKAccuracy(SampleMean):
         self.add(_is_found(preds, target, self.k))
 
 
+def _beats_opposite(preds: Float[Tensor, "B C"], target: Int64[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """1 where the true class scores higher than its opposite, 1/2 where they are equal, else 0; NaN where one is."""
+    own, other = (preds.gather(1, index[:, None])[:, 0] for index in (target, target ^ 1))
+    return torch.heaviside((own - other).double(), own.new_tensor(0.5, dtype=torch.float64)) + 0 * (own - other)
+
+
+def opposite_accuracy(preds: Float[Tensor, "B C"], target: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
+    """Share of samples whose true class scores higher than its opposite; in [0, 1], higher is better, chance 1/2.
+
+    Classes 2 i and 2 i + 1 are opposites, such as an action and its reversal. Scores that are equal count half.
+
+    Args:
+        preds: Scores of every class, an even number of them.
+        target: The true class.
+    """
+    return _beats_opposite(preds, target).mean().float()
+
+
+class OppositeAccuracy(SampleMean):
+    """Share of samples whose true class scores higher than its opposite. In [0, 1], higher is better, chance 1/2.
+
+    See `opposite_accuracy`.
+    """
+
+    higher_is_better = True
+
+    def update(self, preds: Float[Tensor, "B C"], target: Int64[Tensor, " B"]) -> None:
+        """Add scores and true classes."""
+        self.add(_beats_opposite(preds, target))
+
+
 def majority_accuracy(preds: Float[Tensor, "B C"], target: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
     """Share of the most frequent true class: the accuracy of always predicting it. At least 1 / C.
 

@@ -29,6 +29,11 @@ def scores(count):
     return torch.randn(count, 5, generator=g), torch.randint(5, (count,), generator=g)
 
 
+def pairs(count):
+    g = _generator(count)
+    return torch.randn(count, 6, generator=g).round(), torch.randint(6, (count,), generator=g)
+
+
 def texts(count):
     g = _generator(count)
 
@@ -137,6 +142,7 @@ CASES = [
     MetricCase(m.ConstantDepthRMSE, m.constant_depth_rmse, depth),
     MetricCase(m.TopKAccuracy, m.top_k_accuracy, scores, {"k": 1}, broken=None),
     MetricCase(m.TopKAccuracy, m.top_k_accuracy, scores, {"k": 3}),
+    MetricCase(m.OppositeAccuracy, m.opposite_accuracy, pairs, broken=nan_at_the_end),
     MetricCase(m.MajorityAccuracy, m.majority_accuracy, scores, state_options={"num_classes": 5}),
     MetricCase(_Nearest, _knn, scores, {"k": 7}),
     MetricCase(m.ExactMatch, m.exact_match, texts),

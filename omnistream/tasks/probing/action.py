@@ -14,7 +14,7 @@ from torchmetrics import Metric
 from omnistream.data.batch import FrameClip
 from omnistream.evaluation.closed_form import ClosedFormProbe
 from omnistream.evaluation.frozen import Setting
-from omnistream.metrics import MajorityAccuracy, TopKAccuracy
+from omnistream.metrics import MajorityAccuracy, OppositeAccuracy, TopKAccuracy
 from omnistream.tasks.probing.attention_images import draw_attention
 from omnistream.tasks.probing.attentive import AttentiveProbe
 from omnistream.tasks.probing.class_scores import ClassProbe
@@ -63,6 +63,9 @@ class ClipClassification(ClassProbe):
             time, in training too, and probabilities are averaged over segments.
         token_grid: Average every frame to this many tokens per side; None keeps all patches.
         per_frame: Encode every frame by itself: the baseline that shows what features of time add.
+        opposites: Classes 2 i and 2 i + 1 are each other's reversal, as those of the procedural world. The metric
+            `direction_accuracy` is then the share of clips whose class is more likely than its reversal: 0.5 for
+            features without time, whatever else they know.
         options: Arguments of `FrozenProbe`. `selection`: V-JEPA 2 chooses the setting on the test set.
 
     Source: facebookresearch/vjepa2 evals/video_classification_frozen; jepa has `attend_across_segments`, too.
@@ -78,9 +81,13 @@ class ClipClassification(ClassProbe):
         attend_across_segments: bool = True,
         token_grid: int | None = None,
         per_frame: bool = False,
+        opposites: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(backbone, protocol=protocol, **options)
+        if opposites and num_classes % 2:
+            raise ValueError(f"opposites need an even number of classes, got {num_classes}")
+        self.opposites = opposites
         self.num_classes, self.token_grid, self.per_frame = num_classes, token_grid, per_frame
         self.frames_per_segment, self.attend_across_segments = frames_per_segment, attend_across_segments
 
@@ -117,8 +124,9 @@ class ClipClassification(ClassProbe):
         return torch.stack([head(view).float().softmax(-1) for view in features.unbind(1)]).mean(0)
 
     def metrics(self) -> dict[str, Metric]:
-        """Top-1 accuracy, and the accuracy of always predicting the most frequent class."""
-        return {"accuracy": TopKAccuracy(), "accuracy_majority": MajorityAccuracy(self.num_classes)}
+        """Top-1 accuracy, that of always predicting the most frequent class, and perhaps that of the direction."""
+        direction: dict[str, Metric] = {"direction_accuracy": OppositeAccuracy()} if self.opposites else {}
+        return {"accuracy": TopKAccuracy(), "accuracy_majority": MajorityAccuracy(self.num_classes), **direction}
 
     def feature_options(self) -> dict[str, Any]:
         """Arguments that decide the tokens."""

@@ -226,3 +226,28 @@ def test_mistakes_are_named():
         module.validation_step(unlabelled, 0)
     with pytest.raises(ValueError, match="lrs must be positive"):
         ProbeConfig(lrs=())
+
+
+def test_the_direction_of_a_reversed_clip_takes_features_with_time():
+    """Clips and their reversals: single frames are right in half of them, whatever the weights of the probe."""
+    backbone, images = create_model("vit_nano").eval(), torch.randint(0, 255, (6, 4, 3, 32, 32), dtype=torch.uint8)
+    clips = FrameClip(
+        images=torch.cat([images, images.flip(1)]),
+        label=torch.tensor([0, 2, 0, 2, 0, 2, 1, 3, 1, 3, 1, 3]),
+        name=[str(i) for i in range(12)],
+        seed=torch.arange(12),
+    )
+    found = {}
+    for per_frame in (True, False):
+        module = AttentiveActionProbe(backbone, 4, probe=SMALL, per_frame=per_frame, opposites=True).eval()
+        module.configure_model()
+        scores = module.predict(module.heads[0], module.extract(clips).features)
+        metric = module.metrics()["direction_accuracy"]
+        # Scores of a clip and its reversal differ by rounding at most for single frames.
+        metric.update((scores * 1e4).round() if per_frame else scores, clips.label)
+        found[per_frame] = (metric.compute().item(), scores)
+    assert found[True][0] == 0.5
+    assert (found[False][1][:6] - found[False][1][6:]).abs().max() > 1e-4
+    assert "direction_accuracy" not in AttentiveActionProbe(backbone, 4, probe=SMALL).metrics()
+    with pytest.raises(ValueError, match="opposites need an even number of classes, got 5"):
+        AttentiveActionProbe(backbone, 5, probe=SMALL, opposites=True)
