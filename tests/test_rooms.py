@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "packaged_configs": {"errors", "paths"},
     "parallel": {"backbone", "distributed", "run_config"},
     "trained": LIBRARY | {"tasks"},
+    "trained_stream": LIBRARY | {"tasks", "trained"},
     "cli": {"errors", "version", "commands"},
     "__main__": {"cli"},
     ROOT: {"version", "backbone", "trained"},

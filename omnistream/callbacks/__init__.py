@@ -6,6 +6,7 @@ from omnistream.callbacks.held_out import Comparison, HeldOutEvaluation
 from omnistream.callbacks.predictions import PredictionWriter
 from omnistream.callbacks.progress import Throughput
 from omnistream.callbacks.progress_bar import TaskProgressBar
+from omnistream.callbacks.reconstruction_plots import ReconstructionPlots
 from omnistream.callbacks.run_folder import RunFolder
 from omnistream.callbacks.summary import ParameterSummary
 from omnistream.callbacks.validation_plots import ValidationPlots
@@ -18,6 +19,7 @@ __all__ = [
     "HeldOutEvaluation",
     "ParameterSummary",
     "PredictionWriter",
+    "ReconstructionPlots",
     "ResultsWriter",
     "RunFolder",
     "TaskProgressBar",

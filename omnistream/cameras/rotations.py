@@ -47,6 +47,17 @@ def quaternion_from_matrix(rotation: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "
     return torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
 
 
+def nearest_rotation(matrix: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 3 3"]:
+    """The rotation closest to a matrix, in the least-squares sense, such as that of a file with rounded numbers.
+
+    Raises:
+        torch.linalg.LinAlgError: If a number is not finite.
+    """
+    left, _, right = torch.linalg.svd(matrix)
+    flip = torch.linalg.det(left @ right)  # -1 for a matrix that mirrors: the weakest direction is turned
+    return torch.cat([left[..., :2], left[..., 2:] * flip[..., None, None]], -1) @ right
+
+
 def rotation_angle(
     first: Float[Tensor, "*B 3 3"], second: Float[Tensor, "*B 3 3"], degrees: bool = True
 ) -> Float[Tensor, "*B"]:

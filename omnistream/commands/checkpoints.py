@@ -79,16 +79,26 @@ def has_random_weights(model: LightningModule, config: Namespace) -> bool:
     return trained or getattr(model, "needs_training", False) or _names_random_backbone(config.as_dict())
 
 
-def allow_random_weights(allowed: bool, subcommand: str) -> None:
+def allow_random_weights(allowed: bool, subcommand: str, model: LightningModule) -> None:
     """Warn that the weights are random, or raise.
+
+    Args:
+        allowed: Whether `--random` was given.
+        subcommand: What needs weights.
+        model: As built; it may name the option for its weights in the attribute `weights_option`.
 
     Raises:
         UsageError: If they are not allowed.
     """
     if not allowed:
+        option = getattr(model, "weights_option", None)
+        given = (
+            f"{option} with a checkpoint or run folder"
+            if option
+            else "--ckpt_path with a checkpoint, a run folder or last"
+        )
         raise UsageError(
-            f"{subcommand} needs weights: give --ckpt_path with a checkpoint, a run folder or last (or {RANDOM}, to "
-            "try the configuration on random weights)"
+            f"{subcommand} needs weights: give {given} (or {RANDOM}, to try the configuration on random weights)"
         )
     _warn(f"omnistream: {RANDOM}: the weights of this model are random, so its results are meaningless")
 

@@ -156,7 +156,7 @@ class OmniStreamCLI(LightningCLI):
         """Run, if there are weights."""
         path = self.config[subcommand].ckpt_path
         if not path and subcommand in EVALUATIONS and has_random_weights(self.model, self.config[subcommand].model):
-            allow_random_weights(self.random, subcommand)
+            allow_random_weights(self.random, subcommand, self.model)
         with no_leftovers(self.trainer, lambda: self.stop.trained):
             try:
                 super()._run_subcommand(subcommand)

@@ -15,6 +15,8 @@ from omnistream.data.batch import (
 )
 from omnistream.data.benchmarks import EvaluationDataModule
 from omnistream.data.errors import DatasetNotFoundError
+from omnistream.data.geometry_data import GeometryVideosDataModule
+from omnistream.data.geometry_videos import FrameChoice, GeometryVideo, GeometryVideos, ModelImages
 from omnistream.data.multitask import MultiTaskDataModule, Source
 from omnistream.data.splits import Split
 
@@ -25,8 +27,13 @@ __all__ = [
     "DatasetNotFoundError",
     "DepthImage",
     "EvaluationDataModule",
+    "FrameChoice",
     "FrameClip",
+    "GeometryVideo",
+    "GeometryVideos",
+    "GeometryVideosDataModule",
     "LabelledImage",
+    "ModelImages",
     "MultiTaskDataModule",
     "Region",
     "SceneClip",

@@ -164,8 +164,8 @@ class SceneFrame:
         image: uint8 [3, H, W].
         depth: float32 [h, w], z-depth (along the optical axis) in the units of the scene; None where there is none.
         valid: bool [h, w]; by default where depth is finite and positive.
-        intrinsics: [3, 3] of the image in pixels; pixel i has its centre at i + 0.5.
-        camera_to_world: [4, 4], OpenCV axes (x right, y down, z forward), in the units of the scene.
+        intrinsics: [3, 3] of the image in pixels; pixel i has its centre at i + 0.5. NaN where unknown.
+        camera_to_world: [4, 4], OpenCV axes (x right, y down, z forward), in the units of the scene. NaN where unknown.
         depth_intrinsics: [3, 3] of the depth map, if it is not the image's camera at another resolution; its optical
             centre and axes are the image's.
     """

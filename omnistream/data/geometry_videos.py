@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from jaxtyping import UInt8
 from PIL import Image
@@ -102,10 +102,20 @@ class GeometryVideo:
     sequence: SceneSequence
     positions: range
     """Of its frames in the sequence."""
-    images: ModelImages
+    images: ModelImages | None
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    def settings(self) -> dict[str, Any]:
+        """Which frames these are, as plain values: equal ones are equal frames as long as no file is replaced."""
+        return {
+            "reader": type(self.reader).__name__,
+            "options": list(self.reader.index_options()),
+            "sequence": self.sequence.name,
+            "frames": [self.sequence.frames[position] for position in self.positions],
+            "images": self.images and asdict(self.images),
+        }
 
     def frames(self) -> Iterator[SceneFrame]:
         """The frames in order: images of the model's size, depth as stored with its own `depth_intrinsics`.
@@ -126,7 +136,8 @@ class GeometryVideo:
                 yield waiting.result()
 
     def _read(self, position: int) -> SceneFrame:
-        return self.images(self.reader.read(self.sequence, [position])[0])
+        frame = self.reader.read(self.sequence, [position])[0]
+        return frame if self.images is None else self.images(frame)
 
 
 class GeometryVideos(Dataset[GeometryVideo]):
@@ -134,13 +145,14 @@ class GeometryVideos(Dataset[GeometryVideo]):
 
     Args:
         reader: Of the data set.
-        sequences: Names of the sequences, or the name of one of the reader's `sequence_lists`; all by default.
+        sequences: Published names of the sequences (`SceneReader.published_name`), or the name of one of the reader's
+            `sequence_lists`; all by default.
         frames: Which frames of each.
-        images: Size of the images that the model sees.
+        images: Size of the images that the model sees; None for that of the files.
 
     Raises:
         DatasetNotFoundError: If none of the sequences is there.
-        ValueError: If the reader has no such list.
+        ValueError: If the reader has no such list, or two sequences are called the same.
     """
 
     def __init__(
@@ -148,15 +160,18 @@ class GeometryVideos(Dataset[GeometryVideo]):
         reader: SceneReader,
         sequences: str | Sequence[str] | None = None,
         frames: FrameChoice = FrameChoice(),
-        images: ModelImages = ModelImages(),
+        images: ModelImages | None = ModelImages(),
     ) -> None:
         self.reader, self.frames, self.images = reader, frames, images
-        found = {sequence.name: sequence for sequence in reader.index()}
-        self.names = _names(reader, sequences) or list(found)
+        self.list_name = sequences if isinstance(sequences, str) else None
+        """Of the published list."""
+        found = _by_published_name(reader)
+        self.names = _names(reader, sequences) or [*found, *(path for path, _ in reader.broken)]
         """Of all sequences of the benchmark, also of those that are not there."""
         self.missing_names = [name for name in self.names if name not in found]
         """Sequences of the benchmark without files that can be read."""
-        self.sequences = [found[name] for name in self.names if name in found]
+        self._found = [name for name in self.names if name in found]
+        self.sequences = [found[name] for name in self._found]
         if not self.sequences:
             raise DatasetNotFoundError(
                 f"{reader.root} has none of the sequences {', '.join(self.names[:5])}"
@@ -166,8 +181,21 @@ class GeometryVideos(Dataset[GeometryVideo]):
 
     @property
     def missing(self) -> int:
-        """Number of sequences without files."""
+        """Number of sequences without files that can be read."""
         return len(self.missing_names)
+
+    def settings(self) -> dict[str, Any]:
+        """What was chosen, as plain values for `results.json`."""
+        return {
+            "reader": type(self.reader).__name__,
+            "options": list(self.reader.index_options()),
+            "list": self.list_name,
+            "num_sequences": len(self.sequences),
+            "missing_sequences": self.missing_names,
+            "broken": [f"{path}: {reason}" for path, reason in self.reader.broken],
+            "frames": asdict(self.frames),
+            "images": self.images and asdict(self.images),
+        }
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -177,7 +205,7 @@ class GeometryVideos(Dataset[GeometryVideo]):
         sequence = self.sequences[index]
         positions = self.frames.positions(sequence.num_frames)
         options = {"reader": self.reader, "sequence": sequence, "positions": positions, "images": self.images}
-        return GeometryVideo(name=sequence.name, **options)  # type: ignore[arg-type]
+        return GeometryVideo(name=self._found[index], **options)  # type: ignore[arg-type]
 
     @staticmethod
     def collate(samples: list[GeometryVideo]) -> list[GeometryVideo]:
@@ -185,9 +213,20 @@ class GeometryVideos(Dataset[GeometryVideo]):
         return samples
 
 
+def _by_published_name(reader: SceneReader) -> dict[str, SceneSequence]:
+    found: dict[str, SceneSequence] = {}
+    for sequence in reader.index():
+        if (other := found.setdefault(name := reader.published_name(sequence), sequence)) is not sequence:
+            raise ValueError(
+                f"{reader.root} holds two sequences called {name}: {other.name} and {sequence.name}; set `root` to the "
+                "folder of one of them"
+            )
+    return found
+
+
 def _names(reader: SceneReader, sequences: str | Sequence[str] | None) -> list[str]:
     if not isinstance(sequences, str):
-        return list(sequences or ())
+        return [reader.known_name(name) for name in sequences or ()]
     if sequences not in reader.sequence_lists:
         known = ", ".join(reader.sequence_lists) or "none"
         raise ValueError(f"sequences: {type(reader).__name__} has no list {sequences!r}; it has {known}")

@@ -244,14 +244,14 @@ def logged_results(trainer: Trainer, module: nn.Module) -> dict[str, Any]:
 
 def describe(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
     """Model, checkpoint and environment of a test."""
-    backbone = getattr(module, "backbone", module)
+    judged = getattr(module, "judged_model", getattr(module, "backbone", module))
     model = {
-        "class": type(backbone).__name__,
-        "name": getattr(backbone, "name", None) or getattr(backbone, "variant", None),
-        "parameters": sum(p.numel() for p in backbone.parameters()),
-        "weights_sha256": weights_sha256(backbone),
+        "class": type(judged).__name__,
+        "name": getattr(judged, "name", None) or getattr(judged, "variant", None),
+        "parameters": sum(p.numel() for p in judged.parameters()),
+        "weights_sha256": weights_sha256(judged),
     }
-    path = trainer.ckpt_path
+    path = trainer.ckpt_path or getattr(judged, "checkpoint_file", None)
     checkpoint = {"path": str(path), "sha256": file_sha256(path)} if path and Path(path).is_file() else None
     environment = {
         "versions": versions(),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class SavedFrame(NamedTuple):
@@ -52,6 +52,11 @@ class SavedPredictions:
         """Number of frames."""
         return len(self._maps)
 
+    @property
+    def num_read(self) -> int:
+        """Frames whose predictions were given out."""
+        return self._next
+
     def reset(self) -> None:
         """Start again from the first frame."""
         self._next = 0
@@ -75,6 +80,54 @@ class SavedPredictions:
         if values.ndim != 2:
             raise ValueError(f"{path}: expected a depth map [H, W], got shape {values.shape}")
         return torch.from_numpy(values.astype(np.float32))
+
+
+class SavedVideos(nn.Module):
+    """Predictions for all videos of a benchmark, in a folder per video: a `StreamingGeometry` for whole evaluations.
+
+    Args:
+        folder: Holds a folder for `SavedPredictions` per video, named like the video.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        super().__init__()
+        self.folder = str(folder)
+        self._folder = Path(folder).expanduser()
+        if not self._folder.is_dir():
+            raise FileNotFoundError(f"no folder of predictions at {folder}")
+        self._video: SavedPredictions | None = None
+
+    def open(self, name: str) -> None:
+        """Go to the predictions of a video.
+
+        Raises:
+            FileNotFoundError: If there are none, or a file is missing.
+            ValueError: See `SavedPredictions`.
+        """
+        self._video = SavedPredictions(self._folder / name)
+
+    @property
+    def num_left(self) -> int:
+        """Predictions of the video that were not asked for yet."""
+        return 0 if self._video is None else len(self._video) - self._video.num_read
+
+    def reset(self) -> None:
+        """Start again from the first frame of the video."""
+        if self._video is not None:
+            self._video.reset()
+
+    def step(self, images: UInt8[Tensor, "S 3 H W"]) -> list[SavedFrame]:
+        """The next predictions.
+
+        Raises:
+            ValueError: If no video is open, or it has too few predictions.
+        """
+        if self._video is None:
+            raise ValueError("no video is open: call open with its name")
+        return self._video.step(images)
 
 
 def _poses(path: Path) -> Tensor:

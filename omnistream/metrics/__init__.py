@@ -31,8 +31,10 @@ from omnistream.metrics.depth import (
     silog,
     sq_rel,
 )
+from omnistream.metrics.depth_alignment import fit_alignments, video_alignment
 from omnistream.metrics.knn import KNNAccuracy, Neighbors, knn_accuracy, knn_votes, nearest_neighbors
-from omnistream.metrics.mean import SampleMean
+from omnistream.metrics.mean import SampleMean, WeightedMean
+from omnistream.metrics.point_clouds import CloudErrors, VoxelCloud, cloud_errors, nearest_distances
 from omnistream.metrics.segmentation import (
     ClassTotals,
     MajorityMeanIoU,
@@ -47,6 +49,7 @@ from omnistream.metrics.segmentation import (
     pixel_accuracy,
     predicted_classes,
 )
+from omnistream.metrics.sequences import SequenceAccuracy, SequenceError, video_depth_metrics, weighted_mean
 from omnistream.metrics.text import (
     ExactMatch,
     TokenLoss,
@@ -62,19 +65,21 @@ from omnistream.metrics.trajectory import (
     RelativeRotationError,
     RelativeTranslationError,
     TrajectoryErrors,
+    TrajectoryScore,
     absolute_trajectory_error,
     position_rmse,
     relative_rotation_error,
     relative_translation_error,
+    score_trajectory,
     trajectory_errors,
     trajectory_similarity,
 )
 from omnistream.metrics.video_depth import (
     DepthErrors,
+    DepthPairs,
     SequenceDepth,
     resize_depth,
     sequence_depth_errors,
-    video_alignment,
 )
 from omnistream.metrics.vos import (
     ObjectScores,
@@ -96,10 +101,12 @@ __all__ = [
     "AbsoluteTrajectoryError",
     "BoxIoU",
     "ClassTotals",
+    "CloudErrors",
     "ConstantAbsRel",
     "ConstantDepthRMSE",
     "DeltaAccuracy",
     "DepthErrors",
+    "DepthPairs",
     "DepthRMSE",
     "ExactMatch",
     "KNNAccuracy",
@@ -121,12 +128,17 @@ __all__ = [
     "ScoreMean",
     "ScoreRecall",
     "ScoreStatistics",
+    "SequenceAccuracy",
     "SequenceDepth",
+    "SequenceError",
     "SqRel",
     "TokenLoss",
     "TopKAccuracy",
     "TrajectoryErrors",
+    "TrajectoryScore",
     "UnigramEntropy",
+    "VoxelCloud",
+    "WeightedMean",
     "WordAccuracy",
     "abs_rel",
     "absolute_trajectory_error",
@@ -134,11 +146,13 @@ __all__ = [
     "boundary_accuracy",
     "class_iou",
     "class_totals",
+    "cloud_errors",
     "constant_abs_rel",
     "constant_depth_rmse",
     "delta_accuracy",
     "depth_rmse",
     "exact_match",
+    "fit_alignments",
     "knn_accuracy",
     "knn_votes",
     "log10_error",
@@ -149,6 +163,7 @@ __all__ = [
     "mean_class_accuracy",
     "mean_iou",
     "mean_matched_iou",
+    "nearest_distances",
     "nearest_neighbors",
     "object_scores",
     "opposite_accuracy",
@@ -164,6 +179,7 @@ __all__ = [
     "score_mean",
     "score_recall",
     "score_statistics",
+    "score_trajectory",
     "sequence_depth_errors",
     "silog",
     "sq_rel",
@@ -173,5 +189,7 @@ __all__ = [
     "trajectory_similarity",
     "unigram_entropy",
     "video_alignment",
+    "video_depth_metrics",
+    "weighted_mean",
     "word_accuracy",
 ]

@@ -1,31 +1,37 @@
 """Depth of whole videos: one alignment per sequence and the errors after it, as CUT3R reports them (paper Table 3).
 
-Everything is computed in float64 over the valid pixels of a sequence. A prediction with a value that is not finite is a
-failure of the model: its errors are NaN and so is every mean that they enter.
+Pairs of predicted and true depth are kept as float32, and everything is computed from them in float64. A prediction
+with a value that is not finite is a failure of the model: its errors are NaN and so is every mean that they enter.
 
 Source: CUT3R/CUT3R eval/video_depth/tools.py, whose loops over frames of NumPy and PyTorch code this replaces.
 """
 
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-VideoAlignment = Literal["metric", "scale", "scale_shift", "scale_shift_l2", "scale_shift_l1", "median"]
-"""How a sequence is brought to the scale of the truth; see `video_alignment`."""
+from omnistream.metrics.depth_alignment import ScaleShift, SequenceAlignment, fit_alignments
+from omnistream.metrics.pair_store import PairStore
 
-MIN_SCALE = 1e-3
-"""Smallest scale of the alignment `scale`."""
+VideoAlignment = Literal[SequenceAlignment, "frame_median"]
+"""How a video is brought to the scale of the truth: as a whole, see `fit_alignments`, or frame by frame.
+
+`frame_median` multiplies each frame by the ratio of its own medians, and the errors are then the mean over frames,
+weighted by valid pixels: the protocol of single images (CUT3R eval/monodepth).
+"""
+
 MIN_LOG_DEPTH = 1e-5
 """Predictions are not smaller than this in logarithms and ratios."""
-_IRLS_STEPS = 10
-_ADAM_STEPS, _ADAM_RATE, _ADAM_TOLERANCE = 1000, 1e-4, 1e-6
 
 
 class DepthErrors(NamedTuple):
-    """Errors of one sequence, float64 scalars. Lower is better, but for the deltas."""
+    """Errors of one sequence, float64 scalars, or of each of its frames, [T]. Lower is better, but for the deltas."""
 
     abs_rel: Tensor
     """Mean of |p - t| / t."""
@@ -36,7 +42,7 @@ class DepthErrors(NamedTuple):
     log_rmse: Tensor
     """Root mean square error of natural logarithms."""
     delta1: Tensor
-    """Share of pixels with max(p / t, t / p) < 1.25."""
+    """Share of pixels with max(p / t, t / p) < 1.25, the ratios in float32: that of 0.8 and 1 does not count."""
     delta2: Tensor
     """The same below 1.25^2."""
     delta3: Tensor
@@ -44,15 +50,20 @@ class DepthErrors(NamedTuple):
 
 
 class SequenceDepth(NamedTuple):
-    """What `sequence_depth_errors` found."""
+    """Errors of one sequence after one alignment."""
 
     errors: DepthErrors
+    """0 if nothing can be compared, NaN if a compared prediction is not finite."""
     scale: Tensor
-    """Of the alignment."""
+    """Of the alignment; [T] for `frame_median`."""
     shift: Tensor
     """Of the alignment, in the unit of the truth."""
     num_valid: int
-    """Pixels that were compared."""
+    """Pixels that were compared: the weight of this sequence in means over sequences."""
+    frame_errors: DepthErrors
+    """Of every frame after the same alignment, [T]; NaN where it has no valid pixel."""
+    not_finite_frame: int | None
+    """The first frame, counted from 0, of which a compared prediction is not finite."""
 
 
 def resize_depth(preds: Float[Tensor, "T h w"], size: tuple[int, int]) -> Float64[Tensor, "T H W"]:
@@ -68,85 +79,128 @@ def resize_depth(preds: Float[Tensor, "T h w"], size: tuple[int, int]) -> Float6
     return F.interpolate(maps[:, None], size, mode="bicubic", align_corners=False)[:, 0]
 
 
-def video_alignment(
-    preds: Float64[Tensor, " N"], target: Float64[Tensor, " N"], alignment: VideoAlignment
-) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]]:
-    """Scale and shift that bring all valid pixels of a sequence to the truth: `scale * preds + shift`.
+class DepthPairs:
+    """Predicted and true depth of a video, frame after frame, and their errors after any alignment.
+
+    Only the valid pixels are kept: in memory up to a limit, beyond it in a temporary file of 8 bytes per pixel, 5 GB
+    for 2,000 full frames of 640x480. To be closed, or used in a `with` statement.
 
     Args:
-        preds: Predicted depth.
-        target: True depth.
-        alignment: `metric` changes nothing. `scale` is the factor with the smallest sum of absolute errors, by ten
-            steps of iteratively reweighted least squares from the ratio of the means: near the optimum, and the rule of
-            the published tables. `scale_shift` is the release's: at most 1,000 steps of Adam from the ratio of the
-            medians, which move either number by about 0.1 at most. `scale_shift_l1` is the optimum of that sum, and
-            `scale_shift_l2` the least-squares fit. `median` is the ratio of the medians, the lower ones of an even
-            number of pixels.
-
-    Raises:
-        ValueError: If there is no such alignment.
+        max_depth: Only true depth below this is compared; 70 for Sintel and BONN, None for KITTI.
+        memory_limit: Bytes of pairs in memory.
+        folder: For the temporary file; by default the system's (`TMPDIR`).
     """
-    zero = target.new_zeros(())
-    if alignment == "metric":
-        return zero + 1, zero
-    if alignment == "scale":
-        return _irls_scale(preds, target), zero
-    if alignment == "median":
-        return target.median() / preds.median(), zero
-    if alignment == "scale_shift":
-        return _adam_scale_shift(preds, target)
-    if alignment == "scale_shift_l2":
-        return _weighted_fit(preds, target, torch.ones_like(preds))
-    if alignment == "scale_shift_l1":
-        return _l1_scale_shift(preds, target)
-    raise ValueError(f"alignment must be one of {', '.join(get_args(VideoAlignment))}, got {alignment!r}")
 
+    def __init__(
+        self, max_depth: float | None = None, memory_limit: int = 1 << 28, folder: Path | str | None = None
+    ) -> None:
+        self.max_depth = torch.inf if max_depth is None else max_depth
+        self.not_finite_frame: int | None = None
+        """The first frame so far of which a compared prediction is not finite."""
+        self._store = PairStore(memory_limit, folder)
 
-def _irls_scale(preds: Tensor, target: Tensor) -> Tensor:
-    scale = target.mean() / preds.mean()
-    for _ in range(_IRLS_STEPS):
-        weight = 1 / ((scale * preds - target).abs() + 1e-8)
-        scale = (weight * preds * target).sum() / (weight * preds.square()).sum()
-    return scale.clamp_min(MIN_SCALE)
+    @property
+    def num_frames(self) -> int:
+        """Frames so far."""
+        return len(self._store.counts)
 
+    @property
+    def num_valid(self) -> int:
+        """Compared pixels so far."""
+        return sum(self._store.counts)
 
-def _adam_scale_shift(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """In float32, as the release; more precision changes the fifth digit."""
-    p, t = preds.float(), target.float()
-    with torch.enable_grad():
-        scale = (t.median() / p.median()).detach().requires_grad_()
-        shift = torch.zeros_like(scale, requires_grad=True)
-        optimizer, before = torch.optim.Adam([scale, shift], lr=_ADAM_RATE), float("inf")
-        for _ in range(_ADAM_STEPS):
-            optimizer.zero_grad()
-            loss = (scale * p + shift - t).abs().sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            if abs(before - (now := loss.item())) < _ADAM_TOLERANCE:
-                break
-            before = now
-    return scale.detach().double(), shift.detach().double()
+    def add(self, preds: Float[Tensor, "h w"], target: Float[Tensor, "H W"]) -> None:
+        """Add the next frame.
 
+        Args:
+            preds: Depth along the optical axis, at any size.
+            target: True depth; pixels that are not positive, not finite, or not below `max_depth` are not compared.
+        """
+        truth = target.detach().cpu()
+        valid = (truth > 0) & truth.isfinite() & (truth < self.max_depth)
+        resized = resize_depth(preds.detach().cpu()[None], (truth.shape[-2], truth.shape[-1]))[0]
+        found = resized[valid]
+        if self.not_finite_frame is None and not found.isfinite().all():
+            self.not_finite_frame = self.num_frames
+        self._store.append(found, truth[valid])
 
-def _weighted_fit(preds: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted least squares in scale and shift; a constant prediction gets scale 0."""
-    total = weight.sum()
-    p_mean, t_mean = (weight * preds).sum() / total, (weight * target).sum() / total
-    spread = (weight * (preds - p_mean).square()).sum()
-    scale = (weight * (preds - p_mean) * (target - t_mean)).sum() / spread
-    scale = torch.where(spread > 0, scale, torch.zeros_like(scale))
-    return scale, t_mean - scale * p_mean
+    def errors(
+        self, alignments: Sequence[VideoAlignment], clip_to: float | None = None
+    ) -> dict[VideoAlignment, SequenceDepth]:
+        """Errors of the frames so far after each alignment; all alignments share the passes over the pixels.
 
+        Args:
+            alignments: See `VideoAlignment`.
+            clip_to: Largest aligned depth; 70 for Sintel, None for the others.
 
-def _l1_scale_shift(preds: Tensor, target: Tensor, steps: int = 100) -> tuple[Tensor, Tensor]:
-    """Iteratively reweighted least squares with a floor under the errors that sinks from step to step."""
-    scale, shift = _weighted_fit(preds, target, torch.ones_like(preds))
-    floor = (scale * preds + shift - target).abs().mean()
-    for _ in range(steps):
-        floor = (floor * 0.8).clamp_min(1e-10)
-        weight = 1 / (scale * preds + shift - target).abs().clamp_min(floor)
-        scale, shift = _weighted_fit(preds, target, weight)
-    return scale, shift
+        Raises:
+            ValueError: If there is no such alignment.
+        """
+        for alignment in alignments:
+            if alignment not in get_args(VideoAlignment):
+                known = ", ".join(get_args(VideoAlignment))
+                raise ValueError(f"alignment must be one of {known}, got {alignment!r}")
+        if not self.num_valid or self.not_finite_frame is not None:
+            return {alignment: self._without_errors() for alignment in alignments}
+        fits = self._fits(alignments)
+        sums = self._frame_sums(fits, clip_to)
+        return {name: self._found(name, fits[name], sums[name]) for name in alignments}
+
+    def close(self) -> None:
+        """Forget all frames."""
+        self._store.close()
+
+    def __enter__(self) -> "DepthPairs":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((p, t) for _, p, t in self._store.chunks())
+
+    def _fits(self, alignments: Sequence[VideoAlignment]) -> dict[VideoAlignment, ScaleShift]:
+        """Scale and shift; [T] for `frame_median`."""
+        whole = [cast(SequenceAlignment, name) for name in alignments if name != "frame_median"]
+        fits: dict[VideoAlignment, ScaleShift] = dict(fit_alignments(self._pairs, whole).items())
+        if "frame_median" in alignments:
+            fits["frame_median"] = self._frame_medians()
+        return fits
+
+    def _frame_medians(self) -> ScaleShift:
+        scale = torch.full((self.num_frames,), torch.nan, dtype=torch.float64)
+        for frame, (p, t) in self._store.groups():
+            scale[frame] = t.median() / p.median()
+        return ScaleShift(scale, torch.zeros_like(scale))
+
+    def _frame_sums(
+        self, fits: dict[VideoAlignment, ScaleShift], clip_to: float | None
+    ) -> dict[VideoAlignment, Float64[Tensor, "T 7"]]:
+        sums = {name: torch.zeros(self.num_frames, 7, dtype=torch.float64) for name in fits}
+        for frame, p, t in self._store.chunks():
+            for name, (scale, shift) in fits.items():
+                aligned = p * (scale[frame] if scale.ndim else scale) + (shift[frame] if shift.ndim else shift)
+                sums[name][frame] += _error_sums(aligned if clip_to is None else aligned.clamp_max_(clip_to), t)
+        return sums
+
+    def _found(self, name: VideoAlignment, fit: ScaleShift, sums: Float64[Tensor, "T 7"]) -> SequenceDepth:
+        counts = torch.tensor(self._store.counts, dtype=torch.float64)
+        frames = _errors(sums / counts[:, None])
+        if name == "frame_median":
+            shares = counts / counts.sum()
+            errors = DepthErrors(*[(shares * error.where(counts > 0, 0)).sum() for error in frames])
+        else:
+            errors = _errors(sums.sum(0) / counts.sum())
+        return SequenceDepth(errors, fit.scale, fit.shift, self.num_valid, frames, None)
+
+    def _without_errors(self) -> SequenceDepth:
+        nothing = self.not_finite_frame is None
+        value = torch.tensor(0.0 if nothing else torch.nan, dtype=torch.float64)
+        frames = torch.full((self.num_frames,), torch.nan, dtype=torch.float64)
+        fit = ScaleShift(value + 1, value)
+        return SequenceDepth(
+            DepthErrors(*[value] * 7), *fit, self.num_valid, DepthErrors(*[frames] * 7), self.not_finite_frame
+        )
 
 
 def sequence_depth_errors(
@@ -161,7 +215,7 @@ def sequence_depth_errors(
     Args:
         preds: Depth along the optical axis, at any size.
         target: True depth; pixels that are not positive, not finite, or not below `max_depth` are not compared.
-        alignment: See `video_alignment`.
+        alignment: See `VideoAlignment`.
         max_depth: 70 for Sintel and BONN, None for KITTI.
         clip_to: Largest aligned depth; 70 for Sintel, None for the others.
 
@@ -173,30 +227,23 @@ def sequence_depth_errors(
     """
     if len(preds) != len(target):
         raise ValueError(f"there are {len(preds)} predicted depth maps for {len(target)} frames")
-    truth = target.double()
-    valid = (truth > 0) & truth.isfinite() & (truth < (torch.inf if max_depth is None else max_depth))
-    p, t = resize_depth(preds, (target.shape[-2], target.shape[-1]))[valid], truth[valid]
-    zero = t.new_zeros(())
-    if not len(t):
-        return SequenceDepth(DepthErrors(*[zero] * 7), zero + 1, zero, 0)
-    if not p.isfinite().all():
-        nan = zero + torch.nan
-        return SequenceDepth(DepthErrors(*[nan] * 7), nan, nan, len(t))
-    scale, shift = video_alignment(p, t, alignment)
-    aligned = scale * p + shift
-    return SequenceDepth(_errors(aligned if clip_to is None else aligned.clamp_max(clip_to), t), scale, shift, len(t))
+    with DepthPairs(max_depth) as pairs:
+        for frame, truth in zip(preds, target, strict=True):
+            pairs.add(frame, truth)
+        return pairs.errors([alignment], clip_to)[alignment]
 
 
-def _errors(p: Tensor, t: Tensor) -> DepthErrors:
+def _error_sums(p: Float64[Tensor, " N"], t: Float64[Tensor, " N"]) -> Float64[Tensor, " 7"]:
+    """Sums over pixels of what `_errors` needs the means of."""
     error = p - t
-    positive = p.clamp_min(MIN_LOG_DEPTH)
-    ratio = torch.maximum(positive / t, t / positive)
-    return DepthErrors(
-        abs_rel=(error.abs() / t).mean(),
-        sq_rel=(error.square() / t).mean(),
-        rmse=error.square().mean().sqrt(),
-        log_rmse=(positive.log() - t.log()).square().mean().sqrt(),
-        delta1=(ratio < 1.25).double().mean(),
-        delta2=(ratio < 1.25**2).double().mean(),
-        delta3=(ratio < 1.25**3).double().mean(),
-    )
+    relative = error / t
+    ratio = p.clamp_min(MIN_LOG_DEPTH) / t
+    logarithm = ratio.log()
+    worst = torch.maximum(ratio, 1 / ratio).float()
+    within = [(worst < 1.25**power).sum().double() for power in (1, 2, 3)]
+    return torch.stack((relative.abs().sum(), error @ relative, error @ error, logarithm @ logarithm, *within))
+
+
+def _errors(means: Float64[Tensor, "*T 7"]) -> DepthErrors:
+    abs_rel, sq_rel, square, log_square, *deltas = means.unbind(-1)
+    return DepthErrors(abs_rel, sq_rel, square.sqrt(), log_square.sqrt(), *deltas)

@@ -1,4 +1,4 @@
-"""Arrays to images: depth, features, camera paths, captions, views and curves."""
+"""Arrays to images, videos and point clouds: depth, features, camera paths, captions, views and curves."""
 
 from omnistream.plots.curves import draw_curves
 from omnistream.plots.draw import draw

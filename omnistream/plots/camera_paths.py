@@ -10,10 +10,12 @@ from torch import Tensor
 
 from omnistream.cameras import apply_similarity_to_poses
 from omnistream.metrics import position_rmse, trajectory_similarity
-from omnistream.plots.sheet import MUTED_COLOR, PREDICTION_COLOR, TRUTH_COLOR, Sheet
+from omnistream.plots.sheet import MUTED_COLOR, PREDICTION_COLOR, TRUTH_COLOR, Sheet, spread
 from omnistream.tasks.plots import CameraPlot
 
 PANEL, TOP, MARGIN = 340, 78, 68
+MANY = 40
+"""Frames of which each is marked, and viewing directions that are drawn at most."""
 STRAIGHT = 0.02
 """A path whose second principal extent is below this share of the first counts as straight."""
 
@@ -28,7 +30,8 @@ class AlignedPaths:
     """Unit viewing directions."""
     prediction_axis: Float[Tensor, "T 3"]
     scale: float
-    """Factor that the prediction was multiplied with; NaN where it does not move, so that nothing can be aligned."""
+    """Factor that the prediction was multiplied with; 1 where it came aligned, NaN where it does not move, so that
+    nothing can be aligned."""
     error: float
     """Root mean square distance of the camera centres after alignment, in the unit of the truth."""
     straight: bool
@@ -38,20 +41,25 @@ class AlignedPaths:
 def align_paths(plot: CameraPlot) -> AlignedPaths:
     """Best similarity from predicted to true camera centres, applied to centres and viewing directions.
 
-    A prediction that does not move cannot be aligned; all its centres are then placed at the mean true centre.
+    A prediction that does not move cannot be aligned; all its centres are then placed at the mean true centre. One that
+    came aligned stays where it is.
     """
     truth = plot.truth.detach().double().cpu()
     prediction = plot.prediction.detach().double().cpu()
-    truth = torch.linalg.inv(truth[0]) @ truth
+    first = torch.linalg.inv(truth[0])
+    truth = first @ truth
     extents = torch.linalg.svdvals(truth[:, :3, 3] - truth[:, :3, 3].mean(dim=0))
-    similarity = trajectory_similarity(prediction, truth)
-    aligned = apply_similarity_to_poses(similarity, prediction)
+    if plot.aligned:
+        aligned, scale = first @ prediction, 1.0
+    else:
+        similarity = trajectory_similarity(prediction, truth)
+        aligned, scale = apply_similarity_to_poses(similarity, prediction), float(similarity.scale) or float("nan")
     return AlignedPaths(
         truth=truth[:, :3, 3],
         prediction=aligned[:, :3, 3],
         truth_axis=truth[:, :3, 2],
         prediction_axis=aligned[:, :3, 2],
-        scale=float(similarity.scale) or float("nan"),
+        scale=scale,
         error=float(position_rmse(aligned, truth)),
         straight=bool(extents.numel() < 2 or extents[1] <= STRAIGHT * extents[0]),
     )
@@ -63,8 +71,9 @@ def draw_paths(plot: CameraPlot) -> UInt8[np.ndarray, "H W 3"]:
     sheet = Sheet(2 * (PANEL + MARGIN) + 24, TOP + PANEL + 52)
     unit = f" {plot.unit}" if plot.unit else ""
     length = float((paths.truth[1:] - paths.truth[:-1]).norm(dim=-1).sum())
-    sheet.write("Camera path against truth, after similarity alignment", 8, 8, size=11, bold=True)
+    sheet.write(plot.title or "Camera path against truth, after similarity alignment", 8, 8, size=11, bold=True)
     scale = "the prediction does not move" if np.isnan(paths.scale) else f"prediction scaled by {paths.scale:.3g}"
+    scale = f"{len(paths.truth)} frames" if plot.aligned else scale
     text = f"{scale}; RMS error {paths.error:.3g}{unit} on a path of {length:.3g}{unit}"
     sheet.write(text + ("; nearly straight path" if paths.straight else ""), 8, 30, color=MUTED_COLOR)
     for index, (title, horizontal, vertical) in enumerate((("top view", 0, 2), ("side view", 2, 1))):
@@ -83,11 +92,12 @@ def _draw_view(axes: Axes, paths: AlignedPaths, horizontal: int, vertical: int, 
     for label, (centres, directions, color) in zip(("truth", "prediction"), drawn, strict=True):
         x, y = centres[:, horizontal].numpy(), centres[:, vertical].numpy()
         paint = tuple(channel / 255 for channel in color)
-        axes.plot(x, y, color=paint, linewidth=1.4, marker="o", markersize=2.5, label=label)
+        marker = "o" if len(x) <= MANY else ""
+        axes.plot(x, y, color=paint, linewidth=1.4, marker=marker, markersize=2.5, label=label)
         axes.plot(x[:1], y[:1], color=paint, marker="s", markersize=8, markerfacecolor="white", linestyle="none")
         tips = centres + 0.16 * reach * directions
         lines = np.stack([centres[:, [horizontal, vertical]].numpy(), tips[:, [horizontal, vertical]].numpy()], axis=1)
-        for start, tip in lines:
+        for start, tip in lines[spread(len(lines), MANY)]:
             axes.plot([start[0], tip[0]], [start[1], tip[1]], color=paint, linewidth=0.9, alpha=0.6)
     axes.set_xlim(float(centre[0]) - reach, float(centre[0]) + reach)
     axes.set_ylim(float(centre[1]) - reach, float(centre[1]) + reach)

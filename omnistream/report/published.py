@@ -1,7 +1,7 @@
 """Published numbers, read from `published.yaml`: of which model, on which benchmark, from which source."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
@@ -65,11 +65,15 @@ class PublishedTable:
     note: str
     columns: Mapping[str, Mapping[str, float]]
     """Values by the benchmark's key, by the model's name."""
+    rows: list[str] = field(default_factory=list)
+    """Keys of the benchmarks, also of those without a published value; by default those of the columns, in the order in
+    which they are first named."""
 
-    @property
-    def rows(self) -> list[str]:
-        """Keys of the benchmarks, in the order in which columns first name them."""
-        return list(dict.fromkeys(key for values in self.columns.values() for key in values))
+    def __post_init__(self) -> None:
+        named = list(dict.fromkeys(key for values in self.columns.values() for key in values))
+        if self.rows and (absent := [key for key in named if key not in self.rows]):
+            raise ValueError(f"published numbers: the rows of {self.title!r} lack {', '.join(absent)}")
+        object.__setattr__(self, "rows", self.rows or named)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,10 @@ class DepthPlot:
     """Unit after the numbers, for example "m"."""
     note: str = ""
     """Written under the title, for example how the prediction was aligned."""
+    title: str = ""
+    """Instead of the usual title, which says the error of these frames."""
+    labels: tuple[str, ...] = ()
+    """Written over the frames, one each, such as their number in the video."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,10 @@ class CameraPlot:
     prediction: Float[Tensor, "T 4 4"]
     unit: str = ""
     """Unit of the true translation, for example "m"."""
+    title: str = ""
+    """Instead of the usual title."""
+    aligned: bool = False
+    """The prediction is in the frame and scale of the truth already, and drawn where it is."""
 
 
 @dataclass(frozen=True, kw_only=True)

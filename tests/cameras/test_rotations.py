@@ -8,6 +8,7 @@ from omnistream.cameras import (
     invert_pose,
     make_pose,
     matrix_from_quaternion,
+    nearest_rotation,
     quaternion_from_matrix,
     relative_to_first,
     rotation_angle,
@@ -102,3 +103,18 @@ def test_first_frame_does_not_depend_on_the_world():
     poses = make_pose(random_rotations(4), torch.randn(4, 3, dtype=torch.float64))
     world = make_pose(random_rotations(1, seed=1)[0], torch.tensor([5.0, -3.0, 100.0], dtype=torch.float64))
     torch.testing.assert_close(relative_to_first(world @ poses), relative_to_first(poses))
+
+
+def test_the_nearest_rotation_is_nearer_than_its_neighbours():
+    generator = torch.Generator().manual_seed(0)
+    true = matrix_from_quaternion(torch.randn(20, 4, generator=generator, dtype=torch.float64))
+    torch.testing.assert_close(nearest_rotation(2 * true), true)
+    matrix = true + 0.2 * torch.randn(20, 3, 3, generator=generator, dtype=torch.float64)
+    matrix[:5, :, 0] *= -1  # these mirror
+    found = nearest_rotation(matrix)
+    torch.testing.assert_close(found @ found.mT, torch.eye(3, dtype=torch.float64).expand(20, 3, 3))
+    assert (torch.linalg.det(found) > 0).all()
+    distance = (found - matrix).square().sum((1, 2))
+    for _ in range(50):
+        turn = torch.cat([0.02 * torch.randn(20, 3, generator=generator, dtype=torch.float64), torch.ones(20, 1)], 1)
+        assert ((matrix_from_quaternion(turn) @ found - matrix).square().sum((1, 2)) >= distance).all()

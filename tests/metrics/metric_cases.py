@@ -91,6 +91,14 @@ def object_scores(count):
     return (torch.rand(count, 13, generator=_generator(count)),)
 
 
+def sequence_values(count):
+    """One value per sequence, and weights, of which one is 0."""
+    g = _generator(count)
+    weights = torch.randint(1, 9, (count,), generator=g).float()
+    weights[:1] = 0
+    return torch.rand(count, generator=g), weights
+
+
 def nan_at_the_end(inputs):
     preds = inputs[0].clone()
     preds[-1] = torch.nan
@@ -160,12 +168,19 @@ CASES = [
         )
     ),
     *(
-        MetricCase(metric, function, trajectories, broken=nan_at_the_end)
-        for metric, function in (
-            (m.AbsoluteTrajectoryError, m.absolute_trajectory_error),
-            (m.RelativeTranslationError, m.relative_translation_error),
-            (m.RelativeRotationError, m.relative_rotation_error),
+        MetricCase(metric, function, trajectories, {"alignment": alignment}, broken=nan_at_the_end, tolerance=2e-6)
+        for metric, function, alignment in (
+            (m.AbsoluteTrajectoryError, m.absolute_trajectory_error, "sim3"),
+            (m.AbsoluteTrajectoryError, m.absolute_trajectory_error, "none"),
+            (m.RelativeTranslationError, m.relative_translation_error, "sim3"),
+            (m.RelativeTranslationError, m.relative_translation_error, "se3"),
+            (m.RelativeRotationError, m.relative_rotation_error, "sim3"),
+            (m.RelativeRotationError, m.relative_rotation_error, "scale"),
         )
+    ),
+    *(
+        MetricCase(metric, m.weighted_mean, sequence_values, broken=nan_at_the_end)
+        for metric in (m.SequenceError, m.SequenceAccuracy)
     ),
     *(
         MetricCase(metric, function, object_scores)

@@ -10,7 +10,7 @@ from processes import gloo, run_ranks
 from torchmetrics import Metric
 
 from omnistream import metrics
-from omnistream.metrics.mean import SampleMean
+from omnistream.metrics.mean import SampleMean, WeightedMean
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``compute`` method of metric:UserWarning")
 every_metric = pytest.mark.parametrize("case", CASES, ids=str)
@@ -18,7 +18,7 @@ every_metric = pytest.mark.parametrize("case", CASES, ids=str)
 
 def test_every_public_metric_has_a_case_and_a_direction():
     public = {value for name in metrics.__all__ if isinstance(value := getattr(metrics, name), type)}
-    public = {one for one in public if issubclass(one, Metric)} - {SampleMean}
+    public = {one for one in public if issubclass(one, Metric)} - {SampleMean, WeightedMean}
     tested = {base for case in CASES for base in case.metric.__mro__}
     assert public <= tested
     assert all(isinstance(one.higher_is_better, bool) for one in public)
@@ -91,3 +91,41 @@ def test_standard_error_of_a_mean_is_that_of_its_values():
     metric.update(values[:1])
     metric.compute()
     assert metric.standard_error.isnan()
+
+
+class TestMeansOverSequences:
+    def test_value_and_standard_error(self):
+        """The published example: 300 and 100 pixels, and a sequence without any."""
+        metric = metrics.SequenceError()
+        metric.update(torch.tensor([0.1]), torch.tensor([300.0]))
+        metric.compute()
+        assert metric.standard_error.isnan()
+        metric.update(torch.tensor([0.4, 0.0]), torch.tensor([100.0, 0.0]))
+        assert metric.compute() == torch.tensor(0.175)
+        assert metric.num_sequences == 2
+        expected = 2**0.5 * ((300 * 0.075) ** 2 + (100 * 0.225) ** 2) ** 0.5 / 400
+        torch.testing.assert_close(metric.standard_error, torch.tensor(expected))
+
+    def test_equal_weights_are_the_usual_mean(self):
+        values = torch.tensor([0.0, 1.0, 1.0, 4.0])
+        metric = metrics.SequenceAccuracy()
+        metric.update(values, torch.full((4,), 7e6))
+        assert metric.compute() == 1.5
+        torch.testing.assert_close(metric.standard_error, values.std() / 2)
+
+    def test_the_standard_error_is_that_of_drawing_sequences_at_random(self):
+        """Of 2,000 draws of 200 sequences whose values have nothing to do with their weights."""
+        values, weights = torch.randn(2000, 200), torch.rand(2000, 200) + 0.1
+        means = (values * weights).sum(1) / weights.sum(1)
+        errors = []
+        for value, weight in zip(values[:200], weights[:200], strict=True):
+            metric = metrics.SequenceError()
+            metric.update(value, weight)
+            metric.compute()
+            errors.append(float(metric.standard_error))
+        assert sum(errors) / len(errors) == pytest.approx(float(means.std()), rel=0.05)
+
+    def test_depth_metrics_by_name(self):
+        found = metrics.video_depth_metrics()
+        assert list(found) == ["abs_rel", "sq_rel", "rmse", "log_rmse", "delta1", "delta2", "delta3"]
+        assert [metric.higher_is_better for metric in found.values()] == [False] * 4 + [True] * 3

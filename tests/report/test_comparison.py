@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from omnistream.plots.png import encode_png
 from omnistream.report import Table
 from omnistream.report.classes import class_table
 from omnistream.report.comparison import compare, find_results, model_names
-from omnistream.report.published import load_published, parse_published
+from omnistream.report.obtained import how_obtained
+from omnistream.report.published import PublishedTable, load_published, parse_published
+from omnistream.report.reconstructions import DrawnSequence
 
 DATE = "2026-01-0{}T00:00:00+00:00"
 SIZES = {"classification/imagenet": 50000, "depth/nyuv2": 654, "segmentation/ade20k": 2000}
@@ -234,3 +237,166 @@ class TestCommand:
         with pytest.raises(FileNotFoundError, match="1 cannot be read"):
             find_results([runs / "old"])
         assert len(find_results([runs / "nyu" / "results.json"])) == 1
+
+
+SETTINGS = {
+    "alignments": ["scale", "metric"], "max_depth": 70.0, "clip_to": 70.0,
+    "model": {
+        "session": {"window": 16, "sink": 1, "cache_dtype": "int8", "time_mode": "official"}, "cameras": "head",
+    },
+    "resets": "before every video", "frames_per_step": 1, "num_frames": 1064,
+    "videos": {
+        "list": "depth", "missing_sequences": ["cave_2"],
+        "frames": {"start": 30, "stop": 140, "stride": 3, "count": 90},
+        "images": {"long_side": 512, "multiple": 16, "fit": "crop"},
+    },
+    "sequences": [
+        {"name": "alley_1", "status": "scored", "reason": ""},
+        {"name": "ambush_2", "status": "unreadable", "reason": "a.dpt is truncated"},
+        {"name": "temple_3", "status": "not finite", "reason": "frame 3"},
+    ],
+}  # fmt: skip
+
+
+class TestReconstruction:
+    def test_benchmarks_have_the_published_numbers_of_sequences(self):
+        sizes = {one.protocol: (one.num_samples, one.samples) for one in load_published().benchmarks.values()}
+        expected = {"sintel": 23, "bonn": 5, "bonn_by_index": 5, "kitti": 13}
+        assert {key: value for key, value in sizes.items() if key.startswith("video_depth/")} == {
+            f"video_depth/{name}": (count, "sequences") for name, count in expected.items()
+        }
+        assert {key: value for key, value in sizes.items() if key.startswith("camera_pose/")} == {
+            f"camera_pose/{name}": (count, "sequences") for name, count in (("sintel", 14), ("tum", 8), ("scannet", 94))
+        }
+
+    def test_standard_errors_and_missing_sequences_stand_beside_the_paper(self, tmp_path):
+        write(
+            tmp_path / "a", "video_depth/sintel", {"abs_rel": (0.3141, 0.021), "delta1": (0.583, 0.04)}, num_samples=22
+        )
+        write(tmp_path / "b", "camera_pose/scannet", {"ate": (0.076, 0.002)}, num_samples=94)
+        tables, own = compare(find_results([tmp_path]), load_published()), "yours: vit_large (aaaaaa)"
+        assert cells(tables, "Table 3", "Sintel video depth, Abs")[own] == "0.314 ± 0.021 (22 of 23 sequences)"
+        assert cells(tables, "Table 3", "Sintel video depth, δ")[own] == "58.3 ± 4.0 (22 of 23 sequences)"
+        assert cells(tables, "Table 4", "ScanNet pose, ATE")[own] == "0.076 ± 0.002"
+        assert cells(tables, "Table 4", "TUM-dynamics pose, ATE")[own] == "missing"
+
+    def test_published_numbers_of_bonn_are_those_by_index(self, tmp_path):
+        write(tmp_path / "a", "video_depth/bonn", {"abs_rel": (0.06, None)}, num_samples=5)
+        write(tmp_path / "b", "video_depth/bonn_by_index", {"abs_rel": (0.07, None)}, num_samples=5)
+        tables, own = compare(find_results([tmp_path]), load_published()), "yours: vit_large (aaaaaa)"
+        for title in ("Table 2", "Table 3"):
+            stamps, index = (cells(tables, title, f"BONN video depth by {how}, Abs") for how in ("timestamps", "index"))
+            assert (stamps[own], stamps["OmniStream"], stamps["CUT3R"]) == ("0.060", "-", "-")
+            assert (index[own], index["OmniStream"], index["CUT3R"]) == ("0.070", "0.072", "0.078")
+        (others,) = [table for table in tables if table.title == "Other published numbers"]
+        rows = [dict(zip(others.columns, row, strict=True)) for row in others.rows]
+        stamps = [row for row in rows if row["benchmark"].startswith("BONN video depth by timestamps, Abs")]
+        assert {row["model"]: (row["published"], row["same protocol"]) for row in stamps} == {
+            "OmniStream": ("0.072", "no"), "Spann3R": ("0.144", "no"), "CUT3R": ("0.078", "no"),
+            "Point3R": ("0.066", "no"),
+        }  # fmt: skip
+
+    def test_every_system_and_alignment_is_there(self, tmp_path):
+        metrics = {"abs_rel": (0.4, None), "metric/abs_rel": (1.1, None), "scale_shift/delta1": (0.5, None)}
+        write(tmp_path / "a", "video_depth/sintel", metrics, num_samples=23)
+        tables = compare(find_results([tmp_path]), load_published())
+        for title in ("Table 3", "Table 4"):
+            (table,) = [table for table in tables if table.title.startswith(title)]
+            assert table.columns[2:] == ("OmniStream", "Spann3R", "CUT3R", "Point3R")
+            assert all(row[2:] != ("-",) * 4 for row in table.rows if "timestamps" not in row[0])
+        assert "doubtful" in next(table.note for table in tables if table.title.startswith("Table 3"))
+        own, title = "yours: vit_large (aaaaaa)", "Video depth under other"
+        metric = cells(tables, title, "Sintel video depth, metric, Abs")
+        assert (metric[own], metric["CUT3R"], metric["MonST3R-GA"]) == ("1.100", "1.029", "-")
+        affine = cells(tables, title, "Sintel video depth, scale and shift, δ")
+        assert (affine[own], affine["CUT3R"], affine["MonST3R-GA"]) == ("50.0", "55.7", "59.0")
+        index = cells(tables, title, "BONN video depth by index, scale and shift, Abs")
+        assert (index["CUT3R"], index["MonST3R-GA"]) == ("0.074", "0.066")
+
+    def test_rows_must_hold_every_published_value(self):
+        assert PublishedTable("T", "s", "", {"M": {"b": 1.0, "a": 2.0}}).rows == ["b", "a"]
+        assert PublishedTable("T", "s", "", {"M": {"b": 1.0}}, ["a", "b"]).rows == ["a", "b"]
+        with pytest.raises(ValueError, match="the rows of 'T' lack b"):
+            PublishedTable("T", "s", "", {"M": {"b": 1.0}}, ["a"])
+
+
+class TestObtained:
+    def obtained(self, folder, settings, **fields):
+        write(folder, "video_depth/sintel", {"abs_rel": (0.3, None)}, num_samples=21, settings=settings, **fields)
+        results = find_results([folder])
+        return how_obtained(results, model_names(results))
+
+    def test_what_decides_a_number_is_declared(self, tmp_path):
+        checkpoint = {"path": "x.ckpt", "sha256": "0123456789abcdef"}
+        table, _ = self.obtained(tmp_path, SETTINGS, skipped=1, checkpoint=checkpoint)
+        assert table.title == "How these were obtained"
+        assert dict(zip(table.columns, table.rows[0], strict=True)) == {
+            "protocol": "video_depth/sintel",
+            "model": "vit_large (aaaaaa)",
+            "sequences": "list depth; 21 scored, 1 skipped; without files: cave_2",
+            "frames": "30 to 139, every 3., first 90; 1064 in all",
+            "resets": "before every video; 1 frame per step",
+            "session": "window 16, sink 1; cache int8; time official; poses: head",
+            "alignment": "scale (also metric); truth below 70; clipped to 70",
+            "images": "longer side 512, centre crop to multiples of 16",
+            "hashes": "weights aaaaaaaaaaaa, file 0123456789ab",
+        }
+
+    def test_sequences_without_a_score_are_named(self, tmp_path):
+        _, table = self.obtained(tmp_path, SETTINGS)
+        assert [row[2:] for row in table.rows] == [
+            ("ambush_2", "unreadable", "a.dpt is truncated"), ("temple_3", "not finite", "frame 3"),
+        ]  # fmt: skip
+
+    def test_the_plainest_protocol(self, tmp_path):
+        frames = {"start": 0, "stop": None, "stride": 1, "count": None}
+        settings = {
+            "alignments": ["sim3"], "resets": "before every video", "frames_per_step": 2,
+            "model": {"session": {"window": None, "sink": 1, "cache_dtype": None, "time_mode": "absolute"}},
+            "videos": {"list": None, "frames": frames, "images": None},
+        }  # fmt: skip
+        (table,) = self.obtained(tmp_path, settings)
+        assert table.rows[0][2:8] == (
+            "all that are there; 21 scored, 0 skipped", "all", "before every video; 2 frames per step",
+            "all frames; cache of the model", "sim3", "as stored",
+        )  # fmt: skip
+
+    def test_what_is_not_declared_is_said(self, tmp_path):
+        (table,) = self.obtained(tmp_path, {})
+        assert table.rows[0][2] == "list not declared; 21 scored, 0 skipped"
+        assert set(table.rows[0][3:8]) == {"not declared"}
+
+    def test_other_evaluations_have_no_such_row(self, runs):
+        results = find_results([runs])
+        assert how_obtained(results, model_names(results)) == []
+
+
+class TestFiles:
+    def test_pictures_are_on_the_page_and_linked_from_markdown(self, tmp_path, capsys):
+        for run, model in (("one run", "a"), ("two", "b")):
+            write(tmp_path / run, "video_depth/sintel", {"abs_rel": (0.3, 0.1)}, model=model, settings=SETTINGS)
+            folder = tmp_path / run / "reconstruction" / "alley_1"
+            folder.mkdir(parents=True)
+            DrawnSequence("alley_1", "alley_1", "alley_1: Abs Rel 0.3", 0.3).write(folder)
+            pixels = torch.zeros(4, 4, 3, dtype=torch.uint8).numpy()
+            (folder / "depth.png").write_bytes(encode_png(pixels, title="alley_1: depth", caption="One scale."))
+        page, text = tmp_path / "out" / "report.html", tmp_path / "out" / "report.md"
+        main(["report", str(tmp_path), "--html", str(page), "--markdown", str(text)])
+        printed = capsys.readouterr().out
+        assert "## How these were obtained" in printed
+        assert str(text.resolve()) in printed
+        html = page.read_text()
+        assert "video_depth/sintel, vit_large (bbbbbb): alley_1: Abs Rel 0.3" in html
+        assert html.count('src="data:image/png;base64,') == 2
+        assert "list depth" in html
+        written = text.read_text()
+        assert written.startswith("# Results beside published numbers\n\n## Table 2")
+        assert written.count("![alley_1: depth](../") == 2
+        links = re.findall(r"!\[.*?\]\((.*?)\)\n\nOne scale\.", written)
+        assert sorted(links)[0] == "../one%20run/reconstruction/alley_1/depth.png"
+        assert all((text.parent / unquote(link)).is_file() for link in links)
+
+    def test_another_ending_is_refused(self, tmp_path, capsys):
+        with pytest.raises(SystemExit):
+            main(["report", str(tmp_path), "--markdown", "report.txt"])
+        assert "--markdown is a file that ends in .md, got report.txt" in capsys.readouterr().err

@@ -16,15 +16,17 @@ from omnistream.backbone import BackboneOutput
 from omnistream.cameras import make_pose, matrix_from_quaternion
 from omnistream.errors import UsageError
 from omnistream.plots.features import pca_colors
+from omnistream.plots.mp4 import Mp4File
+from omnistream.plots.point_file import ply_header
 from omnistream.plots.sheet import Scale
+from omnistream.plots.video_frames import color_bar, side_by_side
 from omnistream.streaming.depth import DepthArrays, DepthImages
 from omnistream.streaming.features import FeatureFiles, blocks_of, check_features
 from omnistream.streaming.frame_size import FrameSize
 from omnistream.streaming.frames import Frame
-from omnistream.streaming.mp4 import Mp4File
-from omnistream.streaming.points import PointCloud, ply_header
+from omnistream.streaming.points import PointCloud
 from omnistream.streaming.poses import PoseFiles
-from omnistream.streaming.videos import DepthVideo, FeaturesVideo, color_bar, side_by_side
+from omnistream.streaming.videos import DepthVideo, FeaturesVideo
 from omnistream.streaming.writer import Step
 from omnistream.tasks.geometry import StreamedGeometry
 
@@ -274,7 +276,7 @@ def test_point_cloud_is_bounded_and_represents_all_frames_equally(tmp_path):
     sizes = []
     for i in range(100):  # 96 candidates a frame, 9,600 in all
         cloud.write(make_step(i))
-        cloud._file.flush()
+        cloud._file._file.flush()
         sizes.append(cloud.path.stat().st_size)
     cloud.close()
     points = read_ply(cloud.path)
@@ -291,7 +293,7 @@ def test_thinning_in_blocks_keeps_every_second_point(tmp_path):
     before = [(p["x"], p["y"]) for p in (cloud.close() or read_ply(cloud.path))]
     again = PointCloud(tmp_path / "again.ply", stride=1, confidence=0.0)
     again.write(make_step(0))
-    again._thin(block=7)
+    again._file._thin(block=7)
     again.close()
     assert [(p["x"], p["y"]) for p in read_ply(again.path)] == before[::2]
 

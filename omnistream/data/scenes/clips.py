@@ -1,16 +1,18 @@
 """Clips from the sequences of any scene reader."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
-from omnistream.data.batch import SceneClip
+from omnistream.data.batch import SceneClip, SceneFrame
 from omnistream.data.broken_files import BrokenFiles, FileDataset
 from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.media.errors import MediaReadError
 from omnistream.data.sampling import SampleKey, sample_rng, sample_seed
+from omnistream.data.scenes.index_cache import SceneSequence
 from omnistream.data.scenes.reader import SceneReader
 from omnistream.data.splits import Split, check_fraction_split
 from omnistream.data.transforms import SceneTransform, seeded, stack_frames
@@ -62,7 +64,7 @@ class SceneClips(FileDataset[SceneClip]):
     Raises:
         DatasetNotFoundError: If no sequence is found, or none is long enough for a clip.
         TooManyBrokenFilesError: If more sequences cannot be opened than allowed.
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or the reader does not know the cameras of all frames.
     """
 
     collate = staticmethod(SceneClip.collate)
@@ -81,6 +83,11 @@ class SceneClips(FileDataset[SceneClip]):
     ) -> None:
         super().__init__(seed, broken_files)
         check_fraction_split(split)
+        if not reader.has_all_cameras:
+            raise ValueError(
+                f"{type(reader).__name__} of {reader.root} has frames without intrinsics or pose, which clips need: it "
+                "is for evaluations, as the reader of `GeometryVideos`"
+            )
         if split is not None and reader.split is not None:
             raise ValueError(f"the reader gives the official {reader.split} split; leave `split` of the clips null")
         if not 0 < val_fraction < 1:
@@ -125,6 +132,7 @@ class SceneClips(FileDataset[SceneClip]):
             )
             positions = part.start + offsets
         frames = self.reader.read(sequence, positions.tolist())
+        self._check_cameras(sequence, positions.tolist(), frames)
         seed = sample_seed(self.seed, key)
         if self.transform is not None:
             with seeded(seed):
@@ -137,6 +145,12 @@ class SceneClips(FileDataset[SceneClip]):
             name=f"{(self.reader.root / sequence.name).as_posix()}:{first}..{last}",
             seed=seed,
         )
+
+    def _check_cameras(self, sequence: SceneSequence, positions: Sequence[int], frames: Sequence[SceneFrame]) -> None:
+        for position, frame in zip(positions, frames, strict=True):
+            if not (frame.intrinsics.isfinite().all() and frame.camera_to_world.isfinite().all()):
+                path = self.reader.root / sequence.name
+                raise MediaReadError(path, f"frame {sequence.frames[position]} has no intrinsics or no pose")
 
 
 def _part(num_frames: int, split: Split | None, val_fraction: float) -> range:

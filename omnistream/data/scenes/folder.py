@@ -9,11 +9,13 @@ from omnistream.data.scenes.deep_video_mvs import DeepVideoMVS
 from omnistream.data.scenes.index_cache import SceneSequence
 from omnistream.data.scenes.reader import SceneReader
 from omnistream.data.scenes.scannet import ScanNet
+from omnistream.data.scenes.seven_scenes import SevenScenes
 from omnistream.data.scenes.tsdf_fusion import TSDFFusion
 
 LAYOUTS: dict[str, type[SceneReader]] = {
     "deep_video_mvs": DeepVideoMVS,
-    "tsdf_fusion": TSDFFusion,
+    "seven_scenes": SevenScenes,
+    "tsdf_fusion": TSDFFusion,  # after 7-Scenes, of which it states the intrinsics
     "scannet": ScanNet,
 }
 """Readers by name."""
@@ -31,6 +33,7 @@ class SceneFolder(SceneReader):
 
     expected = "; or ".join(reader.expected for reader in LAYOUTS.values())
     descriptions = tuple(name for reader in LAYOUTS.values() for name in (*reader.markers, *reader.descriptions))
+    index_version = 2
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         super().__init__(root)

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import torch
 from jaxtyping import Float64
+from torch import Tensor
 
 from omnistream.data.batch import SceneFrame
 from omnistream.data.errors import DatasetNotFoundError
@@ -57,6 +59,9 @@ class SceneReader(ABC):
     """The authors' own splits."""
     sequence_lists: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Names of the sequences that published evaluations use, by what they evaluate, such as `depth` or `pose`."""
+    has_all_cameras: bool = True
+    """Whether intrinsics and pose of every frame are known. Where they are not, they are NaN: such a reader is for
+    evaluations, and `SceneClips` refuses it."""
     index_version: ClassVar[int] = 1
     """Increase when `open_sequence` changes, so that indexes on disk are rebuilt."""
 
@@ -139,9 +144,17 @@ class SceneReader(ABC):
                 sequences.append(sequence._replace(frames=StringTable.of(sequence.frames)))
         return SceneIndex(sorted(sequences, key=lambda sequence: sequence.name), broken)
 
+    def published_name(self, sequence: SceneSequence) -> str:
+        """Name of a sequence in `sequence_lists` and in results: its own, or that of the root's folder for the root."""
+        return self.root.resolve().name if sequence.name == "." else sequence.name
+
     def name_of(self, folder: Path) -> str:
         """Name of the sequence in a folder: its path relative to the root, `.` for the root itself."""
         return folder.relative_to(self.root).as_posix()
+
+    def known_name(self, name: str) -> str:
+        """The name in `index` of a sequence that a user calls by `name`; overridden where there are several."""
+        return name
 
 
 def usable_frames(path: Path, frames: Sequence[str], is_usable: Iterable[bool]) -> list[str]:
@@ -156,6 +169,26 @@ def usable_frames(path: Path, frames: Sequence[str], is_usable: Iterable[bool]) 
     if len(kept) < len(frames):
         logger.warning("%s: %d of %d frames have no depth or pose; skipped", path, len(frames) - len(kept), len(frames))
     return kept
+
+
+def unknown_camera(size: int) -> Float64[Tensor, "N N"]:
+    """NaN in place of intrinsics (`size` 3) or a pose (4) that a data set does not state."""
+    return torch.full((size, size), torch.nan, dtype=torch.float64)
+
+
+def check_same_size(path: Path, depth: Tensor, image: Tensor) -> None:
+    """Refuse a depth map that is not of the size of its image.
+
+    Args:
+        path: Of the depth map.
+        depth: [h, w].
+        image: [3, H, W].
+
+    Raises:
+        MediaReadError: If the sizes differ.
+    """
+    if depth.shape != image.shape[-2:]:
+        raise MediaReadError(path, f"depth of {tuple(depth.shape)} for an image of {tuple(image.shape[-2:])}")
 
 
 def is_rigid(pose: Float64[np.ndarray, "4 4"]) -> bool:

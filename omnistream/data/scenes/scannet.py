@@ -1,10 +1,12 @@
 """ScanNet v2: RGB-D videos of rooms."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from omnistream.data.batch import SceneFrame
 from omnistream.data.errors import DatasetNotFoundError
@@ -12,8 +14,18 @@ from omnistream.data.folders import walk_folders
 from omnistream.data.media import MediaReadError, read_depth_png, read_image
 from omnistream.data.media.sens import read_sens_frame, read_sens_header, read_sens_poses
 from omnistream.data.scenes.index_cache import SceneSequence
-from omnistream.data.scenes.reader import SceneReader, is_rigid, logger, read_matrix, usable_frames
+from omnistream.data.scenes.reader import (
+    SceneReader,
+    is_rigid,
+    logger,
+    read_matrix,
+    unknown_camera,
+    usable_frames,
+)
 from omnistream.data.splits import Split
+
+_LOST_TRACKING = frozenset({711, 737, 750, 761, 791, 796})
+"""Test scenes with a pose of -inf among the 90 frames of the published evaluation."""
 
 
 class ScanNet(SceneReader):
@@ -35,14 +47,22 @@ class ScanNet(SceneReader):
     Both K are used as stored; whether they count from the corner or the centre of the first pixel is not documented.
     Frames without tracking are left out.
 
+    Published evaluations of poses take frames `[:270:3]` of the test scenes, counted over all frames of a scene in the
+    order of their numbers: set `all_frames`, and `FrameChoice(stop=270, stride=3)`. Their list `pose` has 94 of the 100
+    scenes: 0711, 0737, 0750, 0761, 0791 and 0796 lose tracking within these frames, which leaves no trajectory to
+    compare with. MonST3R leaves them out by name, CUT3R because evo fails on them.
+
     Args:
         root: Folder that holds the scenes at any depth.
         split: `train`, `val` or `test` of the authors; null takes every scene.
+        all_frames: Also frames without tracking, with a pose of NaN, so that positions count every frame. A missing
+            depth map or pose file is then an error when the frame is read. For evaluations only.
 
     Raises:
         DatasetNotFoundError: If there is no such folder.
 
-    Source: ScanNet/ScanNet: README.md, SensReader/python/SensorData.py, issue 92 (extrinsics).
+    Source: ScanNet/ScanNet: README.md, SensReader/python/SensorData.py, issue 92 (extrinsics). Evaluation:
+        Junyi42/monst3r: datasets_preprocess/prepare_scannet.py, issue 29.
     """
 
     expected = (
@@ -51,6 +71,20 @@ class ScanNet(SceneReader):
     )
     descriptions = ("*.sens", "intrinsic_color.txt", "intrinsic_depth.txt", "scannetv2_*.txt")
     splits = ("train", "val", "test")
+    sequence_lists = {"pose": tuple(f"scene{n:04d}_00" for n in range(707, 807) if n not in _LOST_TRACKING)}
+
+    def __init__(self, root: str | os.PathLike[str], split: Split | None = None, *, all_frames: bool = False) -> None:
+        super().__init__(root, split)
+        self.all_frames = all_frames
+        self.has_all_cameras = not all_frames
+
+    def index_options(self) -> tuple[str, ...]:
+        """Whether frames without tracking count."""
+        return ("all frames",) if self.all_frames else ()
+
+    def published_name(self, sequence: SceneSequence) -> str:
+        """Of the scene, such as scene0707_00."""
+        return Path(super().published_name(sequence)).name.removesuffix(".sens")
 
     def find(self) -> Iterable[Path]:
         """Exported folders and `.sens` files, one per scene."""
@@ -92,12 +126,12 @@ class ScanNet(SceneReader):
             _check_intrinsics(path, header.color_intrinsics, header.depth_intrinsics)
             poses = read_sens_poses(header)
             names = [f"{number}@{place}" for number, (place, _) in enumerate(poses)]
-            good = [is_rigid(pose) for _, pose in poses]
+            good = (self.all_frames or is_rigid(pose) for _, pose in poses)
         else:
             _check_intrinsics(path, *(_intrinsics(path, kind) for kind in ("color", "depth")))
             names = [file.stem for file in (path / "color").glob("*.jpg") if file.stem.isdecimal()]
             names.sort(key=int)
-            good = [_is_complete(path, name) for name in names]
+            good = (self.all_frames or _is_complete(path, name) for name in names)
         return SceneSequence(self.name_of(path), usable_frames(path, names, good))
 
     def read(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
@@ -114,7 +148,7 @@ def _read_exported(folder: Path, names: list[str]) -> list[SceneFrame]:
             image=read_image(folder / "color" / f"{name}.jpg", upright=False),
             depth=read_depth_png(folder / "depth" / f"{name}.png", scale=0.001, invalid=(0,)),
             intrinsics=color,
-            camera_to_world=torch.tensor(read_matrix(folder / "pose" / f"{name}.txt", (4, 4))),
+            camera_to_world=_pose(read_matrix(folder / "pose" / f"{name}.txt", (4, 4))),
             depth_intrinsics=depth,
         )
         for name in names
@@ -130,11 +164,15 @@ def _read_sens(path: Path, names: list[str]) -> list[SceneFrame]:
             image=image,
             depth=z_depth,
             intrinsics=color,
-            camera_to_world=torch.tensor(pose),
+            camera_to_world=_pose(pose),
             depth_intrinsics=depth,
         )
         for image, z_depth, pose in frames
     ]
+
+
+def _pose(stored: np.ndarray) -> Tensor:
+    return torch.tensor(stored) if is_rigid(stored) else unknown_camera(4)
 
 
 def _intrinsics(folder: Path, kind: str) -> np.ndarray:

@@ -8,10 +8,18 @@ from typing import Literal
 import torch
 
 from omnistream.data.batch import SceneFrame
-from omnistream.data.media import MediaReadError, read_image
+from omnistream.data.media import read_image
 from omnistream.data.media.sintel import read_cam, read_dpt
 from omnistream.data.scenes.index_cache import SceneSequence
-from omnistream.data.scenes.reader import SceneReader, usable_frames
+from omnistream.data.scenes.reader import SceneReader, check_same_size, usable_frames
+
+_POSE_SCENES = (
+    "alley_2", "ambush_4", "ambush_5", "ambush_6", "cave_2", "cave_4", "market_2", "market_5", "market_6", "shaman_3",
+    "sleeping_1", "sleeping_2", "temple_2", "temple_3",
+)  # fmt: skip
+_OTHER_SCENES = (
+    "alley_1", "ambush_2", "ambush_7", "bamboo_1", "bamboo_2", "bandage_1", "bandage_2", "mountain_1", "shaman_2",
+)  # fmt: skip
 
 
 class Sintel(SceneReader):
@@ -23,6 +31,9 @@ class Sintel(SceneReader):
         <root>/training/depth/alley_1/frame_0001.dpt           float32, metres
         <root>/training/camdata_left/alley_1/frame_0001.cam    intrinsics and world-to-camera
 
+    Published evaluations of depth take all 23 scenes (list `depth`); those of poses the 14 (`pose`, 643 frames) whose
+    camera neither stands still nor moves along a straight line. Both take every frame of the final pass.
+
     Depth beyond 70 m, such as the sky, is not used by the published evaluations. Whether the principal point counts
     from the corner or the centre of the first pixel is not documented; it is used as stored.
 
@@ -33,11 +44,13 @@ class Sintel(SceneReader):
     Raises:
         DatasetNotFoundError: If there is no such folder.
 
-    Source: sintel.is.tue.mpg.de/depth (sdk/python/sintel_io.py); CUT3R/CUT3R eval.
+    Source: sintel.is.tue.mpg.de/depth (sdk/python/sintel_io.py); CUT3R/CUT3R: eval/video_depth/launch.py,
+        eval/relpose/metadata.py.
     """
 
     expected = "Sintel's folders training/final, training/depth and training/camdata_left, each with a folder per scene"
     markers = ("frame_*.png",)
+    sequence_lists = {"depth": tuple(sorted(_POSE_SCENES + _OTHER_SCENES)), "pose": _POSE_SCENES}
 
     def __init__(self, root: str | os.PathLike[str], render: Literal["final", "clean"] = "final") -> None:
         super().__init__(root)
@@ -72,8 +85,7 @@ class Sintel(SceneReader):
         image = read_image(self._file(self.render, scene, name, "png"), upright=False)
         path = self._file("depth", scene, name, "dpt")
         depth = read_dpt(path)
-        if depth.shape != image.shape[-2:]:
-            raise MediaReadError(path, f"depth of {tuple(depth.shape)} for an image of {tuple(image.shape[-2:])}")
+        check_same_size(path, depth, image)
         return SceneFrame(
             image=image,
             depth=depth,

@@ -1,4 +1,4 @@
-"""Sequences in the layout of andyzeng/tsdf-fusion-python, which is also that of 7-Scenes."""
+"""Sequences in the layout of andyzeng/tsdf-fusion-python."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from omnistream.data.batch import SceneFrame
-from omnistream.data.media import read_depth_png, read_image
+from omnistream.data.scenes.frame_files import complete_frames, read_frames_of_files
 from omnistream.data.scenes.index_cache import SceneSequence
-from omnistream.data.scenes.reader import SceneReader, is_rigid, read_matrix, usable_frames
+from omnistream.data.scenes.reader import SceneReader, read_matrix
 
 
 class TSDFFusion(SceneReader):
@@ -37,29 +37,10 @@ class TSDFFusion(SceneReader):
             MediaReadError: If camera-intrinsics.txt or a pose is broken.
         """
         read_matrix(path / "camera-intrinsics.txt", (3, 3))
-        names = sorted(image.name for image in path.glob("frame-*.color.*"))
-        good = (_file(path, name, "depth.png").is_file() and _has_pose(_file(path, name, "pose.txt")) for name in names)
-        return SceneSequence(self.name_of(path), usable_frames(path, names, good))
+        return SceneSequence(self.name_of(path), complete_frames(path))
 
     def read(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
         """Frames as stored."""
         folder = self.root / sequence.name
         intrinsics = torch.tensor(read_matrix(folder / "camera-intrinsics.txt", (3, 3)))
-        return [
-            SceneFrame(
-                image=read_image(folder / name, upright=False),
-                depth=read_depth_png(_file(folder, name, "depth.png"), scale=0.001, invalid=(0, 65535)),
-                intrinsics=intrinsics,
-                camera_to_world=torch.tensor(read_matrix(_file(folder, name, "pose.txt"), (4, 4))),
-            )
-            for name in (sequence.frames[position] for position in positions)
-        ]
-
-
-def _file(folder: Path, image: str, kind: str) -> Path:
-    """Another file of the same frame."""
-    return folder / f"{image.split('.', 1)[0]}.{kind}"
-
-
-def _has_pose(path: Path) -> bool:
-    return path.is_file() and is_rigid(read_matrix(path, (4, 4)))
+        return read_frames_of_files(folder, (sequence.frames[position] for position in positions), intrinsics)

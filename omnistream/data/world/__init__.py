@@ -11,6 +11,7 @@ from omnistream.data.world.datasets import WorldActions, WorldCaptions, WorldFra
 from omnistream.data.world.depth import WorldDepth
 from omnistream.data.world.language import LanguageConfig
 from omnistream.data.world.objects import OBJECTS, WorldObjects
+from omnistream.data.world.reader import WorldVideos
 from omnistream.data.world.scene import CLASSES
 from omnistream.data.world.segmentation import WorldSegmentation
 from omnistream.data.world.tracks import Tracks, track_points
@@ -32,6 +33,7 @@ __all__ = [
     "WorldScenes",
     "WorldSegmentation",
     "WorldVideoObjects",
+    "WorldVideos",
     "render_action",
     "render_clip",
     "render_scene",

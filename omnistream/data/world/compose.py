@@ -119,7 +119,7 @@ def _add_object(
     if kind == "box":
         half[2] *= rng.uniform(0.7, 1.2)
     moves = is_video and rng.random() < config.moving_probability
-    s = clip_time(config.num_frames)
+    s = clip_time(config)
     path = _free_path(rng, config, camera, room, cast, half, moves, reach=7.0, spread=0.9)
     hop = rng.uniform(0.2, 0.6) * np.abs(np.sin(2 * np.pi * s)) * (moves and rng.random() < 0.3)
     turn = rng.uniform(-np.pi, np.pi) + moves * np.deg2rad(config.object_turn) * rng.uniform(-1, 1) * s
@@ -178,7 +178,7 @@ def _free_path(
         reach: How far beyond the nearest place, metres.
         spread: How far aside, as a share of the field of view.
     """
-    radius, s = float(np.hypot(half[0], half[2])), clip_time(config.num_frames)
+    radius, s = float(np.hypot(half[0], half[2])), clip_time(config)
     distance = 1.3 + radius + reach * rng.random(_TRIES) ** 1.6
     bearing = camera.yaw + camera.half_fov * spread * rng.uniform(-1, 1, _TRIES)
     heading, way = rng.uniform(-np.pi, np.pi, _TRIES), config.object_motion * rng.uniform(0.3, 1, _TRIES) * moves

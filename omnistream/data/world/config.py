@@ -15,6 +15,9 @@ class WorldConfig:
     """Height and width of a frame in pixels."""
     num_frames: int = 8
     """Frames in a clip."""
+    frames_per_pass: int | None = None
+    """For long videos: camera and objects go from one end of their paths to the other in about this many frames, and
+    then back, and so on, in a smooth swing. None for one pass at constant speed, however many frames there are."""
     difficulty: float = 0.3
     """0 to 1: strength of textures against the named colours, variation of light, smallness and faintness of words."""
     room_probability: float = 0.5
@@ -63,6 +66,8 @@ class WorldConfig:
                 "WorldConfig: needs size >= 8 pixels, num_frames >= 1 and supersample >= 1; "
                 f"got {self.size}, {self.num_frames}, {self.supersample}"
             )
+        if self.frames_per_pass is not None and self.frames_per_pass < 2:
+            raise ValueError(f"WorldConfig.frames_per_pass: expected at least 2, got {self.frames_per_pass}")
         for name in ("difficulty", *(n for n in self.__dataclass_fields__ if n.endswith("_probability"))):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"WorldConfig.{name}: expected a number from 0 to 1, got {getattr(self, name)}")

@@ -22,9 +22,17 @@ class Camera:
     """Half the horizontal field of view in radians."""
 
 
-def clip_time(num_frames: int) -> Float[np.ndarray, " T"]:
-    """The time of every frame; a single frame is in the middle."""
-    return np.linspace(-0.5, 0.5, num_frames) if num_frames > 1 else np.zeros(1)
+_NEVER_THE_SAME = 2 - (1 + 5**0.5) / 2
+"""Taken from the frames of a pass, so that no later pass has its frames at the same places."""
+
+
+def clip_time(config: WorldConfig) -> Float[np.ndarray, " T"]:
+    """The place of every frame on its path, from -0.5 to 0.5; a single frame is in the middle."""
+    if config.num_frames == 1:
+        return np.zeros(1)
+    if config.frames_per_pass is None:
+        return np.linspace(-0.5, 0.5, config.num_frames)
+    return -0.5 * np.cos(np.pi * np.arange(config.num_frames) / (config.frames_per_pass - _NEVER_THE_SAME))
 
 
 def rotation(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> Float[np.ndarray, "*N 3 3"]:
@@ -72,7 +80,7 @@ Angles = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _path(rng: np.random.Generator, config: WorldConfig, centre: np.ndarray, yaw: float) -> tuple[np.ndarray, Angles]:
-    s = clip_time(config.num_frames)
+    s = clip_time(config)
     heading, way = rng.uniform(-np.pi, np.pi), config.camera_motion * rng.uniform(0.25, 1)
     along = np.array([np.sin(heading), rng.uniform(-0.2, 0.2), np.cos(heading)])
     sway = np.array([np.cos(heading), 0, -np.sin(heading)]) * way * rng.uniform(-0.25, 0.25)

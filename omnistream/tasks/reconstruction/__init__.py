@@ -1,5 +1,16 @@
 """Evaluation of streamed geometry, frame by frame: depth of videos and camera poses."""
 
+from omnistream.tasks.reconstruction.camera_pose import CameraPose
 from omnistream.tasks.reconstruction.outcome import ReconstructedVideo, SequenceOutcome, Status
+from omnistream.tasks.reconstruction.streamed import PredictedFrame, StreamedEvaluation
+from omnistream.tasks.reconstruction.video_depth import VideoDepth
 
-__all__ = ["ReconstructedVideo", "SequenceOutcome", "Status"]
+__all__ = [
+    "CameraPose",
+    "PredictedFrame",
+    "ReconstructedVideo",
+    "SequenceOutcome",
+    "Status",
+    "StreamedEvaluation",
+    "VideoDepth",
+]

@@ -4,6 +4,8 @@ import torch
 from scene_files import COLOR, DEPTH
 
 from omnistream.data.errors import DatasetNotFoundError
+from omnistream.data.geometry_videos import FrameChoice, GeometryVideos, ModelImages
+from omnistream.data.media import MediaReadError
 from omnistream.data.scenes import ClipSampling, ScanNet, SceneClips, SceneCrop
 
 FORMS = {"scannet": "scene0000_00", "sens": "scene0000_00.sens"}
@@ -125,3 +127,67 @@ def test_nothing_found(tmp_path):
         DatasetNotFoundError, match=r"holds no sequence; expected ScanNet scenes: scene\*.sens files, or"
     ):
         ScanNet(tmp_path).index()
+
+
+def test_the_published_frames_are_counted_over_all_frames(written):
+    root, room = written
+    videos = GeometryVideos(
+        ScanNet(root, all_frames=True), ["scene0000_00"], FrameChoice(stop=11, stride=2), ModelImages(long_side=64)
+    )
+    (video,) = (videos[index] for index in range(len(videos)))
+    assert video.name == "scene0000_00"
+    frames = list(video.frames())
+    assert len(frames) == 6  # 0, 2, ..., 10: without frame 3 they would be 0, 2, 5, 7, ...
+    for frame, number in zip(frames, range(0, 11, 2), strict=True):
+        np.testing.assert_allclose(frame.camera_to_world, room.pose(number), atol=1e-6)
+
+
+def test_a_lost_pose_is_unknown_where_all_frames_count(written):
+    root, room = written
+    reader = ScanNet(root, all_frames=True)
+    (sequence,) = reader.index()
+    assert sequence.num_frames == 20
+    before, lost = reader.read(sequence, [2, 3])
+    assert lost.camera_to_world.isnan().all()
+    assert lost.depth.max() > 0
+    np.testing.assert_allclose(before.camera_to_world, room.pose(2), atol=1e-6)
+    assert ScanNet(root).index()[0].num_frames == 19  # indexes of the two are kept apart
+
+
+def test_clips_are_not_made_of_frames_that_may_have_no_pose(written):
+    root, _ = written
+    with pytest.raises(ValueError, match=r"ScanNet of .* has frames without intrinsics or pose, which clips need"):
+        SceneClips(ScanNet(root, all_frames=True), ClipSampling(num_frames=2))
+
+
+@pytest.mark.parametrize("missing", ["depth/4.png", "pose/4.txt"])
+def test_a_missing_file_shifts_no_frame_where_all_frames_count(tmp_path, write_scene, missing):
+    write_scene("scannet", tmp_path / "scene0707_00", num_frames=6)
+    (tmp_path / "scene0707_00" / missing).unlink()
+    reader = ScanNet(tmp_path, all_frames=True)
+    (sequence,) = reader.index()
+    assert list(sequence.frames) == ["0", "1", "2", "3", "4", "5"]
+    with pytest.raises(MediaReadError, match=missing.replace(".", r"\.")):
+        reader.read(sequence, [4])
+
+
+def test_the_published_list_has_the_test_scenes_that_keep_tracking():
+    names = ScanNet.sequence_lists["pose"]
+    assert len(names) == len(set(names)) == 94
+    assert (names[0], names[-1]) == ("scene0707_00", "scene0806_00")
+    assert not {f"scene0{number}_00" for number in (711, 737, 750, 761, 791, 796)} & set(names)
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_scenes_are_found_by_their_published_names(tmp_path, write_scene, form):
+    for scene in ("scene0707_00", "scene0708_00"):
+        write_scene(form, tmp_path / "scans_test" / scene / (f"{scene}.sens" if form == "sens" else "."), num_frames=3)
+    videos = GeometryVideos(ScanNet(tmp_path, all_frames=True), "pose", images=ModelImages(long_side=64))
+    assert [videos[index].name for index in range(2)] == ["scene0707_00", "scene0708_00"]
+    assert videos.missing == 92
+    assert len(videos.names) == 94
+
+
+def test_a_scene_that_is_the_root_is_called_by_its_folder(tmp_path, write_scene):
+    write_scene("scannet", tmp_path / "scene0707_00", num_frames=3)
+    assert GeometryVideos(ScanNet(tmp_path / "scene0707_00"), "pose")[0].name == "scene0707_00"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -200,3 +202,20 @@ def test_errors_at_construction(root, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"expected folders with K.txt.*; or folders with camera-"):
         make(tmp_path / "empty")
+
+
+def test_a_frame_without_a_pose_is_a_broken_one(root, caplog):
+    class Lost(DeepVideoMVS):
+        """Gives NaN for the pose of one frame in the middle."""
+
+        def read(self, sequence, positions):
+            frames = super().read(sequence, positions)
+            return [
+                replace(frame, camera_to_world=frame.camera_to_world * torch.nan) if position == 10 else frame
+                for position, frame in zip(positions, frames, strict=True)
+            ]
+
+    data = SceneClips(Lost(root / "a"), ClipSampling(num_frames=4, max_interval=1), SceneCrop(32))
+    for index in range(len(data)):
+        assert data[index].camera_to_world.isfinite().all()
+    assert "a/000: frame 00013.png has no intrinsics or no pose" in caplog.text

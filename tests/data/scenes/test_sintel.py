@@ -9,6 +9,7 @@ from PIL import Image
 from scene_files import FOCAL, SIZE, Room
 
 from omnistream.data.errors import DatasetNotFoundError
+from omnistream.data.geometry_videos import GeometryVideos
 from omnistream.data.media import DepthReadError, MediaReadError
 from omnistream.data.media.sintel import read_cam, read_dpt
 from omnistream.data.scenes import ClipSampling, SceneClips, SceneCrop, Sintel
@@ -120,3 +121,19 @@ def test_depth_of_another_size_is_refused(written):
     reader = Sintel(root)
     with pytest.raises(MediaReadError, match=r"depth of \(4, 4\) for an image of"):
         reader.read(reader.index()[0], [0])
+
+
+def test_published_lists():
+    lists = Sintel.sequence_lists
+    assert len(set(lists["depth"])) == len(lists["depth"]) == 23
+    assert len(set(lists["pose"])) == len(lists["pose"]) == 14
+    assert set(lists["pose"]) < set(lists["depth"])
+    assert {"alley_1", "mountain_1", "bandage_1", "ambush_2"} < set(lists["depth"]) - set(lists["pose"])
+
+
+def test_scenes_of_a_list_are_found(written):
+    videos = GeometryVideos(Sintel(written[0]), "depth")
+    assert [videos[index].name for index in range(2)] == ["alley_1", "bamboo_2"]
+    assert videos.missing == 21
+    with pytest.raises(DatasetNotFoundError, match=r"none of the sequences alley_2, .*it has alley_1, bamboo_2"):
+        GeometryVideos(Sintel(written[0]), "pose")

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from omnistream.data.errors import DatasetNotFoundError
+from omnistream.data.geometry_videos import GeometryVideos, ModelImages
 from omnistream.data.scenes import ClipSampling, SceneClips, SceneCrop, TSDFFusion
 
 
@@ -55,3 +56,20 @@ def test_real_sequence(sample_data, disagreement):
     errors = disagreement(clip, 0, 1)
     assert float(errors.median()) < 0.01
     assert float((errors < 0.05).double().mean()) > 0.9
+
+
+def test_a_sequence_that_is_the_root_is_called_by_its_folder(tmp_path, write_scene):
+    write_scene("tsdf_fusion", tmp_path / "kitchen", num_frames=3)
+    videos = GeometryVideos(TSDFFusion(tmp_path / "kitchen"), images=ModelImages(long_side=64))
+    assert (videos.names, videos[0].name) == (["kitchen"], "kitchen")
+
+
+def test_two_sequences_of_one_published_name_are_refused(tmp_path, write_scene):
+    class LastFolder(TSDFFusion):
+        def published_name(self, sequence):
+            return sequence.name.rpartition("/")[2]
+
+    for copy in ("a", "b"):
+        write_scene("tsdf_fusion", tmp_path / copy / "kitchen", num_frames=3)
+    with pytest.raises(ValueError, match=r"holds two sequences called kitchen: a/kitchen and b/kitchen; set `root`"):
+        GeometryVideos(LastFolder(tmp_path))
