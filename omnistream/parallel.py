@@ -4,7 +4,7 @@ Source of the order (activation checkpointing, compile per block, shard): pytorc
 facebookresearch/dinov3.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -210,6 +210,8 @@ class FSDP2Strategy(ModelParallelStrategy):
         """
         module: Any = self.lightning_module
         path = find_checkpoint(self.broadcast(checkpoint_path))
+        if not self._is_sharded:
+            return super(ModelParallelStrategy, self).load_checkpoint(path, weights_only=weights_only)
         strict, without_state = module.strict_loading, []
         if path.is_file() and hasattr(module, "take_weights"):
             saved = read_run(path)[1]
@@ -226,11 +228,38 @@ class FSDP2Strategy(ModelParallelStrategy):
             self.optimizers[0].state.pop(parameter, None)
         return content
 
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Weights of a module without a sharded part; those of one with such parts were read with the checkpoint."""
+        if not self._is_sharded:
+            super(ModelParallelStrategy, self).load_model_state_dict(checkpoint, strict=strict)
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Whether the state of optimisers is still to be loaded, as of a module without a sharded part."""
+        return not self._is_sharded
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """State of the optimisers of a module without a sharded part."""
+        super(ModelParallelStrategy, self).load_optimizer_state_dict(checkpoint)
+
+    @property
+    def _is_sharded(self) -> bool:
+        """Whether a part of the module is sharded, which Lightning takes for granted; of a probe, none is."""
+        assert self.lightning_module is not None
+        return any(isinstance(unit, FSDPModule) for unit in self.lightning_module.modules())
+
+    def setup(self, trainer: Any) -> None:
+        """Set the module up; the state of one without a sharded part is a single file."""
+        super().setup(trainer)
+        self._save_distributed_checkpoint &= self._is_sharded
+
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """State of the optimiser; in a folder with moments of zero, as Adam starts, where there has been no gradient.
 
         The reader of such folders wants the moments of every trainable parameter.
         """
+        if not self._is_sharded:
+            return super(ModelParallelStrategy, self).optimizer_state(optimizer)
         if self._save_distributed_checkpoint:
             _fill_missing_state(getattr(optimizer, "optimizer", optimizer))
         return super().optimizer_state(optimizer)

@@ -48,6 +48,7 @@ def run(arguments: list[str]) -> None:
     for option, path, ending in (("html", options.html, ".html"), ("markdown", options.markdown, ".md")):
         if path is not None and path.suffix != ending:
             raise UsageError(f"--{option} is a file that ends in {ending}, got {path}")
+    from omnistream.report.classes import class_table
     from omnistream.report.comparison import compare, find_results, model_names
     from omnistream.report.obtained import how_obtained
     from omnistream.report.published import load_published
@@ -56,11 +57,12 @@ def run(arguments: list[str]) -> None:
     names = model_names(results)
     tables = [*compare(results, load_published()), *how_obtained(results, names)]
     folders = [(one.path.parent, f"{one.result.protocol}, {names[one.model]}") for one in results]
+    classes = [table for one in results if (table := class_table(one.result, names[one.model]))]  # long for a terminal
     written = {}
     if options.html is not None:
-        written["page"] = _write_page(options.html, folders, tables)
+        written["page"] = _write_page(options.html, folders, [*tables, *classes])
     if options.markdown is not None:
-        written["file"] = _write_markdown(options.markdown, folders, tables)
+        written["file"] = _write_markdown(options.markdown, folders, [*tables, *classes])
     print("\n\n".join(table.markdown() for table in tables))
     for kind, path in written.items():
         print(f"\nThe {kind} of these tables: {path.resolve()}")

@@ -129,7 +129,8 @@ class EvaluationDataModule(LightningDataModule):
                     "features of randomly augmented training data cannot be cached, as every epoch would see the same "
                     "ones: set data.augment to false where the data has it, or model.cache to false"
                 )
-            return self._module.cached_loader(self._shared(dataset, False), self.batch_size, training=True)
+            shared = self._shared(dataset, False)
+            return self._module.cached_loader(shared, self.batch_size, training=True, start=self._start)
         return self._without_end(dataset) if self.endless else self._shared(dataset, True)
 
     def val_dataloader(self) -> DataLoader | list[Any]:
@@ -173,7 +174,7 @@ class EvaluationDataModule(LightningDataModule):
             )
         else:
             size, sampler = self.eval_batch_size, DistributedSampler(dataset, replicas, rank, shuffle=False)
-        collate = _collate_of(dataset)
+        collate = _training_collate(dataset) if shuffle else _collate_of(dataset)
         return DataLoader(dataset, size, sampler=sampler, collate_fn=collate, num_workers=self.num_workers)
 
     def _without_end(self, dataset: Any) -> DataLoader:
@@ -182,7 +183,7 @@ class EvaluationDataModule(LightningDataModule):
             len(dataset), self.batch_size, self.seed, True, distributed.rank(), distributed.world_size(),
             start_batch=self.batches_seen,
         )  # fmt: skip
-        collate = _collate_of(dataset)
+        collate = _training_collate(dataset)
         return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=self.num_workers)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -223,6 +224,26 @@ class EvaluationDataModule(LightningDataModule):
 
 def _collate_of(dataset: Any) -> Callable[[list[Any]], Any]:
     return getattr(source_of(dataset), "collate", Batch.collate)
+
+
+def _training_collate(dataset: Any) -> Callable[[list[Any]], Any]:
+    collate = _collate_of(dataset)
+    return partial(_for_all, collate) if distributed.is_distributed() else collate
+
+
+def _for_all(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
+    """A training batch that is not None, which a trainer leaves out: the other processes would wait for this one.
+
+    Raises:
+        ValueError: If it is, as a data set that does not replace broken samples may give it.
+    """
+    batch = collate(samples)
+    if batch is None:
+        raise ValueError(
+            "no sample of a training batch could be read, and the other processes have theirs: raise data.batch_size, "
+            "repair the files, or train in one process, which leaves out such a batch"
+        )
+    return batch
 
 
 def _some(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:

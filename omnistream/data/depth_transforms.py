@@ -5,19 +5,10 @@ A transform of `NYUv2` takes an image (`tv_tensors.Image`, uint8 [3, H, W]) and 
 the nearest value, and what comes from outside has no depth.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
-
 import torch
-from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
-
-from omnistream.data.transforms import seeded
-
-DepthTransform: TypeAlias = Callable[[Any, Any], tuple[Tensor, Tensor]]
-"""Image and depth to the same with another size or other colours."""
 
 TRAIN_BOX = (43, 45, 608, 472)
 """x1, y1, x2, y2 of the training crop; around it, images of NYUv2 have a white frame."""
@@ -35,24 +26,6 @@ def scaled_box(box: tuple[int, int, int, int], height: int, width: int) -> tuple
     x1, y1, x2, y2 = box
     rows = slice(int(y1 / _SIZE[0] * height), int(y2 / _SIZE[0] * height))
     return rows, slice(int(x1 / _SIZE[1] * width), int(x2 / _SIZE[1] * width))
-
-
-def transform_depth(
-    transform: DepthTransform | None, image: UInt8[Tensor, "3 H W"], depth: Float32[Tensor, "H W"], seed: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Image and depth after a transform; as they are without one.
-
-    Args:
-        transform: May draw from torch's global generator.
-        image: The image.
-        depth: Its depth.
-        seed: Of the sample.
-    """
-    if transform is None:
-        return image, depth
-    with seeded(seed):
-        image, depth = transform(tv_tensors.Image(image), tv_tensors.Mask(depth))
-    return image.as_subclass(Tensor), depth.as_subclass(Tensor)
 
 
 class BoxCrop(nn.Module):

@@ -8,8 +8,7 @@ The augmentation is that of DINOv3 (`dinov3/eval/segmentation/transforms.py`); m
 hues, which is an option. Unlike theirs, images stay uint8: they are normalised on the device.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,34 +16,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from omnistream.data.transforms import seeded
 from omnistream.metrics.segmentation import IGNORE_INDEX
-
-SegmentationTransform: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""An image and its labels to the same with other sizes or colours."""
 
 DINOV3_HUE, MMSEG_HUE = 0.5, 0.1
 """Largest shift of the hue in turns of the colour wheel; mmsegmentation's is 18 of 180 degrees of OpenCV."""
 MEAN_COLOUR = (124, 116, 104)
 """Of ImageNet, rounded: what images are padded with, about 0 once they are normalised."""
-
-
-def transform_labelled(
-    transform: SegmentationTransform | None, images: Tensor, labels: Tensor, seed: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The transformed image and labels; as they are without a transform.
-
-    Args:
-        transform: May draw from torch's global generator.
-        images: uint8 [1, 3, H, W].
-        labels: uint8 [H, W].
-        seed: Of the sample.
-    """
-    if transform is None:
-        return images, labels
-    with seeded(seed):
-        images, labels = transform(tv_tensors.Image(images), tv_tensors.Mask(labels))
-    return images.as_subclass(Tensor), labels.as_subclass(Tensor)
 
 
 def _uniform(low: float, high: float) -> float:

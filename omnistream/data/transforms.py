@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from omnistream.cameras import crop_intrinsics, resize_intrinsics
@@ -22,6 +23,9 @@ from omnistream.data.media.resize import resize_images
 
 ImageTransform: TypeAlias = Callable[[Tensor], Tensor]
 """uint8 [T, 3, H, W] to the same with another size or other colours."""
+
+PairTransform: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""An image and its depth or classes to the same with other sizes or colours; see `transform_pair`."""
 
 SceneTransform: TypeAlias = Callable[[list[SceneFrame]], list[SceneFrame]]
 """The frames of a clip to the same with another size or other colours."""
@@ -54,6 +58,26 @@ def transform_images(transform: ImageTransform | None, images: Tensor, seed: Ten
         return images
     with seeded(seed):
         return transform(images)
+
+
+def transform_pair(
+    transform: PairTransform | None, image: Tensor, target: Tensor, seed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """An image and what is known of its pixels after a transform that moves both; as they are without one.
+
+    The transform gets `tv_tensors.Image` and `tv_tensors.Mask`, so those of `torchvision.transforms.v2` serve as well.
+
+    Args:
+        transform: May draw from torch's global generator.
+        image: uint8 [..., 3, H, W].
+        target: Values [H, W], such as depth or classes.
+        seed: Of the sample.
+    """
+    if transform is None:
+        return image, target
+    with seeded(seed):
+        image, target = transform(tv_tensors.Image(image), tv_tensors.Mask(target))
+    return image.as_subclass(Tensor), target.as_subclass(Tensor)
 
 
 def draws_at_random(dataset: Any) -> bool:

@@ -8,10 +8,12 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from omnistream.distributed import all_reduce, gather_objects, is_distributed
+from omnistream.data.evaluation_samples import EpochPosition, EpochSampler
+from omnistream.distributed import all_reduce, gather_objects, is_distributed, rank
 
 _ROWS_AT_ONCE = 65536
 """Rows that are converted to float64 at once."""
+_BEGINNING = EpochPosition()
 
 
 class FeatureBatch(NamedTuple):
@@ -53,16 +55,62 @@ class FeatureSet(Dataset):
         variance = all_reduce(squares.to(device)).cpu() / (count - 1)
         return mean.float(), variance.sqrt().float().clamp_min(1e-6)
 
-    def loader(self, batch_size: int, *, shuffle: bool = False, seed: int = 0) -> DataLoader:
-        """Batches of features; reshuffled in every epoch, in an order that depends on the seed alone.
+    def loader(
+        self, batch_size: int, *, shuffle: bool = False, seed: int = 0, start: EpochPosition = _BEGINNING
+    ) -> DataLoader:
+        """Batches of features of this process's share.
 
-        Without samples there is one batch, None: Lightning leaves out the whole validation of a process without any,
-        for which the others would wait.
+        With `shuffle`, they are for training: in a new order in every epoch (set by the sampler's `set_epoch`, which a
+        trainer calls) that depends on seed and epoch alone, and equally many in all processes. Where broken files made
+        a share shorter than that of another process, some of its samples come twice in an epoch. Every process must
+        call this.
+
+        Otherwise they are for evaluation. Without samples there is one batch, None: Lightning leaves out the whole
+        validation of a process without any, for which the others would wait.
+
+        Args:
+            batch_size: Samples per batch; the last one may have fewer.
+            shuffle: See above.
+            seed: Of the order.
+            start: Where a run that resumes goes on; see `EpochSampler`.
+
+        Raises:
+            ValueError: In all processes, if one has no sample to train on.
         """
-        if not shuffle and not len(self):
+        if shuffle:
+            sampler = _ShareSampler(gather_objects(len(self)), rank(), seed, batch_size, start)
+            return DataLoader(self, batch_size, sampler=sampler, collate_fn=_as_it_is)
+        if not len(self):
             return DataLoader([None], batch_size=None, collate_fn=_as_it_is)  # type: ignore[arg-type, list-item]
-        generator = torch.Generator().manual_seed(seed) if shuffle else None
-        return DataLoader(self, batch_size, shuffle=shuffle, generator=generator, collate_fn=_as_it_is)
+        return DataLoader(self, batch_size, collate_fn=_as_it_is)
+
+
+class _ShareSampler(EpochSampler):
+    """A process's own samples, some of them again where another process has more.
+
+    Args:
+        shares: Samples of every process.
+        own: Index of this process.
+        seed: Of the order.
+        batch_size: Samples per batch.
+        start: Where the run goes on.
+
+    Raises:
+        ValueError: If a process has none.
+    """
+
+    def __init__(self, shares: Sequence[int], own: int, seed: int, batch_size: int, start: EpochPosition) -> None:
+        if empty := [process for process, count in enumerate(shares) if not count]:
+            raise ValueError(
+                f"none of the training samples of process {empty[0]} could be read, so it has nothing to train on: "
+                f"repair the files that are named above, or train in fewer processes than {len(shares)}"
+            )
+        super().__init__(range(max(shares)), 1, 0, seed=seed, batch_size=batch_size, start=start)
+        self.share = shares[own]
+
+    def __iter__(self) -> Iterator[int]:
+        """Indices of what is left of the epoch."""
+        return (place % self.share for place in super().__iter__())
 
 
 class CachedFeatures(FeatureSet):

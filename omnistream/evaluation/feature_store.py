@@ -54,10 +54,11 @@ class FeatureStore:
             raise ValueError(f"{path} does not describe stored features of schema {SCHEMA}; delete the folder")
         self.num_samples, self.shard_samples = int(header["num_samples"]), int(header["shard_samples"])
         self.dtype: torch.dtype = getattr(torch, header["dtype"])
-        self._empty = FeatureBatch(
+        self.empty = FeatureBatch(
             torch.empty(0, *header["features"], dtype=self.dtype),
             torch.empty(0, *header["target"], dtype=getattr(torch, header["target_dtype"])),
         )
+        """Features and targets of no samples."""
 
     @classmethod
     def create(
@@ -129,8 +130,8 @@ class FeatureStore:
         Raises:
             ValueError: If there are not as many.
         """
-        features = torch.cat([self._empty.features, *(batch.features.to(self.dtype) for batch in batches)])
-        target = torch.cat([self._empty.target, *(batch.target for batch in batches)])
+        features = torch.cat([self.empty.features, *(batch.features.to(self.dtype) for batch in batches)])
+        target = torch.cat([self.empty.target, *(batch.target for batch in batches)])
         if not len(features) == len(target) == sum(present) or len(present) != len(self.samples(shard)):
             raise ValueError(
                 f"a data set gave {len(features)} features and {len(target)} targets for {sum(present)} samples; "
@@ -181,6 +182,8 @@ class StoredFeatures(FeatureSet):
 
     def __getitems__(self, indices: list[int]) -> FeatureBatch:
         """A batch, gathered from the shards in which its samples are."""
+        if not indices:
+            return FeatureBatch(self.store.empty.features.float(), self.store.empty.target)
         wanted = self.indices[indices]
         shards, rows = wanted // self.store.shard_samples, self._rows[wanted]
         order = shards.argsort(stable=True)

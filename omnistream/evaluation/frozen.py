@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from omnistream import distributed
+from omnistream.data.evaluation_samples import EpochPosition
 from omnistream.evaluation.cache import CachedFeatures, FeatureBatch, repeated_samples
 from omnistream.evaluation.environment import weights_sha256
 from omnistream.evaluation.feature_store import StoredFeatures, StoreDtype
@@ -25,6 +26,7 @@ Setting = Mapping[str, float]
 Selection = Literal["val", "test"]
 _STATE = "frozen_probe"
 """Entry of a checkpoint that holds what is not a head's weight."""
+_BEGINNING = EpochPosition()
 
 
 class FrozenProbe(LightningModule):
@@ -95,6 +97,8 @@ class FrozenProbe(LightningModule):
         self._results: dict[str, MetricValue] = {}
         self._sweep: list[float] = []
         self._skipped = 0
+        self._batches = 0
+        """Batches with samples that this process has evaluated since the last results."""
 
     # What a protocol adds.
 
@@ -264,10 +268,19 @@ class FrozenProbe(LightningModule):
         """The trainer's precision, such as `bf16-mixed`; without a trainer, float32."""
         return "32-true" if self._trainer is None else str(self.trainer.precision)
 
-    def cached_loader(self, loader: DataLoader, batch_size: int, *, training: bool) -> DataLoader:
-        """What a data module hands out in place of `loader`, whose features are computed now, or read from a folder."""
+    def cached_loader(
+        self, loader: DataLoader, batch_size: int, *, training: bool, start: EpochPosition = _BEGINNING
+    ) -> DataLoader:
+        """What a data module hands out in place of `loader`, whose features are computed now, or read from a folder.
+
+        Args:
+            loader: In order, of this process's share.
+            batch_size: Samples per batch of features.
+            training: Whether to train on them, in a new order in every epoch.
+            start: Where training goes on.
+        """
         extract = self.extract_all if isinstance(self.cache, bool) else self.store_all
-        return extract(loader, training=training).loader(batch_size, shuffle=training, seed=self.seed)
+        return extract(loader, training=training).loader(batch_size, shuffle=training, seed=self.seed, start=start)
 
     def _inputs(self, features: Tensor) -> Tensor:
         if self._statistics is None:
@@ -312,10 +325,12 @@ class FrozenProbe(LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Update the metrics of every head."""
+        self._batches += batch is not None
         self._evaluate(batch)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Update the metrics of every head."""
+        self._batches += batch is not None
         self._evaluate(batch, testing=True)
 
     def _evaluate(self, batch: Any, testing: bool = False) -> None:
@@ -330,9 +345,20 @@ class FrozenProbe(LightningModule):
             if testing:
                 self.observe(index, prediction, target)
 
+    @property
+    def _sanity_checking(self) -> bool:
+        """Whether this is the short validation before training, whose results say nothing."""
+        return self._trainer is not None and bool(self.trainer.sanity_checking)
+
     def _computed(self) -> list[dict[str, MetricValue]]:
-        """Metrics of every setting over all processes, and a fresh start."""
-        found = []
+        """Metrics of every setting over all processes, and a fresh start.
+
+        Raises:
+            ValueError: If no process had a sample.
+        """
+        if not sum(distributed.gather_objects(self._batches)) and not self._sanity_checking:
+            raise ValueError("none of the samples could be evaluated: all of their files are broken, see the log")
+        self._batches, found = 0, []
         for metrics in self.head_metrics:
             found.append({name: _value(metric) for name, metric in metrics.items()})  # type: ignore[operator]
             self._skipped = max(int(getattr(metric, "skipped_samples", 0)) for metric in metrics.values())  # type: ignore[operator]
@@ -352,7 +378,7 @@ class FrozenProbe(LightningModule):
         """Choose among the settings and log the metrics of all of them."""
         values = self._computed()
         best = _best(values)
-        if not self.trainer.sanity_checking:
+        if not self._sanity_checking:
             self.selected = best
         self._log("val", values, best)
 

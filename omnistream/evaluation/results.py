@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -38,6 +38,34 @@ class MetricValue:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassScores:
+    """A score of every class, in the order of their numbers."""
+
+    metric: str
+    """Such as `iou` or `accuracy`; higher is better."""
+    names: list[str]
+    values: list[float]
+    """NaN for a class that does not occur."""
+    counts: list[int]
+    """What was evaluated of every class."""
+    unit: str
+    """What is counted, such as `samples` or `pixels`."""
+
+    def __post_init__(self) -> None:
+        """Check that every class has a score and a count."""
+        if not len(self.names) == len(self.values) == len(self.counts):
+            found = f"{len(self.names)} names, {len(self.values)} values and {len(self.counts)} counts"
+            raise ValueError(f"scores of classes: expected as many of each, got {found}")
+
+    @classmethod
+    def of(
+        cls, metric: str, names: Sequence[str], values: torch.Tensor, counts: torch.Tensor, unit: str
+    ) -> "ClassScores":
+        """Scores that are tensors."""
+        return cls(metric=metric, names=list(names), values=values.tolist(), counts=counts.tolist(), unit=unit)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
     """One model on one protocol: the content of a `results.json`."""
 
@@ -53,6 +81,8 @@ class EvaluationResult:
     """Class, number of parameters and `weights_sha256` of the backbone."""
     checkpoint: dict[str, str] | None = None
     """Path and SHA-256 of the checkpoint that was evaluated, if there was one."""
+    per_class: ClassScores | None = None
+    """A score of every class, where there are classes."""
     selection: dict[str, Any] | None = None
     """Which of several settings the metrics are of and on which data it was chosen; None where there was no choice."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -84,6 +114,8 @@ class EvaluationResult:
             raise ValueError(f"{path} is not a results file of schema {SCHEMA}")
         metrics = content.pop("metrics")
         values = {name: MetricValue(**(entry | {"value": float(entry["value"])})) for name, entry in metrics.items()}
+        if classes := content.pop("per_class", None):
+            content["per_class"] = ClassScores(**(classes | {"values": [float(value) for value in classes["values"]]}))
         return cls(metrics=values, **content)
 
 

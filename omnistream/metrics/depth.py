@@ -1,7 +1,7 @@
 """Depth metrics: relative, squared and logarithmic errors, with an optional alignment of every clip to the truth."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,11 +10,13 @@ from torchmetrics import Metric
 
 Alignment = Literal["none", "median", "scale", "scale_shift"]
 Average = Literal["pixel", "clip"]
+Depth: TypeAlias = Float[Tensor, " B *S"]
+"""Depth maps: rows are frames [H, W] or clips [T, H, W]."""
+Valid: TypeAlias = Bool[Tensor, " B *S"]
+"""Which of their pixels count."""
 
 
-def align_depth(
-    preds: Float[Tensor, " B *S"], target: Float[Tensor, " B *S"], valid: Bool[Tensor, " B *S"], alignment: Alignment
-) -> Float[Tensor, " B *S"]:
+def align_depth(preds: Depth, target: Depth, valid: Valid, alignment: Alignment) -> Depth:
     """Predictions aligned to the truth, each row (a frame or a clip) on its own.
 
     Args:
@@ -83,62 +85,32 @@ def _mean(error: Tensor, valid: Tensor) -> Tensor:
     return total.sum() / count.sum()
 
 
-def abs_rel(
-    preds: Float[Tensor, " B *S"],
-    target: Float[Tensor, " B *S"],
-    valid: Bool[Tensor, " B *S"],
-    alignment: Alignment = "none",
-) -> Float[Tensor, ""]:
+def abs_rel(preds: Depth, target: Depth, valid: Valid, alignment: Alignment = "none") -> Float[Tensor, ""]:
     """Mean of |p - t| / t over all valid pixels; NaN if there are none. Lower is better."""
     return _mean(relative_depth_error(align_depth(preds, target, valid, alignment), target), valid)
 
 
-def sq_rel(
-    preds: Float[Tensor, " B *S"],
-    target: Float[Tensor, " B *S"],
-    valid: Bool[Tensor, " B *S"],
-    alignment: Alignment = "none",
-) -> Float[Tensor, ""]:
+def sq_rel(preds: Depth, target: Depth, valid: Valid, alignment: Alignment = "none") -> Float[Tensor, ""]:
     """Mean of (p - t)^2 / t over all valid pixels, in the unit of depth. Lower is better."""
     return _mean(_squared_error(align_depth(preds, target, valid, alignment), target) / target, valid)
 
 
-def depth_rmse(
-    preds: Float[Tensor, " B *S"],
-    target: Float[Tensor, " B *S"],
-    valid: Bool[Tensor, " B *S"],
-    alignment: Alignment = "none",
-) -> Float[Tensor, ""]:
+def depth_rmse(preds: Depth, target: Depth, valid: Valid, alignment: Alignment = "none") -> Float[Tensor, ""]:
     """Root of the mean squared error over all valid pixels, in the unit of depth. Lower is better."""
     return _mean(_squared_error(align_depth(preds, target, valid, alignment), target), valid).sqrt()
 
 
-def log_rmse(
-    preds: Float[Tensor, " B *S"],
-    target: Float[Tensor, " B *S"],
-    valid: Bool[Tensor, " B *S"],
-    alignment: Alignment = "none",
-) -> Float[Tensor, ""]:
+def log_rmse(preds: Depth, target: Depth, valid: Valid, alignment: Alignment = "none") -> Float[Tensor, ""]:
     """Root of the mean squared error of ln p over all valid pixels. Lower is better."""
     return _mean(_log_error(align_depth(preds, target, valid, alignment), target).square(), valid).sqrt()
 
 
-def log10_error(
-    preds: Float[Tensor, " B *S"],
-    target: Float[Tensor, " B *S"],
-    valid: Bool[Tensor, " B *S"],
-    alignment: Alignment = "none",
-) -> Float[Tensor, ""]:
+def log10_error(preds: Depth, target: Depth, valid: Valid, alignment: Alignment = "none") -> Float[Tensor, ""]:
     """Mean of |log10 p - log10 t| over all valid pixels. Lower is better."""
     return _mean(_log_error(align_depth(preds, target, valid, alignment), target).abs(), valid) / math.log(10)
 
 
-def silog(
-    preds: Float[Tensor, " B *S"],
-    target: Float[Tensor, " B *S"],
-    valid: Bool[Tensor, " B *S"],
-    alignment: Alignment = "none",
-) -> Float[Tensor, ""]:
+def silog(preds: Depth, target: Depth, valid: Valid, alignment: Alignment = "none") -> Float[Tensor, ""]:
     """100 times the standard deviation of ln t - ln p over all valid pixels; a common scale is free. Lower is better.
 
     Source: Eigen et al. 2014, as facebookresearch/dinov3 dinov3/eval/depth/metrics.py.
@@ -148,17 +120,13 @@ def silog(
 
 
 def delta_accuracy(
-    preds: Float[Tensor, " B *S"],
-    target: Float[Tensor, " B *S"],
-    valid: Bool[Tensor, " B *S"],
-    alignment: Alignment = "none",
-    threshold: float = 1.25,
+    preds: Depth, target: Depth, valid: Valid, alignment: Alignment = "none", threshold: float = 1.25
 ) -> Float[Tensor, ""]:
     """Share of the valid pixels with max(p / t, t / p) < threshold, in [0, 1]. Higher is better."""
     return _mean(_within_ratio(align_depth(preds, target, valid, alignment), target, threshold), valid)
 
 
-def constant_abs_rel(target: Float[Tensor, " B *S"], valid: Bool[Tensor, " B *S"]) -> Float[Tensor, ""]:
+def constant_abs_rel(target: Depth, valid: Valid) -> Float[Tensor, ""]:
     """Smallest Abs Rel that one constant depth reaches over all valid pixels; NaN if there are none.
 
     That constant is the median of the true depths weighted by 1 / t. A depth estimator has to do better.
@@ -211,12 +179,7 @@ class _DepthMetric(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.standard_error: Tensor | None = None
 
-    def update(
-        self,
-        preds: Float[Tensor, " B *S"],
-        target: Float[Tensor, " B *S"],
-        valid: Bool[Tensor, " B *S"] | None = None,
-    ) -> None:
+    def update(self, preds: Depth, target: Depth, valid: Valid | None = None) -> None:
         """Add a batch of depth maps; one row is a frame [H, W] or a clip [T, H, W]. By default all truth is valid."""
         valid = _usable(target, valid)
         errors = self._errors(align_depth(preds, target, valid, self.alignment), target)
@@ -335,9 +298,7 @@ class DeltaAccuracy(_DepthMetric):
         return (_within_ratio(preds, target, self.threshold),)
 
 
-def constant_depth_rmse(
-    preds: Float[Tensor, " B *S"], target: Float[Tensor, " B *S"], valid: Bool[Tensor, " B *S"] | None = None
-) -> Float[Tensor, ""]:
+def constant_depth_rmse(preds: Depth, target: Depth, valid: Valid | None = None) -> Float[Tensor, ""]:
     """Smallest mean over rows of the RMSE that one constant depth reaches; NaN without any valid pixel.
 
     Args:
@@ -393,12 +354,7 @@ class ConstantDepthRMSE(Metric):
         super().__init__(**options)
         self.add_state("moments", [], dist_reduce_fx="cat")
 
-    def update(
-        self,
-        preds: Float[Tensor, " B *S"],
-        target: Float[Tensor, " B *S"],
-        valid: Bool[Tensor, " B *S"] | None = None,
-    ) -> None:
+    def update(self, preds: Depth, target: Depth, valid: Valid | None = None) -> None:
         """Add predictions, which are not used, and true depth maps."""
         # Flat float32: that is what torchmetrics takes a process without samples to have.
         self.moments.append(_row_moments(target, _usable(target, valid)).flatten().float())
@@ -435,7 +391,7 @@ class ConstantAbsRel(Metric):
         for name in ("count", "inverse"):
             self.add_state(name, torch.zeros(16384, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, target: Float[Tensor, " B *S"], valid: Bool[Tensor, " B *S"]) -> None:
+    def update(self, target: Depth, valid: Valid) -> None:
         """Add a batch of true depth maps; pixels that are not finite or not positive are never valid."""
         depth = target[valid & torch.isfinite(target) & (target > 0)].double()
         size = len(self.count)

@@ -156,14 +156,16 @@ class SegmentationMetric(Metric):
 class MeanIoU(SegmentationMetric):
     """Mean IoU over the classes that occur in the data set (mIoU); see `mean_iou`.
 
-    After `compute`, `class_iou` holds the IoU of every class, NaN for absent ones.
+    After `compute`, `class_iou` holds the IoU of every class, NaN for absent ones, and `class_pixels` how many pixels
+    are labelled as it.
     """
 
     class_iou: Tensor | None = None
+    class_pixels: Tensor | None = None
 
     def compute(self) -> Float[Tensor, ""]:
         """The value so far."""
-        self.class_iou = self.totals.iou().float()
+        self.class_iou, self.class_pixels = self.totals.iou().float(), self.totals.labelled
         return self.totals.iou().nanmean().float()
 
 

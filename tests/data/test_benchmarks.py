@@ -113,7 +113,7 @@ class Caching(LightningModule):
 
     cache = True
 
-    def cached_loader(self, loader, batch_size, *, training):
+    def cached_loader(self, loader, batch_size, *, training, start=None):
         return loader
 
 

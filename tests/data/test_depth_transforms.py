@@ -11,8 +11,8 @@ from omnistream.data.depth_transforms import (
     DepthColor,
     nyuv2_augmentation,
     scaled_box,
-    transform_depth,
 )
+from omnistream.data.transforms import transform_pair
 
 SEED = torch.tensor(0)
 
@@ -28,7 +28,7 @@ def test_boxes_at_other_sizes():
 def test_training_box():
     rows, columns = torch.meshgrid(torch.arange(480), torch.arange(640), indexing="ij")
     image = torch.stack([rows % 256, columns % 256, rows * 0]).byte()
-    image, depth = transform_depth(BoxCrop(), image, (rows * 1000.0 + columns), SEED)
+    image, depth = transform_pair(BoxCrop(), image, (rows * 1000.0 + columns), SEED)
     assert image.shape == (3, 427, 565)
     assert depth[0, 0] == 45_043
     assert depth[-1, -1] == 471_607
@@ -48,7 +48,7 @@ def test_augmentation_moves_image_and_depth_together():
     transform.transforms[-1] = v2.Identity()
     flips = 0
     for seed in range(8):
-        moved, its_depth = transform_depth(transform, image, depth, torch.tensor(seed))
+        moved, its_depth = transform_pair(transform, image, depth, torch.tensor(seed))
         assert moved.shape == (3, 416, 544)
         assert its_depth.shape == (416, 544)
         assert type(moved) is type(its_depth) is torch.Tensor
@@ -64,7 +64,7 @@ def test_augmentation_moves_image_and_depth_together():
 def test_rotation_leaves_no_depth_where_it_shows_nothing():
     image, depth = pair((96, 128))
     rotate = v2.RandomRotation((2.5, 2.5))
-    moved, its_depth = transform_depth(rotate, image, depth, SEED)
+    moved, its_depth = transform_pair(rotate, image, depth, SEED)
     assert (its_depth == 0).any()
     assert (moved[:, its_depth == 0] == 0).all()
 
@@ -72,7 +72,7 @@ def test_rotation_leaves_no_depth_where_it_shows_nothing():
 def test_what_is_drawn_depends_on_the_seed_alone():
     image, depth = pair()
     first, again, other = (
-        transform_depth(nyuv2_augmentation(), image, depth, torch.tensor(seed))[0] for seed in (1, 1, 2)
+        transform_pair(nyuv2_augmentation(), image, depth, torch.tensor(seed))[0] for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

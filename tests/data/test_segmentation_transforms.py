@@ -9,6 +9,7 @@ from torchvision.transforms.v2 import functional as F
 
 from omnistream.data import segmentation_transforms as st
 from omnistream.data.label_colours import colour_classes, label_palette
+from omnistream.data.transforms import transform_pair
 
 
 def sample(height=30, width=44, seed=0):
@@ -176,7 +177,7 @@ def test_image_and_labels_stay_together():
     augment.transforms = [step for step in augment.transforms if not isinstance(step, st.PhotometricDistortion)]
     flipped = set()
     for seed in range(8):
-        images, classes = st.transform_labelled(augment, image, labels, torch.tensor(seed))
+        images, classes = transform_pair(augment, image, labels, torch.tensor(seed))
         inside = classes < 4
         inner = inside[:, 1:-1] & (classes[:, 2:] == classes[:, 1:-1]) & (classes[:, :-2] == classes[:, 1:-1])
         away = torch.zeros_like(inside)
@@ -190,13 +191,13 @@ def test_image_and_labels_stay_together():
 def test_the_same_seed_gives_the_same_crop():
     image, labels = sample()
     augment = st.segmentation_augmentation(16)
-    one, two, other = (st.transform_labelled(augment, image, labels, torch.tensor(seed)) for seed in (5, 5, 6))
+    one, two, other = (transform_pair(augment, image, labels, torch.tensor(seed)) for seed in (5, 5, 6))
     assert torch.equal(one[0], two[0])
     assert torch.equal(one[1], two[1])
     assert not torch.equal(one[0], other[0])
     assert type(one[0]) is type(one[1]) is torch.Tensor
     assert one[0].dtype == one[1].dtype == torch.uint8
-    assert st.transform_labelled(None, image, labels, torch.tensor(0)) == (image, labels)
+    assert transform_pair(None, image, labels, torch.tensor(0)) == (image, labels)
 
 
 def test_wrong_sizes_are_named():

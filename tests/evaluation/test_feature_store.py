@@ -329,6 +329,10 @@ def test_samples_that_cannot_be_read_are_named_and_left_out(tmp_path):
     torch.testing.assert_close(batch.features, direct(Colours(23))[read], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(features.statistics()[0], batch.features.mean(0), atol=1e-6, rtol=1e-5)
     assert stored(tmp_path, Broken(23), cache_dtype="float32")[1] == 0
+    nothing = StoredFeatures(features.store, [0, 3])  # of a process whose samples are all broken
+    assert len(nothing) == 0
+    assert [rows.shape for rows in nothing.own_rows()] == [(0, *batch.features.shape[1:])]
+    assert nothing.__getitems__([]).target.dtype == torch.int64
 
 
 def test_large_features_make_small_shards(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 import copy
 import json
 import math
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,10 +14,13 @@ from torch.utils.data import DataLoader
 
 from omnistream.data import EvaluationDataModule
 from omnistream.data.batch import FrameClip
+from omnistream.data.evaluation_samples import EpochPosition
 from omnistream.evaluation import CachedFeatures, FeatureBatch, MetricValue
 from omnistream.evaluation.frozen import _best, _mean
+from omnistream.parallel import FSDP2Strategy  # noqa: F401 (registers the strategy)
 
 HERE = Path(__file__).parent
+BEGINNING = EpochPosition()
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
@@ -222,7 +226,7 @@ class TestMixedPrecision:
 class TestCache:
     def test_cached_features_give_the_same_heads(self, tmp_path):
         class InOrder(ColourProbe):
-            def cached_loader(self, loader, batch_size, *, training):
+            def cached_loader(self, loader, batch_size, *, training, start):
                 return self.extract_all(loader, training=training).loader(batch_size)
 
         weights = []
@@ -282,14 +286,81 @@ class TestCache:
     def test_order_depends_on_the_seed_alone(self):
         features = CachedFeatures([FeatureBatch(torch.arange(20.0)[:, None], torch.arange(20))])
 
-        def order(seed):
-            loader = features.loader(7, shuffle=True, seed=seed)
-            return [torch.cat([part.target for part in loader]).tolist() for _ in range(2)]
+        def order(seed, epochs=(0, 1), start=BEGINNING):
+            loader, found = features.loader(7, shuffle=True, seed=seed, start=start), []
+            for epoch in epochs:
+                loader.sampler.set_epoch(epoch)
+                found.append([part.target.tolist() for part in loader])
+                assert len(loader) == 3
+            return found
 
         assert order(0) == order(0) != order(1)
         first, second = order(0)
         assert first != second
-        assert sorted(first) == sorted(second) == list(range(20))
+        assert sorted(chain(*first)) == sorted(chain(*second)) == list(range(20))
+        assert order(0, (1, 0)) == [second, first]  # and on no earlier epoch
+        assert order(0, start=EpochPosition(0, 2)) == [first[2:], second]
+        assert order(0, start=EpochPosition(1, 1)) == [second[1:], second[1:]]
+
+
+class Recorder(ColourProbe):
+    """Records the features of every step, and saves a checkpoint at one."""
+
+    save_at, path = 0, None
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append(self.extract(batch).features)
+        return super().training_step(batch, batch_idx)
+
+    def on_train_batch_end(self, *_):
+        if self.global_step == self.save_at:
+            self.trainer.save_checkpoint(self.path)
+
+
+def check_cached_training_goes_on(folder, cache, step, strategy="auto"):
+    def run(path=None):
+        torch.manual_seed(0)
+        probe = Recorder(backbone(), cache=True if cache == "memory" else folder / "features", cache_dtype="float32")
+        probe.seen, probe.save_at, probe.path = [], step, folder / "a.ckpt"
+        options = {"max_epochs": 3, "limit_val_batches": 0, "strategy": strategy, "devices": 1}
+        trainer(folder, **options).fit(probe, data(train=Colours(10), batch_size=4), ckpt_path=path)
+        return probe.seen, probe.heads[0].weight.detach()
+
+    whole, weight = run()
+    assert [len(part) for part in whole] == [4, 4, 2] * 3
+    assert not torch.equal(torch.cat(whole[:3]), torch.cat(whole[3:6]))
+    rest, end = run(folder / "a.ckpt")
+    assert len(rest) == 9 - step
+    assert all(torch.equal(*pair) for pair in zip(rest, whole[step:], strict=True))
+    assert torch.equal(end, weight)
+
+
+@pytest.mark.parametrize("cache", ["memory", "folder"])
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_a_cached_run_goes_on_with_the_samples_that_are_left(tmp_path, cache, step):
+    check_cached_training_goes_on(tmp_path, cache, step)
+
+
+def _cached_and_sharded(rank, folder):
+    for cache, step in (("memory", 4), ("folder", 3)):
+        check_cached_training_goes_on(folder, cache, step, "fsdp2")
+
+
+@pytest.mark.slow
+def test_a_cached_run_under_fsdp2_does_as_well(tmp_path):
+    """In a process of its own: the process group would stay in this one."""
+    run_ranks(_cached_and_sharded, tmp_path, count=1)
+
+
+def test_cached_samples_come_in_the_order_of_images(tmp_path):
+    """In one process, so that a cache changes nothing but the time."""
+    seen = []
+    for cache in (False, True):
+        probe = Recorder(backbone(), cache=cache)
+        probe.seen = []
+        trainer(tmp_path, max_epochs=2, limit_val_batches=0).fit(probe, data(train=Colours(10), batch_size=4))
+        seen.append(torch.cat(probe.seen))
+    torch.testing.assert_close(*seen, atol=1e-6, rtol=1e-5)
 
 
 class TestCheckpoint:
@@ -381,6 +452,49 @@ def _cache_nothing(rank, folder):
         assert (share.features.shape, share.target.shape) == ((3 * rank, 2, 4), (3 * rank,))
         assert share.target.dtype == torch.int64
         assert share.statistics()[0].tolist() == [1.0] * 4
+
+
+@pytest.mark.slow
+def test_broken_samples_of_one_share_neither_crash_nor_hang(tmp_path):
+    """Files are replaced, a share that is shorter repeats samples, and one without any is named in all processes."""
+    with pytest.raises(AssertionError, match="at the end: no sample of a training batch could be read, and the other"):
+        run_python([str(HERE / "broken_share_runs.py"), str(tmp_path)], cwd=HERE)
+    for rank in range(2):
+        happened = json.loads((tmp_path / f"seen_{rank}.json").read_text())
+        for cache in ("memory", "folder"):
+            message = happened.pop(f"none-{cache}")
+            assert message.startswith("none of the training samples of process 1 could be read, so it has nothing to")
+        assert set(happened) == {"replaced-images", "replaced-memory", "replaced-folder", "some-memory", "some-folder"}
+        assert all(sizes == [2] * 6 for sizes in happened.values()), happened
+
+
+def _train_on_shares(rank, folder):
+    with gloo(rank, folder):
+        size = (5, 3)[rank]
+        share = CachedFeatures([FeatureBatch(torch.arange(float(size))[:, None], torch.arange(size))])
+        loader = share.loader(2, shuffle=True)
+        found = [part.target.tolist() for part in loader]
+        assert [len(part) for part in found] == [2, 2, 1]
+        assert set(chain(*found)) == set(range(size))
+        empty = CachedFeatures([FeatureBatch(torch.ones(3, 2), torch.zeros(3))] if rank else [])
+        with pytest.raises(ValueError, match=r"samples of process 0 could be read.* in fewer processes than 2"):
+            empty.loader(2, shuffle=True)
+        assert [None if batch is None else len(batch.target) for batch in empty.loader(2)] == [[None], [2, 1]][rank]
+
+
+def test_shares_of_training_features_have_equally_many_batches(tmp_path):
+    run_ranks(_train_on_shares, str(tmp_path))
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_an_evaluation_without_a_sample_is_no_result(tmp_path, stage):
+    class Nothing(Colours):
+        def __getitem__(self, index):
+            return None
+
+    module, run = data(test=Nothing(4), val=Nothing(4)), trainer(tmp_path)
+    with pytest.raises(ValueError, match="none of the samples could be evaluated: all of their files are broken"):
+        getattr(run, stage)(ColourProbe(backbone()), module, verbose=False)
 
 
 def test_only_a_data_set_without_samples_is_refused_and_not_an_empty_share(tmp_path):

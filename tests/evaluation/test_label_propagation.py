@@ -1,6 +1,7 @@
 """Label propagation against numbers of the official implementations and against a slow, obvious twin."""
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -89,6 +90,32 @@ def test_every_patch_takes_labels_from_its_neighborhood(shape, radius, top_k, mo
     config = PropagationConfig(radius=radius, shape=shape, top_k=top_k, temperature=0.3)
     found = propagate_labels(query, context, labels, config)
     torch.testing.assert_close(found, slow_labels(query, context, labels, config), atol=1e-5, rtol=0)
+
+
+def test_constants_are_the_published_ones():
+    expected = {"num_context_frames": 7, "radius": 12, "shape": "square", "top_k": 5, "temperature": 0.1}
+    assert asdict(PropagationConfig()) == expected | {"upsampling": "bilinear"}
+    assert PropagationConfig(num_context_frames=0, radius=0, top_k=1).radius == 0
+
+
+@pytest.mark.parametrize(
+    ("radius", "limit", "rows"), [(0, 1050, 2), (1, 500, 2), (1, 250, 1), (2, 10, 1), (3, 3675, 7)]
+)
+def test_as_many_rows_are_compared_at_once_as_the_limit_allows(monkeypatch, radius, limit, rows):
+    shapes, weights = [], label_propagation._weights
+
+    def recorded(similarity, config):
+        shapes.append(tuple(similarity.shape))
+        return weights(similarity, config)
+
+    monkeypatch.setattr(label_propagation, "_weights", recorded)
+    monkeypatch.setattr(label_propagation, "_SIMILARITIES_AT_ONCE", limit)
+    context = F.normalize(torch.randn(3, 7, 5, 6), dim=-1)
+    propagate_labels(context[0], context, torch.ones(3, 7, 5, 2), PropagationConfig(radius=radius))
+    assert max(patches for patches, _ in shapes) == 5 * rows
+    assert sum(patches for patches, _ in shapes) == 35
+    reach = 7 if radius == 0 else min(7, rows + 2 * radius)
+    assert max(candidates for _, candidates in shapes) == 3 * 5 * reach
 
 
 def test_candidates_equal_to_the_last_one_are_kept():

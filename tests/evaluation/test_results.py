@@ -18,7 +18,7 @@ from omnistream.data.images import NYUv2DataModule
 from omnistream.data.videos.action_data import KineticsData
 from omnistream.evaluation import EvaluationResult, MetricValue, ResultsWriter
 from omnistream.evaluation.environment import weights_sha256
-from omnistream.evaluation.results import broken_files, count_samples
+from omnistream.evaluation.results import ClassScores, broken_files, count_samples
 from omnistream.metrics import AbsoluteTrajectoryError, TopKAccuracy
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -36,6 +36,20 @@ def tested(tmp_path_factory):
     run.save_checkpoint(folder / "probe.ckpt")
     run.test(ColourProbe(backbone(), lrs=(1e-1, 1e-7)), data(), ckpt_path=folder / "probe.ckpt", verbose=False)
     return folder, run
+
+
+def test_scores_of_classes_are_read_as_they_were_written(tmp_path):
+    scores = ClassScores.of("iou", ("sky", "sea"), torch.tensor([math.nan, 0.25]), torch.tensor([0, 7]), "pixels")
+    result = EvaluationResult(protocol="a", metrics={}, num_samples=1, per_class=scores)
+    result.write(tmp_path / "results.json")
+    content = json.loads((tmp_path / "results.json").read_text())["per_class"]
+    expected = {"metric": "iou", "names": ["sky", "sea"], "values": ["nan", 0.25], "counts": [0, 7], "unit": "pixels"}
+    assert content == expected
+    again = EvaluationResult.read(tmp_path / "results.json").per_class
+    assert (again.names, again.counts, again.values[1]) == (scores.names, scores.counts, 0.25)
+    assert math.isnan(again.values[0])
+    with pytest.raises(ValueError, match="as many of each, got 1 names, 2 values and 2 counts"):
+        ClassScores.of("iou", ["sky"], torch.zeros(2), torch.zeros(2, dtype=torch.int64), "pixels")
 
 
 def test_a_test_writes_what_was_evaluated_and_how(tested):

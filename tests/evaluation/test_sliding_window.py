@@ -21,6 +21,13 @@ def test_positions_of_the_official_code(length, starts):
     assert window_starts(length, 512, 341) == starts
 
 
+@pytest.mark.parametrize(
+    ("length", "stride", "starts"), [(8, 1, [0]), (10, 1, [0, 1, 2]), (16, 8, [0, 8]), (17, 8, [0, 8, 9])]
+)
+def test_strides_of_one_pixel_and_of_a_whole_window(length, stride, starts):
+    assert window_starts(length, 8, stride) == starts
+
+
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 13), (20, 11), (9, 9)])
 def test_windows_cover_the_image_row_by_row(height, width):
     seen = torch.zeros(height, width)

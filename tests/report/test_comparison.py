@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from urllib.parse import unquote
 
@@ -7,8 +8,10 @@ import torch
 
 from omnistream.cli import main
 from omnistream.evaluation import EvaluationResult, MetricValue
+from omnistream.evaluation.results import ClassScores
 from omnistream.plots.png import encode_png
 from omnistream.report import Table
+from omnistream.report.classes import class_table
 from omnistream.report.comparison import compare, find_results, model_names
 from omnistream.report.obtained import how_obtained
 from omnistream.report.published import PublishedTable, load_published, parse_published
@@ -148,6 +151,44 @@ class TestMarkdown:
         assert text == ("## T\n\n| a    | long |\n|------|------|\n| x\\|y | 1    |\n| z    | 22   |\n\nN.")
         with pytest.raises(ValueError, match="has 2 columns, but a row"):
             Table(title="T", columns=("a", "b"), rows=(("1",),))
+
+
+def classes(count, absent=0):
+    values = [math.nan] * absent + [(k + 1) / (count + 1) for k in range(count)][::-1]
+    names = [f"class {k}" for k in range(count + absent)]
+    return ClassScores(
+        metric="iou", names=names, values=values, counts=[1000 + k for k in range(count + absent)], unit="pixels"
+    )
+
+
+class TestClasses:
+    def test_the_worst_and_the_best_ten_stand_beside_each_other(self, tmp_path):
+        write(tmp_path, "segmentation/ade20k", {"miou": (0.5, None)}, per_class=classes(24, absent=2))
+        (found,) = find_results([tmp_path])
+        table = class_table(found.result, "vit_large")
+        assert table.title == "Classes of segmentation/ade20k, vit_large"
+        assert table.columns == ("lowest iou", "value", "pixels", "highest iou", "value", "pixels")
+        assert len(table.rows) == 10
+        assert table.rows[0] == ("class 25", "4.0 %", "1,025", "class 2", "96.0 %", "1,002")
+        assert table.rows[9] == ("class 16", "40.0 %", "1,016", "class 11", "60.0 %", "1,011")
+        assert table.note == "Of 26 classes, 2 do not occur."
+
+    def test_of_few_classes_each_is_shown_once(self):
+        result = EvaluationResult(protocol="a", metrics={}, num_samples=1, per_class=classes(3))
+        table = class_table(result, "m")
+        assert [(row[0], row[3]) for row in table.rows] == [("class 2", "class 0"), ("class 1", "")]
+        assert table.note == "Of 3 classes."
+        assert class_table(EvaluationResult(protocol="a", metrics={}, num_samples=1), "m") is None
+        result = EvaluationResult(protocol="a", metrics={}, num_samples=1, per_class=classes(20))
+        assert len({name for row in class_table(result, "m").rows for name in (row[0], row[3])}) == 20
+
+    def test_the_page_has_them_and_the_terminal_has_not(self, runs, capsys):
+        write(runs / "classes", "segmentation/world", {"miou": (0.5, None)}, per_class=classes(3))
+        main(["report", str(runs), "--html", str(runs / "report.html")])
+        page = (runs / "report.html").read_text()
+        assert page.count("<h2>Classes of ") == 1
+        assert "<h2>Classes of segmentation/world, vit_large (aaaaaa)</h2>" in page
+        assert "class 2" not in capsys.readouterr().out
 
 
 class TestCommand:

@@ -20,11 +20,10 @@ from omnistream.data.sampling import SampleKey, sample_seed
 from omnistream.data.segmentation_transforms import (
     DINOV3_HUE,
     ResizeShorterSide,
-    SegmentationTransform,
     segmentation_augmentation,
-    transform_labelled,
 )
 from omnistream.data.splits import Split, check_official_split
+from omnistream.data.transforms import PairTransform, transform_pair
 from omnistream.metrics.segmentation import IGNORE_INDEX
 
 logger = logging.getLogger(__name__)
@@ -43,6 +42,7 @@ class ADE20K(FileDataset[LabelledImage]):
 
         <root>/images/{training,validation}/ADE_{train,val}_%08d.jpg
         <root>/annotations/{training,validation}/ADE_{train,val}_%08d.png    8 bits: 0 = none, 1 to 150 = class
+        <root>/objectInfo150.txt                                             names of the classes; may be missing
 
     Files are taken in sorted order, or, where DINOv3's lists `ADE20K_object150_{train,val}.txt` lie in the root (one
     path relative to `images` per line), in theirs. Labels are read as classes 0 to 149, and 255 where there is none.
@@ -68,7 +68,7 @@ class ADE20K(FileDataset[LabelledImage]):
         self,
         root: str | os.PathLike[str],
         split: Split = "train",
-        transform: SegmentationTransform | None = None,
+        transform: PairTransform | None = None,
         *,
         seed: int = 0,
         broken_files: BrokenFiles | None = None,
@@ -86,6 +86,21 @@ class ADE20K(FileDataset[LabelledImage]):
 
     def __len__(self) -> int:
         return len(self.files)
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names in `objectInfo150.txt`, of several for one class the first; None without that file.
+
+        Raises:
+            ValueError: If it is not a table with a name for each class.
+        """
+        path = self.root / "objectInfo150.txt"
+        if not path.is_file():
+            return None
+        head, *rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if head[-1].strip() != "Name" or [row[0].strip() for row in rows] != [str(k + 1) for k in range(NUM_CLASSES)]:
+            raise ValueError(f"{path}: expected the columns Idx to Name, separated by tabs, and {NUM_CLASSES} rows")
+        return [row[-1].split(",")[0].strip() for row in rows]
 
     def _listed(self) -> list[tuple[Path, Path]]:
         """Images and annotations of DINOv3's list; none without one."""
@@ -122,7 +137,7 @@ class ADE20K(FileDataset[LabelledImage]):
             sizes = f"{tuple(labels.shape)}, its image {tuple(image.shape[1:])}"
             raise ImageReadError(labels_file, f"height and width are {sizes}")
         seed = sample_seed(self.seed, key)
-        images, labels = transform_labelled(self.transform, image[None], reduce_zero_label(labels), seed)
+        images, labels = transform_pair(self.transform, image[None], reduce_zero_label(labels), seed)
         return LabelledImage(images=images, labels=labels, name=str(image_file), seed=seed)
 
 

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from omnistream.data.batch import DepthImage
 from omnistream.data.broken_files import BrokenFiles, FileDataset
-from omnistream.data.depth_transforms import DepthTransform, transform_depth
 from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.folders import dataset_root
 from omnistream.data.media.depth import read_depth_png
 from omnistream.data.media.errors import MediaReadError
 from omnistream.data.media.image import read_image
 from omnistream.data.sampling import SampleKey, sample_seed
+from omnistream.data.transforms import PairTransform, transform_pair
 
 NYUSplit = Literal["train", "test"]
 EXPECTED = (
@@ -35,12 +35,11 @@ class NYUImages(FileDataset[DepthImage]):
     collate = staticmethod(DepthImage.collate)
 
     def __init__(
-        self, split: NYUSplit, transform: DepthTransform | None, seed: int, broken_files: BrokenFiles | None
+        self, split: NYUSplit, transform: PairTransform | None, seed: int, broken_files: BrokenFiles | None
     ) -> None:
         if split not in ("train", "test"):
             raise ValueError(f"split must be train or test, got {split!r}")
-        # Every image of the test counts: none may be replaced by another.
-        super().__init__(seed, broken_files or BrokenFiles(0.2 if split == "train" else 0))
+        super().__init__(seed, broken_files)
         self.split, self.transform = split, transform
 
     def _pair(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Float32[Tensor, "h w"], str]:
@@ -53,7 +52,7 @@ class NYUImages(FileDataset[DepthImage]):
             sizes = f"{tuple(image.shape[-2:])} and {tuple(depth.shape)}"
             raise MediaReadError(name, f"image and depth differ in size: {sizes}")
         seed = sample_seed(self.seed, key)
-        image, depth = transform_depth(self.transform, image, depth, seed)
+        image, depth = transform_pair(self.transform, image, depth, seed)
         return DepthImage(image=image, depth=depth, name=name, seed=seed)
 
 
@@ -71,8 +70,8 @@ class NYUv2(NYUImages):
         <root>/kitchen_0028b/rgb_00045.jpg                 8 bits, 640x480
         <root>/kitchen_0028b/sync_depth_00045.png          16 bits, millimetres, 0 where nothing was measured
 
-    Lines are sorted and a leading `/` of a path is ignored. Broken training files are skipped; a test file that cannot
-    be read is an error.
+    Lines are sorted and a leading `/` of a path is ignored. An image without its depth, because a file is missing or
+    broken, is replaced by another one in training; an evaluation leaves it out and counts it as `skipped`.
 
     Args:
         root: The folder of the lists.
@@ -80,7 +79,7 @@ class NYUv2(NYUImages):
         transform: Applied to image and depth, such as `nyuv2_augmentation()`.
         depth_scale: Metres per stored unit; null for millimetres, which are then checked. Some copies need 10 / 65535.
         seed: Determines what `transform` draws, replacements, and each sample's `seed`.
-        broken_files: Records broken files.
+        broken_files: Records broken files; by default up to 20 % are skipped.
 
     Raises:
         DatasetNotFoundError: If a list or the files that it names are missing.
@@ -93,7 +92,7 @@ class NYUv2(NYUImages):
         self,
         root: str | os.PathLike[str],
         split: NYUSplit = "train",
-        transform: DepthTransform | None = None,
+        transform: PairTransform | None = None,
         *,
         depth_scale: float | None = None,
         seed: int = 0,

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from omnistream.data.depth_transforms import DepthTransform
 from omnistream.data.errors import DatasetNotFoundError
 from omnistream.data.folders import dataset_root
 from omnistream.data.images.nyuv2 import NYUImages, NYUSplit
 from omnistream.data.media.errors import MediaReadError
+from omnistream.data.transforms import PairTransform
 
 EXPECTED = "nyu_depth_v2_labeled.mat (1,449 images) and splits.mat (795 for training, 654 for test)"
 
@@ -46,7 +46,7 @@ class NYUv2Labeled(NYUImages):
         self,
         root: str | os.PathLike[str],
         split: NYUSplit = "train",
-        transform: DepthTransform | None = None,
+        transform: PairTransform | None = None,
         *,
         depth: Literal["raw", "filled"] = "raw",
         black_frame: bool = True,

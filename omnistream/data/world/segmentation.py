@@ -6,8 +6,8 @@ import torch
 
 from omnistream.data.batch import LabelledImage
 from omnistream.data.sampling import SampleKey, sample_seed
-from omnistream.data.segmentation_transforms import SegmentationTransform, transform_labelled
 from omnistream.data.splits import Split
+from omnistream.data.transforms import PairTransform, transform_pair
 from omnistream.data.world.clip import render_clip
 from omnistream.data.world.config import WorldConfig
 from omnistream.data.world.datasets import _World
@@ -15,7 +15,7 @@ from omnistream.data.world.scene import CLASSES
 from omnistream.metrics.segmentation import IGNORE_INDEX
 
 
-class WorldSegmentation(_World[SegmentationTransform]):
+class WorldSegmentation(_World[PairTransform]):
     """Single images; a pixel's class is that of the thing it shows (`classes`), 255 behind a word drawn over the image.
 
     Args:
@@ -37,7 +37,7 @@ class WorldSegmentation(_World[SegmentationTransform]):
         seed: int = 0,
         size: tuple[int, int] = (64, 96),
         config: WorldConfig = WorldConfig(),  # noqa: B008 (frozen)
-        transform: SegmentationTransform | None = None,
+        transform: PairTransform | None = None,
     ) -> None:
         super().__init__(num_samples, split, seed, 1, size, replace(config, unordered_probability=0.0), transform)
 
@@ -48,7 +48,5 @@ class WorldSegmentation(_World[SegmentationTransform]):
         labels = clip.classes[0]
         if clip.overlay is not None:
             labels[clip.overlay.plate] = IGNORE_INDEX
-        images, labels = transform_labelled(
-            self.transform, torch.from_numpy(clip.images), torch.from_numpy(labels), drawn
-        )
+        images, labels = transform_pair(self.transform, torch.from_numpy(clip.images), torch.from_numpy(labels), drawn)
         return LabelledImage(images=images, labels=labels, name=f"world/{self.split}/{seed}", seed=drawn)

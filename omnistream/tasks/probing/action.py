@@ -13,10 +13,11 @@ from torchmetrics import Metric
 
 from omnistream.data.batch import FrameClip
 from omnistream.evaluation.closed_form import ClosedFormProbe
-from omnistream.evaluation.frozen import FrozenProbe, Setting
+from omnistream.evaluation.frozen import Setting
 from omnistream.metrics import MajorityAccuracy, OppositeAccuracy, TopKAccuracy
 from omnistream.tasks.probing.attention_images import draw_attention
 from omnistream.tasks.probing.attentive import AttentiveProbe
+from omnistream.tasks.probing.class_scores import ClassProbe
 from omnistream.tasks.probing.clip_features import class_labels, clip_tokens
 from omnistream.tasks.probing.linear import RidgeClassifier
 
@@ -47,7 +48,7 @@ class ProbeConfig:
             raise ValueError(f"query_std must be positive, got {self.query_std}")
 
 
-class ClipClassification(FrozenProbe):
+class ClipClassification(ClassProbe):
     """Features and metrics of every action probe: tokens of all frames, top-1 accuracy over spatial views.
 
     A clip holds its segments one after the other. In evaluation it may have several spatial views, [B, V, F, 3, S, S]

@@ -1,7 +1,6 @@
 """Image classification on a frozen backbone: what linear and nearest-neighbour probes share, and the linear one."""
 
 import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,11 +10,10 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from omnistream.data.batch import FrameClip
-from omnistream.data.evaluation_samples import source_of
-from omnistream.evaluation.frozen import FrozenProbe, Setting
+from omnistream.evaluation.frozen import Setting
 from omnistream.metrics import MajorityAccuracy, TopKAccuracy
+from omnistream.tasks.probing.class_scores import ClassProbe, class_names, known_class_names
 from omnistream.tasks.probing.clip_features import class_labels
-from omnistream.tasks.probing.confusion import confusion_matrix, draw_confusion
 
 LRS = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 """The published learning rates (DINOv3; 13 from 1e-5 to 1e-1 also in the paper, App. C.1), before scaling."""
@@ -23,7 +21,7 @@ LR_BATCH_SIZE = 256
 """Images per step, over all processes, for which learning rates are meant; for others they are scaled in proportion."""
 
 
-class ImageClassification(FrozenProbe):
+class ImageClassification(ClassProbe):
     """Targets, metrics and plots of every probe that classifies images.
 
     Args:
@@ -41,10 +39,6 @@ class ImageClassification(FrozenProbe):
         if num_classes < 1:
             raise ValueError(f"num_classes must be positive, got {num_classes}")
         self.num_classes = num_classes
-        self.confusion: Int64[Tensor, "C C"] | None = None
-        """Test images by true (row) and predicted class, for the chosen setting, over all processes."""
-        self._predicted: list[list[Tensor]] = []
-        self._true: list[Tensor] = []
 
     def targets(self, batch: FrameClip) -> Int64[Tensor, " B"]:
         """The classes."""
@@ -66,61 +60,27 @@ class ImageClassification(FrozenProbe):
         """Compare the classes of the data with those of the heads, once the data is there."""
         self._check_classes()
 
-    def on_test_start(self) -> None:
-        """Start a new confusion matrix."""
-        self._predicted, self._true, self.confusion = [[] for _ in self.heads], [], None
-
     def _check_classes(self) -> None:
         """Compare numbers of classes.
 
         Raises:
             ValueError: If the data has other classes than the heads are for.
         """
-        names = self._class_names()
+        names = known_class_names(self)
         if names is not None and len(names) != self.num_classes:
             raise ValueError(
                 f"the data has {len(names)} classes and the probe {self.num_classes}: complete the data, or set "
                 f"model.num_classes to {len(names)}"
             )
 
-    def _class_names(self) -> Sequence[str] | None:
-        """Names of the classes, where the data set knows them."""
-        dataset = source_of(getattr(getattr(self.trainer, "datamodule", None), "test", None))
-        return getattr(dataset, "class_names", None) or getattr(dataset, "classes", None)
-
-    def _names(self) -> Sequence[str]:
-        """Names of the classes, or their numbers."""
-        return self._class_names() or [str(label) for label in range(self.num_classes)]
-
-    def observe(self, head: int, prediction: Float[Tensor, "B C"], target: Int64[Tensor, " B"]) -> None:
-        """Keep the most likely class."""
-        self._predicted[head].append(prediction.argmax(1))
-        if head == 0:
-            self._true.append(target)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the metrics, and count the confusions of the chosen setting."""
-        super().on_test_epoch_end()
-        assert self.selected is not None
-        none = torch.zeros(0, dtype=torch.int64, device=self.device)
-        chosen = self._predicted[self.selected * self.repetitions]
-        self.confusion = confusion_matrix(torch.cat([none, *chosen]), torch.cat([none, *self._true]), self.num_classes)
-        self._predicted, self._true = [[] for _ in self.heads], []
-
     def draw(self, batch: FrameClip) -> dict[str, UInt8[Tensor, "3 H W"]]:
         """The first image of the last test batch, under its true and its predicted class.
 
         The prediction is that of the setting which the last validation chose; without one, of the first setting.
         """
-        names = self._names()
+        names = class_names(self, self.num_classes)
         predicted = self._predicted[(self.selected or 0) * self.repetitions][-1][0]
         return {f"{names[int(batch.label[0])]}, predicted {names[int(predicted)]}": batch.images[0, 0]}
-
-    def draw_results(self) -> dict[str, UInt8[Tensor, "3 H W"]]:
-        """The confusion matrix of the classes that are confused most, after a test."""
-        if self.confusion is None:
-            return {}
-        return {"confusion": draw_confusion(self.confusion, self._names())}
 
 
 class LinearClassification(ImageClassification):

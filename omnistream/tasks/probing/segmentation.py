@@ -15,7 +15,7 @@ from torchmetrics import Metric
 from omnistream.data.batch import LabelledImage
 from omnistream.data.label_colours import colour_classes
 from omnistream.evaluation.frozen import FrozenProbe, Setting
-from omnistream.evaluation.results import MetricValue
+from omnistream.evaluation.results import ClassScores, MetricValue
 from omnistream.evaluation.sliding_window import average_windows, cut_windows
 from omnistream.metrics.segmentation import (
     IGNORE_INDEX,
@@ -26,6 +26,7 @@ from omnistream.metrics.segmentation import (
     predicted_classes,
 )
 from omnistream.tasks.probing.batch_norm import FeatureBatchNorm
+from omnistream.tasks.probing.class_scores import class_names
 
 _BEST = "best_miou"
 """Entry of a checkpoint: best mIoU of the validations so far, and the step of it."""
@@ -201,8 +202,12 @@ class SegmentationProbe(FrozenProbe):
         self.log("val/miou_best", self.best[0], batch_size=1)
 
     def test_results(self) -> dict[str, Any]:
-        """The results, with the best mIoU of the validations in training where that is known."""
-        results = super().test_results()
+        """The results with the IoU of every class, and the best mIoU of the validations in training if it is known."""
+        miou: Any = self.head_metrics[0]["miou"]  # type: ignore[index]
+        classes = ClassScores.of(
+            "iou", class_names(self, self.num_classes), miou.class_iou, miou.class_pixels, "pixels"
+        )
+        results = super().test_results() | {"per_class": classes}
         if self.best is None:
             return results
         best = MetricValue(value=self.best[0], higher_is_better=True)

@@ -107,6 +107,19 @@ def test_an_image_without_annotation_is_named(root):
         ADE20K(root, "train")
 
 
+def test_classes_have_the_names_of_the_release(root, sample_data):
+    assert ADE20K(root, "val").class_names is None
+    path = root / "objectInfo150.txt"
+    shutil.copy(sample_data / "segmentation" / "sceneparsing" / path.name, path)
+    names = ADE20K(root, "val").class_names
+    assert (names[:3], names[-1], len(names)) == (["wall", "building", "sky"], "flag", 150)
+    lines = path.read_text().splitlines()
+    for wrong in (lines[:-1], lines[1:], ["Idx,Name", *lines[1:]]):
+        path.write_text("\n".join(wrong))
+        with pytest.raises(ValueError, match=r"objectInfo150.txt: expected the columns Idx to Name.* and 150 rows"):
+            ADE20K(root, "val").class_names  # noqa: B018
+
+
 def test_an_incomplete_data_set_is_said(root, caplog):
     ADE20K(root, "val")
     assert "holds 3 images of the val split; ADE20K has 2000" in caplog.text

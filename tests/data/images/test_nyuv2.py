@@ -2,6 +2,8 @@
 
 import builtins
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ import torch
 from nyu_files import scene, write_labeled, write_split_folder
 from PIL import Image
 
+from omnistream.data.broken_files import BrokenFiles
 from omnistream.data.errors import DatasetNotFoundError, TooManyBrokenFilesError
-from omnistream.data.evaluation_samples import KeyedSubset
+from omnistream.data.evaluation_samples import EvaluationSamples, KeyedSubset
 from omnistream.data.images import NYUv2, NYUv2DataModule, NYUv2Labeled
 from omnistream.data.sampling import SampleKey
 
@@ -72,25 +75,39 @@ def test_trees_that_are_not_nyuv2(root, tmp_path):
         NYUv2(root, "val")
 
 
-@pytest.mark.usefixtures("no_type_checks")
-def test_missing_and_broken_files_are_skipped_in_training_only(root):
-    for folder, name in (("train_room", "rgb_00002.jpg"), ("test_room", "sync_depth_00101.png")):
-        (root / folder / name).write_bytes(b"broken")
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"broken")])
+def test_missing_and_broken_files_are_replaced_in_training_and_left_out_of_a_test(root, damage, caplog):
+    damage(root / "train_room" / "rgb_00002.jpg")
+    damage(root / "test_room" / "sync_depth_00101.png")
     train = NYUv2(root, "train")
     assert len({train[i].name for i in range(6)}) == 5
     assert train.broken_files.count == 1
-    with pytest.raises(TooManyBrokenFilesError, match=r"sync_depth_00101.png \(not an image\)"):
-        NYUv2(root, "test")[1]
-    (root / "test_room" / "sync_depth_00101.png").unlink()
-    with pytest.raises(DatasetNotFoundError, match=r"1 of 6 files of .*nyu_test.txt are missing, such as .*00101.png"):
+    samples = EvaluationSamples(NYUv2(root, "test"))
+    assert [None if samples[i] is None else Path(samples[i].name).stem for i in range(3)] == [
+        "rgb_00100", None, "rgb_00102",
+    ]  # fmt: skip
+    assert re.search(
+        r"skipped broken file number 1: .*test_room/sync_depth_00101.png: (no such file|not an image)", caplog.text
+    )
+
+
+def test_most_files_must_be_there(root):
+    for number in (100, 101):
+        (root / "test_room" / f"sync_depth_{number:05d}.png").unlink()
+    with pytest.raises(DatasetNotFoundError, match=r"2 of 6 files of .*nyu_test.txt are missing, such as .*00100.png"):
         NYUv2(root, "test")
+    with pytest.raises(DatasetNotFoundError, match="2 of 6 files"):
+        NYUv2(root, "test", broken_files=BrokenFiles(1))
+    samples = EvaluationSamples(NYUv2(root, "test", broken_files=BrokenFiles(2)))
+    assert [samples[i] is None for i in range(3)] == [True, True, False]
 
 
 def test_image_and_depth_of_different_size_are_refused(root):
     write_split_folder(root / "other", size=(40, 64))
     (root / "other" / "test_room" / "rgb_00100.jpg").rename(root / "test_room" / "rgb_00100.jpg")
+    samples = EvaluationSamples(NYUv2(root, "test", broken_files=BrokenFiles(0)))
     with pytest.raises(TooManyBrokenFilesError, match=r"differ in size: \(40, 64\) and \(48, 64\)"):
-        NYUv2(root, "test")[0]
+        samples[0]
 
 
 def test_real_depth_maps_in_this_layout(sample_data, tmp_path):

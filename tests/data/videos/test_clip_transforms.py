@@ -84,6 +84,35 @@ def test_one_box_is_erased_in_all_frames_with_noise_of_its_own():
     assert spread.abs().mean() == pytest.approx(0.224, abs=0.02)
 
 
+def test_crops_are_resized_without_smoothing():
+    """As V-JEPA 2 does; every second pixel of a fine pattern would be grey otherwise."""
+    frames = torch.randint(0, 256, (1, 3, 40, 40), dtype=torch.uint8)
+    crop = ClipAugmentation(10, scale=(1.0, 1.0), ratio=(1.0, 1.0), rand_augment=None, erase=0)
+    expected = torch.nn.functional.interpolate(frames.float(), size=(10, 10), mode="bilinear")
+    assert (crop(frames).float() - expected).abs().max() <= 1
+
+
+def test_erased_boxes_have_the_published_sizes_and_colours():
+    crop = ClipAugmentation(120, scale=(1.0, 1.0), ratio=(1.0, 1.0), rand_augment=None, erase=1.0)
+    areas, aspects, colours = [], [], []
+    for _ in range(300):
+        inside = (changed := crop(torch.full((1, 3, 120, 120), 255, dtype=torch.uint8)))[0].ne(255).any(0)
+        rows, columns = inside.any(1).nonzero(), inside.any(0).nonzero()
+        height, width = int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
+        areas.append(height * width / 120**2)
+        aspects.append(height / width)
+        box = changed[0, :, rows.min() : rows.min() + height, columns.min() : columns.min() + width]
+        colours.append(box.flatten(1).float() / 255)
+    assert 0.018 < min(areas) < 0.03
+    assert 0.3 < max(areas) < 0.35
+    assert 0.26 < min(aspects) < 0.4
+    assert 2.5 < max(aspects) < 3.7
+    middle = torch.cat(colours, 1).median(1).values
+    torch.testing.assert_close(middle, torch.tensor([0.485, 0.456, 0.406]), atol=0.01, rtol=0)
+    low = torch.stack([channel.kthvalue(int(0.16 * len(channel))).values for channel in torch.cat(colours, 1)])
+    torch.testing.assert_close(middle - low, torch.tensor([0.229, 0.224, 0.225]), atol=0.01, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("size", "starts"), [((240, 427), [0, 99, 198]), ((256, 256), [0, 0, 0]), ((427, 240), [0, 99, 198])]
 )
@@ -112,3 +141,6 @@ def test_mistakes_are_named():
         SpatialViews(256, 0)
     with pytest.raises(ValueError, match="erase a probability"):
         ClipAugmentation(16, erase=2.0)
+    with pytest.raises(ValueError, match="size must be positive"):
+        ClipAugmentation(0)
+    assert ClipAugmentation(1, rand_augment=None)(still()).shape == (3, 3, 1, 1)

@@ -1,3 +1,4 @@
+import re
 import shutil
 
 import numpy as np
@@ -8,6 +9,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from omnistream.data import DatasetNotFoundError
+from omnistream.data.broken_files import BrokenFiles
+from omnistream.data.errors import TooManyBrokenFilesError
+from omnistream.data.evaluation_samples import EvaluationSamples
 from omnistream.data.media.errors import ImageReadError
 from omnistream.data.videos import DAVIS, DAVISDataModule, ResizeFrames
 from omnistream.data.videos.davis import mask_palette, write_mask
@@ -162,6 +166,29 @@ def test_frames_of_two_sizes_are_named(root):
         Image.new("L", (30, 20)).save(path)
     with pytest.raises(ImageReadError, match=r"00002\.jpg: 30x20 pixels, but the first frame has 72x40"):
         DAVIS(root, sequences=["bike"])[0]
+
+
+@pytest.mark.parametrize("file", ["JPEGImages/480p/bike/00003.jpg", "Annotations/480p/bike/00003.png"])
+def test_a_sequence_with_a_broken_file_is_named_and_left_out_of_an_evaluation(root, file, caplog):
+    with Image.open(root / file) as image:
+        size = len((root / file).read_bytes())
+        assert image.size == (72, 40)
+    (root / file).write_bytes((root / file).read_bytes()[: size // 2])
+    loader = DAVISDataModule(root).test_dataloader()
+    assert [None if batch is None else batch.name[0] for batch in loader] == ["tennis", None]
+    assert loader.dataset.num_skipped == 1
+    assert re.search(f"skipped broken file number 1: .*{file}: damaged", caplog.text)
+    with pytest.raises(ImageReadError, match="damaged"):  # never another sequence in its place
+        DAVIS(root)[1]
+
+
+def test_more_broken_sequences_than_allowed_end_the_evaluation(root):
+    (root / "JPEGImages/480p/bike/00003.jpg").write_bytes(b"no image")
+    videos = DAVIS(root, broken_files=BrokenFiles(0))
+    with pytest.raises(
+        TooManyBrokenFilesError, match=r"1 of 2 files are broken, 0 are allowed: .*bike/00003.jpg \(not an"
+    ):
+        EvaluationSamples(videos)[1]
 
 
 def test_a_worker_passes_on_what_is_wrong(root):

@@ -62,6 +62,10 @@ def test_kinetics_fit_resume_validate_and_test(place):
     assert results["metrics"]["accuracy_majority"]["value"] == pytest.approx(2 / 5)
     assert results["selection"]["setting"] == {"lr": 1e-2, "weight_decay": 0.01}
     assert results["settings"]["frames_per_segment"] == 2
+    classes = results["per_class"]
+    assert (classes["metric"], classes["unit"], len(classes["names"])) == ("accuracy", "samples", 3)
+    assert (classes["values"], sum(classes["counts"])) == ([1.0] * 3, 5)
+    assert [path.name for path in (file.parent / "examples").glob("results-*")] == ["results-confusion.png"]
 
 
 def test_something_something_fit_and_test(place):

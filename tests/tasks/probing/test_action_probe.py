@@ -1,5 +1,5 @@
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import lightning
 import pytest
@@ -57,6 +57,10 @@ def test_attentive_probes_learn_and_the_better_one_is_reported(cache):
     assert found["test/accuracy_majority"] == 0.25
     assert probe.test_results()["selection"]["setting"] == {"lr": 3e-3, "weight_decay": 0.01}
     assert probe.test_results()["settings"]["probe"]["num_layers"] == 2
+    assert probe.confusion.tolist() == [[8 * (row == column) for column in range(4)] for row in range(4)]
+    classes = probe.test_results()["per_class"]
+    assert (classes.names, classes.values, classes.counts) == (["0", "1", "2", "3"], [1.0] * 4, [8] * 4)
+    assert set(probe.draw_results()) == {"confusion"}
 
 
 def test_linear_probe_through_a_trainer_and_a_checkpoint(tmp_path):
@@ -224,8 +228,28 @@ def test_mistakes_are_named():
     module = AttentiveActionProbe(backbone, 4, probe=SMALL)
     with pytest.raises(ValueError, match=r"labels must be in \[0, 4\)"):
         module.validation_step(unlabelled, 0)
-    with pytest.raises(ValueError, match="lrs must be positive"):
-        ProbeConfig(lrs=())
+    too_high = replace(unlabelled, label=torch.tensor([4]))
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 4\), got 4 to 4; check num_classes"):
+        module.validation_step(too_high, 0)
+    for wrong in ({"lrs": ()}, {"lrs": (0.0,)}, {"weight_decays": ()}, {"weight_decays": (-0.1,)}):
+        with pytest.raises(ValueError, match="lrs must be positive"):
+            ProbeConfig(**wrong)
+    with pytest.raises(ValueError, match=r"query_std must be positive, got 0.0"):
+        ProbeConfig(query_std=0.0)
+
+
+def test_settings_are_the_papers_and_every_pair_is_one():
+    assert asdict(ProbeConfig()) == {
+        "num_layers": 4, "num_heads": 16, "lrs": (1e-4, 3e-4), "weight_decays": (0.01,), "num_positions": None,
+        "query_std": 0.02, "activation_checkpointing": False,
+    }  # fmt: skip
+    config = ProbeConfig(num_layers=2, num_heads=2, lrs=(1e-3, 1e-2), weight_decays=(0.0, 0.1), query_std=1.0)
+    module = AttentiveActionProbe(create_model("vit_nano"), 4, probe=config)
+    pairs = [(setting["lr"], setting["weight_decay"]) for setting in module.settings()]
+    assert pairs == [(1e-3, 0.0), (1e-3, 0.1), (1e-2, 0.0), (1e-2, 0.1)]
+    options = module.options()
+    assert (options["num_classes"], options["standardize"], options["attend_across_segments"]) == (4, False, True)
+    assert (options["frames_per_segment"], options["token_grid"], options["per_frame"]) == (None, None, False)
 
 
 def test_the_direction_of_a_reversed_clip_takes_features_with_time():

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from omnistream.tasks.probing import AttentiveProbe
+from omnistream.tasks.probing import AttentiveProbe, attentive
 
 
 def test_forward_matches_the_released_probe():
@@ -120,6 +120,34 @@ def test_activation_checkpointing_changes_nothing():
     for probe.activation_checkpointing in (False, True):
         gradients.append(torch.autograd.grad(probe(tokens).sum(), list(probe.parameters())))
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_parameters_are_reset_as_they_were_made():
+    probe = AttentiveProbe(256, 10, num_layers=1, num_positions=100).requires_grad_(False)
+    for parameter in probe.parameters():
+        parameter.fill_(7.0)
+    probe.reset_parameters()
+    assert probe.positions.std() == pytest.approx(1, rel=0.03)
+    assert probe.positions.mean() == pytest.approx(0, abs=0.03)
+    assert probe.query.std() == pytest.approx(0.02, rel=0.15)
+    assert probe.cross.mlp.fc2.weight.std() == pytest.approx(0.04 / math.sqrt(2), rel=0.03)
+    assert torch.equal(probe.cross.norm1.weight, torch.ones(256))
+    assert not probe.cross.norm2.bias.any()
+    assert probe.classifier.weight.abs().max() == pytest.approx(1 / 16, rel=0.03)
+
+
+@pytest.mark.parametrize(("wanted", "training"), [(True, True), (True, False), (False, True)])
+def test_blocks_are_recomputed_in_training_alone_and_only_if_wanted(monkeypatch, wanted, training):
+    seen = []
+
+    def recorded(block, tokens, *, use_reentrant):
+        seen.append(use_reentrant)
+        return block(tokens)
+
+    monkeypatch.setattr(attentive, "checkpoint", recorded)
+    probe = AttentiveProbe(16, 3, num_layers=3, num_heads=4, activation_checkpointing=wanted).train(training)
+    probe(torch.randn(2, 7, 16))
+    assert seen == ([False, False] if wanted and training else [])
 
 
 def test_mistakes_are_named():

@@ -177,6 +177,12 @@ def test_learns_and_reports_the_best_head_and_its_confusions(tmp_path):
     assert results["settings"]["optimizer"] == "sgd"
     assert probe.confusion.tolist() == _expected(labels)  # only the wrong labels are off the diagonal
     assert probe.confusion.diagonal().sum() == 26
+    classes = results["per_class"]
+    assert (classes.metric, classes.names, classes.unit) == ("accuracy", ["red", "green", "blue"], "samples")
+    assert classes.counts == labels.bincount().tolist()
+    shares = [row[k] / sum(row) for k, row in enumerate(_expected(labels))]
+    assert classes.values == pytest.approx(shares)
+    assert min(shares) < 1  # or nothing is shown
     assert {len(titles) for titles in drawn.values()} == {1}
     assert next(iter(drawn[0])).startswith("green, predicted ")  # image 0 is red, its label is wrong
     assert torch.equal(next(iter(drawn[1].values())), Colours(30, 1)[16].images[0])

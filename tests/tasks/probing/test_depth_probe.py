@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning import Trainer
 from nyu_files import write_split_folder
-from processes import run_python
+from probe_runs import check_two_processes
 from torch import nn
 
 from omnistream.backbone import BackboneOutput, create_model
@@ -23,8 +23,6 @@ from omnistream.tasks.probing.depth import enlarge, pad_to_patches
 from omnistream.tasks.probing.depth_losses import depth_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
-TESTS = Path(__file__).parents[2]
 
 
 class Pixels(nn.Module):
@@ -264,16 +262,7 @@ def test_no_rate_is_chosen_on_test_images_unasked(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_processes_give_the_results_of_one(tmp_path, strategy):
-    root = write_split_folder(tmp_path / "nyu", train=12)
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    depth_runs.run(root, tmp_path / "one")
-    run_python([depth_runs.__file__, str(root), str(tmp_path / "two"), strategy, "2"], tmp_path, [TESTS])
-    one, two = (torch.load(tmp_path / name / "head.pt", weights_only=True) for name in ("one", "two"))
-    for name, values in one.items():
-        torch.testing.assert_close(two[name], values, atol=1e-5, rtol=1e-4)  # sums in another order
-    one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
-    assert two == pytest.approx(one, abs=1e-4)
+    check_two_processes(depth_runs, write_split_folder(tmp_path / "nyu", train=12), tmp_path, strategy)
 
 
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path):
@@ -308,12 +297,13 @@ def test_commands(tmp_path, monkeypatch):
     checkpoint = torch.load(last, weights_only=False)
     assert checkpoint["global_step"] == 4
     assert not [key for key in checkpoint["state_dict"] if key.startswith("backbone.")]
+    next(root.rglob("sync_depth_00101.png")).write_bytes(b"broken")
     main(["validate", *common, "--ckpt_path", str(last)])
     main(["test", *common, "--ckpt_path", str(last)])
     (path,) = Path().rglob("results.json")
     results = json.loads(path.read_text())
     assert results["protocol"] == "depth/nyuv2"
-    assert results["num_samples"] == 3
+    assert (results["num_samples"], results["skipped"]) == (2, 1)
     assert results["metrics"]["rmse"]["higher_is_better"] is False
     assert 0 < results["metrics"]["rmse"]["value"] < 10
     assert results["settings"]["sweep"] == [{"lr": 1e-3, "weight_decay": 1e-4}]

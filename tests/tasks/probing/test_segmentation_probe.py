@@ -1,7 +1,6 @@
 import json
 import shutil
 import sys
-from pathlib import Path
 
 import lightning
 import pytest
@@ -9,7 +8,7 @@ import segmentation_runs
 import torch
 import torch.nn.functional as F
 from ade20k_files import write_ade20k
-from processes import run_python
+from probe_runs import check_two_processes
 from torch import nn
 
 from omnistream.backbone import create_model
@@ -23,9 +22,6 @@ from omnistream.tasks.probing.segmentation import segmentation_loss, warmup_one_
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 """Lightning's about few workers and steps."""
-
-
-TESTS = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +189,11 @@ def test_it_learns_bands_and_reports_the_last_and_the_best(root, tmp_path):
     assert values["miou"] > 0.5 > 3 * values["miou_majority"] / 2
     assert set(values) == {"miou", "aacc", "macc", "miou_majority", "miou_best"}
     assert results["settings"]["window"] == 32
+    classes = results["per_class"]
+    assert (classes.metric, classes.unit, classes.names) == ("iou", "pixels", ["0", "1", "2", "3"])
+    assert sum(classes.values) / 4 == pytest.approx(values["miou"])
+    labels = torch.cat([sample.labels.flatten() for sample in (data.val[i] for i in range(3))])
+    assert classes.counts == labels[labels != 255].bincount(minlength=4).tolist()
 
 
 def test_a_validation_alone_does_not_change_the_best(root, tmp_path):
@@ -210,15 +211,7 @@ def test_a_validation_alone_does_not_change_the_best(root, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_processes_give_the_results_of_one(root, tmp_path, strategy):
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    segmentation_runs.run(root, tmp_path / "one")
-    run_python([segmentation_runs.__file__, str(root), str(tmp_path / "two"), strategy, "2"], tmp_path, [TESTS])
-    one, two = (torch.load(tmp_path / name / "head.pt", weights_only=True) for name in ("one", "two"))
-    for name, values in one.items():
-        torch.testing.assert_close(two[name], values, atol=1e-5, rtol=1e-4)  # sums in another order
-    one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
-    assert two == pytest.approx(one, abs=5e-3)
+    check_two_processes(segmentation_runs, root, tmp_path, strategy, tolerance=5e-3)
 
 
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(root, tmp_path):

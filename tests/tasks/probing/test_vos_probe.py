@@ -48,6 +48,10 @@ def evaluated(module, data, folder, **options):
     return writer.result
 
 
+def davis(root, **options):
+    return DAVISDataModule(root, short_side=40, multiple=8, **options)
+
+
 def read(folder):
     return torch.from_numpy(np.stack([np.array(Image.open(path)) for path in sorted(folder.glob("*.png"))]))
 
@@ -55,7 +59,7 @@ def read(folder):
 def test_moving_colours_are_tracked_and_every_object_is_scored(root, tmp_path):
     assert isinstance(Colours(), Backbone)
     module = VideoObjectSegmentation(Colours(2), protocol="vos/davis2017")
-    result = evaluated(module, DAVISDataModule(root, short_side=40, multiple=8), tmp_path / "log")
+    result = evaluated(module, davis(root), tmp_path / "log")
     assert result.to_json() == EvaluationResult.read(tmp_path / "log/results.json").to_json()
     assert (result.protocol, result.num_samples, result.selection) == ("vos/davis2017", 3, None)
     assert list(result.metrics) == NAMES
@@ -269,8 +273,23 @@ def test_one_command_evaluates_a_checkpoint(config, root, command, tmp_path):
     assert [path.name for path in sorted((tmp_path / "log/masks/bike").iterdir())] == [f"{t:05d}.png" for t in range(6)]
 
 
+def test_a_sequence_that_cannot_be_read_is_left_out_and_reports_say_so(root, command, tmp_path, capsys):
+    """The scores are those of the other sequences, and cannot be taken for those of the benchmark."""
+    rest = evaluated(VideoObjectSegmentation(Colours()), davis(root, sequences=["bike", "dog"]), tmp_path / "rest")
+    (root / "Annotations/480p/tennis/00002.png").write_bytes(b"")
+    found = evaluated(VideoObjectSegmentation(Colours(), protocol="vos/davis2017"), davis(root), tmp_path / "log")
+    assert (found.num_samples, found.skipped) == (2, 1)
+    assert {name: metric.value for name, metric in found.metrics.items()} == {
+        n: m.value for n, m in rest.metrics.items()
+    }
+    with (tmp_path / "log/per-sequence_results.csv").open(newline="") as file:
+        assert {row["Sequence"].rpartition("_")[0] for row in csv.DictReader(file)} == {"bike", "dog"}
+    main(["report", str(tmp_path / "log")])
+    assert "(2 of 30 videos)" in capsys.readouterr().out
+
+
 def test_validation_gives_the_same_values_and_no_files(root, tmp_path):
-    data = DAVISDataModule(root, short_side=40, multiple=8)
+    data = davis(root)
     module = VideoObjectSegmentation(Colours())
     trainer = lightning.Trainer(
         accelerator="cpu", default_root_dir=str(tmp_path / "log"), logger=False, enable_progress_bar=False,
@@ -292,8 +311,9 @@ def test_what_goes_wrong_is_one_line(root, command, capsys):
 
     data = ["--data.root", str(root), *SMALL]
     assert "nothing to train; run omnistream test" in refused("fit", "vos/davis2017", *data)
-    (root / "Annotations/480p/tennis/00002.png").write_bytes(b"")
-    assert "tennis/00002.png: not an image" in refused("test", "vos/davis2017", "--random", *data)
+    for name in ("tennis", "dog"):
+        (root / f"Annotations/480p/{name}/00002.png").write_bytes(b"")
+    assert "tennis/00002.png (not an image" in refused("test", "vos/davis2017", "--random", *data)
     (root / "ImageSets/2017/val.txt").unlink()
     assert "expected the folder DAVIS of the release" in refused("test", "vos/davis2017", "--random", *data)
 
@@ -302,7 +322,7 @@ def test_what_goes_wrong_is_one_line(root, command, capsys):
 def test_two_processes_give_the_results_of_one(root, tmp_path):
     """Three sequences: two in one process, one in the other."""
     module = VideoObjectSegmentation(Colours())
-    one = evaluated(module, DAVISDataModule(root, short_side=40, multiple=8), tmp_path / "one")
+    one = evaluated(module, davis(root), tmp_path / "one")
     folder = Path(__file__).parent
     run_python([str(folder / "vos_runs.py"), str(root), str(tmp_path / "two")], cwd=folder, timeout=120)
     two = EvaluationResult.read(tmp_path / "two/results.json")
