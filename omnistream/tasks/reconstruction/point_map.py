@@ -68,7 +68,7 @@ class PointMap(StreamedEvaluation):
     Raises:
         ValueError: If an option is out of range, or as `StreamedEvaluation`.
 
-    Source: magicleap/Atlas, atlas/evaluation.py (`eval_mesh`: one point per 2 cm, threshold 5 cm).
+    Source: magicleap/Atlas (`eval_mesh`: one point per 2 cm, threshold 5 cm).
     """
 
     def __init__(

@@ -45,7 +45,7 @@ def towards(distance):
 class Replays(nn.Module):
     """The truth of a video in a frame and a scale of its own."""
 
-    def __init__(self, videos, scale=1.0, own=torch.eye(4, dtype=torch.float64)):
+    def __init__(self, videos, scale, own):
         super().__init__()
         self._videos = {videos[index].name: videos[index] for index in range(len(videos))}
         self._scale, self._own = scale, own
