@@ -12,7 +12,7 @@ from omnistream.cameras import Similarity, apply_similarity
 from omnistream.data.batch import SceneFrame
 from omnistream.data.geometry_videos import GeometryVideo
 from omnistream.metrics import VoxelCloud, cloud_errors, nearest_distances
-from omnistream.metrics.trajectory import TrajectoryAlignment, TrajectoryScore, score_trajectory
+from omnistream.metrics.trajectory import TrajectoryAlignment, TrajectoryScore, score_trajectory, turned_like_cameras
 from omnistream.tasks.reconstruction.judged_points import JudgedDepth, TrueCloud
 from omnistream.tasks.reconstruction.outcome import ReconstructedVideo, SequenceOutcome
 from omnistream.tasks.reconstruction.plotted import PlottedFrames
@@ -44,7 +44,8 @@ class PointMap(StreamedEvaluation):
 
     Predicted points are made of depth, K and pose of each frame. Points that a model also predicts itself are not
     used: so all models, and predictions from files, are judged by the same three outputs. The whole cloud is moved by
-    the similarity of the camera centres, which the points have no part in. A predicted pixel is judged if the truth has
+    the similarity of the camera centres, which the points have no part in; the turn about a straight path is that of the
+    cameras. A predicted pixel is judged if the truth has
     a depth there, and a true one if the image shows it; neither cloud answers for what the other cannot know.
 
     Both clouds are thinned to one point per voxel, so that memory and time grow with the volume of the scene and not
@@ -126,10 +127,14 @@ class PointMap(StreamedEvaluation):
             baseline = self._cloud(judged, truth.cameras, target, constant=truth.typical_depth)
             found_cloud = _FAILED
             if main.similarity is not None:
+                main = main._replace(similarity=self._turned(main.similarity, plotted, target))
                 found_cloud = self._cloud(judged, cameras, torch.stack(plotted.poses), main.similarity)
         outcome = self._outcome(video.name, main, truth.points, found_cloud, baseline)
         over_time = _over_time(found_cloud, truth.points, len(target))
         return outcome, plotted.video({"accuracy": over_time, "position": main.position_errors}, main)
+
+    def _turned(self, found: Similarity, plotted: PlottedFrames, target: Float[Tensor, "T 4 4"]) -> Similarity:
+        return found if self.alignment == "none" else turned_like_cameras(found, torch.stack(plotted.poses), target)
 
     def _cloud(
         self,
