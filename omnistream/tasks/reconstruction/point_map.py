@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from omnistream.cameras import Similarity, apply_similarity
+from omnistream.cameras import Similarity, apply_similarity, apply_similarity_to_poses
 from omnistream.data.batch import SceneFrame
 from omnistream.data.geometry_videos import GeometryVideo
 from omnistream.metrics import VoxelCloud, cloud_errors, nearest_distances
@@ -44,9 +44,9 @@ class PointMap(StreamedEvaluation):
 
     Predicted points are made of depth, K and pose of each frame. Points that a model also predicts itself are not
     used: so all models, and predictions from files, are judged by the same three outputs. The whole cloud is moved by
-    the similarity of the camera centres, which the points have no part in; the turn about a straight path is that of the
-    cameras. A predicted pixel is judged if the truth has
-    a depth there, and a true one if the image shows it; neither cloud answers for what the other cannot know.
+    the similarity of the camera centres, which the points have no part in; the turn about a straight path, which the
+    centres leave open, is that of the cameras. A predicted pixel is judged if the truth has a depth there, and a true
+    one if the image shows it; neither cloud answers for what the other cannot know.
 
     Both clouds are thinned to one point per voxel, so that memory and time grow with the volume of the scene and not
     with the length of the stream, and surfaces that are seen for long count no more than others. A coordinate
@@ -119,22 +119,31 @@ class PointMap(StreamedEvaluation):
                     raise ValueError(f"{video.name}, frame {len(cameras)}: {error}") from error
                 plotted.add(frame, found)
                 cameras.append(found.intrinsics)
-            target = torch.stack(plotted.true_poses)
-            main = score_trajectory(torch.stack(plotted.poses), target, alignment=self.alignment)
+            poses, target = torch.stack(plotted.poses), torch.stack(plotted.true_poses)
+            main = score_trajectory(poses, target, alignment=self.alignment)
             if main.errors is None or not truth.num_pixels:
                 reason = main.reason or "no pixel has a true depth to compare with"
                 return SequenceOutcome(name=video.name, status="no truth", reason=reason), plotted.video({}, main)
             baseline = self._cloud(judged, truth.cameras, target, constant=truth.typical_depth)
             found_cloud = _FAILED
             if main.similarity is not None:
-                main = main._replace(similarity=self._turned(main.similarity, plotted, target))
-                found_cloud = self._cloud(judged, cameras, torch.stack(plotted.poses), main.similarity)
+                main = self._turned(main, main.similarity, poses, target)
+                found_cloud = self._cloud(judged, cameras, poses, main.similarity)
         outcome = self._outcome(video.name, main, truth.points, found_cloud, baseline)
         over_time = _over_time(found_cloud, truth.points, len(target))
         return outcome, plotted.video({"accuracy": over_time, "position": main.position_errors}, main)
 
-    def _turned(self, found: Similarity, plotted: PlottedFrames, target: Float[Tensor, "T 4 4"]) -> Similarity:
-        return found if self.alignment == "none" else turned_like_cameras(found, torch.stack(plotted.poses), target)
+    def _turned(
+        self,
+        main: TrajectoryScore,
+        similarity: Similarity,
+        poses: Float[Tensor, "T 4 4"],
+        target: Float[Tensor, "T 4 4"],
+    ) -> TrajectoryScore:
+        if self.alignment == "none":
+            return main
+        turned = turned_like_cameras(similarity, poses, target)
+        return main._replace(similarity=turned, aligned=apply_similarity_to_poses(turned, poses))
 
     def _cloud(
         self,
