@@ -34,7 +34,7 @@ class TrueView(NamedTuple):
     def points(self) -> Float64[Tensor, "N 3"]:
         """True points in the world, one per pixel that counts."""
         rays = rays_from_cameras(self.intrinsics, self.camera_to_world, (self.depth.shape[0], self.depth.shape[1]))
-        return points_from_depth(self.depth[self.counts], rays[self.counts])
+        return points_from_depth(self.depth, rays)[self.counts]
 
     def camera_of(self, size: tuple[int, int]) -> Float64[Tensor, "3 3"]:
         """True K of a prediction of the image with this height and width."""
@@ -189,7 +189,8 @@ class JudgedDepth:
         for frame, depth, places in self._store.groups():
             rays = rays_from_cameras(intrinsics[frame].double(), camera_to_world[frame].double(), self.size)
             chosen = rays.flatten(0, 1)[places.long()]
-            yield frame, points_from_depth(depth if constant is None else torch.full_like(depth, constant), chosen)
+            depth = depth if constant is None else torch.full_like(depth, constant)
+            yield frame, points_from_depth(depth[None], chosen[None])[0]
 
     def __enter__(self) -> "JudgedDepth":
         return self
