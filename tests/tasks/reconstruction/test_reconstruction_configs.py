@@ -195,7 +195,7 @@ def test_images_of_a_benchmark_have_cut3rs_size(tmp_path):
         assert next(cli.datamodule.test[0].frames()).image.shape == expected[name]
 
 
-@pytest.mark.parametrize("kind", ["video_depth", "camera_pose"])
+@pytest.mark.parametrize("kind", ["video_depth", "camera_pose", "point_map"])
 def test_the_world_needs_no_data(kind):
     cli = OmniStreamCLI(args=prepare(["-c", f"{kind}/world", "--trainer.logger=false"]), run=False)
     assert isinstance(cli.model.geometry, TrainedStream)
