@@ -46,6 +46,8 @@ class CameraPose(StreamedEvaluation):
         ValueError: If there is no alignment, or as `StreamedEvaluation`.
     """
 
+    scored_part = "poses"
+
     def __init__(
         self,
         geometry: nn.Module,

@@ -40,6 +40,8 @@ class VideoDepth(StreamedEvaluation):
         ValueError: If there is no alignment, or as `StreamedEvaluation`.
     """
 
+    scored_part = "depth"
+
     def __init__(
         self,
         geometry: nn.Module,
