@@ -1,5 +1,6 @@
 """Geometry that another program has written to files, evaluated like that of a streaming model."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +26,7 @@ class SavedPredictions:
 
     The folder holds depth, camera poses or both, one per frame:
 
-        depth/*.npy or *.npy    z-depth [H, W], in the order of the names (CUT3R: frame_0000.npy)
+        depth/*.npy or *.npy    z-depth [H, W], in the order of the numbers in the names (CUT3R: frame_0000.npy)
         poses.txt               camera-to-world, one of these per line, by the number of its values:
                                   16 or 12  a row-major 4x4 or 3x4 matrix
                                   8         timestamp tx ty tz qx qy qz qw (TUM), in order of time
@@ -46,14 +47,15 @@ class SavedPredictions:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder).expanduser()
-        self._maps = sorted((self.folder / "depth").glob("*.npy")) or sorted(self.folder.glob("*.npy"))
+        self._maps = _in_order(self.folder / "depth") or _in_order(self.folder)
         poses, intrinsics = self.folder / "poses.txt", self.folder / "intrinsics.txt"
         places = {"depth": f"{self.folder / 'depth'}/*.npy or {self.folder}/*.npy", "poses": str(poses)}
         found = {"depth": bool(self._maps), "poses": poses.is_file()}
-        self.missing = {part: place for part, place in places.items() if not found[part]}
-        """Files that are not there, by what they would hold: `depth` or `poses`."""
         if not any(found.values()):
             raise FileNotFoundError(f"no predictions: there is no {' and no '.join(places.values())}")
+        places, found = places | {"intrinsics": str(intrinsics)}, found | {"intrinsics": intrinsics.is_file()}
+        self.missing = {part: place for part, place in places.items() if not found[part]}
+        """Files that are not there, by what they would hold: `depth`, `poses` or `intrinsics`."""
         self._poses = _poses(poses) if found["poses"] else torch.full((len(self._maps), 4, 4), torch.nan)
         num_frames = len(self._maps or self._poses)
         self._intrinsics = _intrinsics(intrinsics, num_frames)
@@ -151,6 +153,17 @@ class SavedVideos(nn.Module):
         if self._video is None:
             raise ValueError("no video is open: call open with its name")
         return self._video.step(images)
+
+
+def _in_order(folder: Path) -> list[Path]:
+    """The maps in a folder, by the numbers in their names: `frame_9` is before `frame_10`."""
+    maps = [path for path in folder.glob("*.npy") if path.is_file()]
+    return sorted(maps, key=lambda path: [int(part) if part.isdecimal() else part for part in _parts(path.stem)])
+
+
+def _parts(name: str) -> list[str]:
+    """Text and digits in turn, beginning with text."""
+    return re.split(r"([0-9]+)", name)
 
 
 def _poses(path: Path) -> Tensor:

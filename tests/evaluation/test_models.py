@@ -172,7 +172,7 @@ class TestSavedPredictions:
         for name in ("poses.txt", "intrinsics.txt"):
             (predictions / name).unlink()
         saved = SavedPredictions(predictions)
-        assert (len(saved), saved.missing) == (3, {"poses": str(predictions / "poses.txt")})
+        assert set(saved.missing) == {"poses", "intrinsics"}
         frames = saved.step(IMAGES[0])
         assert [float(frame.depth.mean()) for frame in frames] == [1, 2, 3]
         assert all(frame.camera_to_world.isnan().all() and frame.intrinsics.isnan().all() for frame in frames)
@@ -203,3 +203,16 @@ class TestSavedPredictions:
         np.save(predictions / "depth" / "frame_0000.npy", np.array([{}], dtype=object), allow_pickle=True)
         with pytest.raises(ValueError, match="allow_pickle"):
             SavedPredictions(predictions).step(IMAGES[0, :1])
+
+
+class TestSavedOrder:
+    def test_numbers_without_leading_zeros_count_as_numbers(self, tmp_path):
+        for index in (8, 9, 10, 11, 100):
+            np.save(tmp_path / f"frame_{index}.npy", np.full((2, 3), index, np.float32))
+        frames = SavedPredictions(tmp_path).step(torch.zeros(5, 3, 2, 3, dtype=torch.uint8))
+        assert [int(frame.depth[0, 0]) for frame in frames] == [8, 9, 10, 11, 100]
+
+    def test_what_is_missing_is_named(self, tmp_path):
+        np.save(tmp_path / "0.npy", np.ones((2, 3), np.float32))
+        missing = SavedPredictions(tmp_path).missing
+        assert missing == {"poses": f"{tmp_path}/poses.txt", "intrinsics": f"{tmp_path}/intrinsics.txt"}

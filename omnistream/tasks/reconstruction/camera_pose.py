@@ -46,7 +46,7 @@ class CameraPose(StreamedEvaluation):
         ValueError: If there is no alignment, or as `StreamedEvaluation`.
     """
 
-    scored_part = "poses"
+    scored_parts = ("poses",)
 
     def __init__(
         self,

@@ -72,6 +72,8 @@ class PointMap(StreamedEvaluation):
     Source: magicleap/Atlas (`eval_mesh`: one point per 2 cm, threshold 5 cm).
     """
 
+    scored_parts = ("depth", "poses", "intrinsics")
+
     def __init__(
         self,
         geometry: nn.Module,

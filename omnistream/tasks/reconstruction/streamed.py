@@ -63,8 +63,8 @@ class StreamedEvaluation(LightningModule):
 
     weights_option = "--model.checkpoint"
     """Where weights are given on the command line."""
-    scored_part: ClassVar[Literal["depth", "poses"]]
-    """The part of the predictions that is scored; a video for which a model says that it is `missing` is refused."""
+    scored_parts: ClassVar[tuple[Literal["depth", "poses", "intrinsics"], ...]]
+    """The parts of the predictions that are scored; a video for which a model says that one is `missing` is refused."""
 
     def __init__(
         self,
@@ -225,8 +225,9 @@ class StreamedEvaluation(LightningModule):
         geometry: Any = self.geometry
         if hasattr(geometry, "open"):
             geometry.open(video.name)
-        if place := getattr(geometry, "missing", {}).get(self.scored_part):
-            raise ValueError(f"{video.name}: {self.protocol} needs predicted {self.scored_part}; there is no {place}")
+        for part, place in getattr(geometry, "missing", {}).items():
+            if part in self.scored_parts:
+                raise ValueError(f"{video.name}: {self.protocol} needs predicted {part}; there is no {place}")
         geometry.reset()
         size: torch.Size | None = None
         with closing(video.frames()) as frames:  # type: ignore[type-var]  # a generator

@@ -40,7 +40,7 @@ class VideoDepth(StreamedEvaluation):
         ValueError: If there is no alignment, or as `StreamedEvaluation`.
     """
 
-    scored_part = "depth"
+    scored_parts = ("depth",)
 
     def __init__(
         self,
