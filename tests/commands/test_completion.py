@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from tempfile import NamedTemporaryFile
 
 import pytest
 
@@ -15,18 +16,24 @@ def options():
     return completion._all_options()
 
 
+def run(program: str, *command: str) -> str:
+    """What a shell prints that reads this program from a file: it is too long for an argument."""
+    with NamedTemporaryFile("w") as file:
+        file.write(program)
+        file.flush()
+        words = [file.name if word == "FILE" else word for word in command]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
 def in_bash(script: str, *words: str) -> list[str]:
     """What bash offers for the last of these words."""
     ask = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _omnistream; printf "%s\\n" "${COMPREPLY[@]}"'
-    command = ["bash", "--norc", "-c", f"{script}\n{ask}", "bash", "omnistream", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return run(f"{script}\n{ask}", "bash", "--norc", "FILE", "omnistream", *words).split()
 
 
 def in_fish(script: str, *words: str) -> list[str]:
     """What fish offers."""
-    line = " ".join(["omnistream", *words])
-    command = ["fish", "--no-config", "-c", f"{script}\ncomplete -C '{line}'"]
-    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = run(f"{script}\ncomplete -C '{' '.join(['omnistream', *words])}'", "fish", "--no-config", "FILE")
     return [offer.split("\t")[0] for offer in found.splitlines()]
 
 
