@@ -84,7 +84,7 @@ def resize_depth(preds: Float[Tensor, "T h w"], size: tuple[int, int]) -> Float3
     return _resize_first(columns.permute(2, 1, 0).contiguous(), size[0]).permute(1, 0, 2) + base
 
 
-def _resize_first(maps: Float32[Tensor, "n *rest"], size: int) -> Float32[Tensor, "N *rest"]:
+def _resize_first(maps: Float32[Tensor, "n a b"], size: int) -> Float32[Tensor, "N a b"]:
     """Cubic interpolation along the first axis: each slice of the result is a weighted sum of four."""
     position = (torch.arange(size, dtype=torch.float64) + 0.5) * (len(maps) / size) - 0.5
     taps = position.floor()[:, None] + torch.arange(-1, 3)
