@@ -129,7 +129,7 @@ def _irls_scale() -> Solver:
 
 
 def _irls_sums(scale: Tensor, p: Tensor, t: Tensor) -> Tensor:
-    error = (scale * p).sub_(t).abs_().add_(1e-8)
+    error = torch.sub(t, p, alpha=float(scale)).abs_().add_(1e-8)
     weighted = torch.div(p, error, out=error)
     return torch.stack(((weighted * t).sum(), weighted.mul_(p).sum()))
 

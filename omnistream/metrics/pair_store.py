@@ -7,10 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 from torch import Tensor
 
 BLOCK = 1 << 18
@@ -26,7 +27,7 @@ Products are summed by `sum`, as BLAS would divide a dot product among threads o
 
 
 class PairStore:
-    """Pairs of numbers as float32, group after group: in memory up to a limit, beyond it in a temporary file.
+    """Pairs of numbers as float32, group after group: in memory up to a limit, those after it in a temporary file.
 
     The file has no name and is gone when the store is closed, or the process ends.
 
@@ -36,12 +37,11 @@ class PairStore:
     """
 
     def __init__(self, memory_limit: int, folder: Path | str | None = None) -> None:
-        self.folder = folder
+        self.folder, self.memory_limit = folder, memory_limit
         self.counts: list[int] = []
         """Pairs of each group."""
-        place = None if folder is None else str(folder)
-        limit = max(1, memory_limit)  # 0 would mean none
-        self._file = tempfile.SpooledTemporaryFile(limit, dir=place)  # noqa: SIM115  # open until `close`
+        self._in_memory: list[Float32[np.ndarray, "2 N"]] = []
+        self._file: IO[bytes] | None = None
         self._num_threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(self._num_threads)
 
@@ -49,29 +49,26 @@ class PairStore:
         """Add a group of pairs, two tensors of the same length.
 
         Raises:
-            OSError: If the file cannot grow.
+            OSError: If the file cannot be made, or cannot grow.
         """
         pair = torch.stack((first.float(), second.float())).numpy()
-        try:
-            self._file.seek(0, 2)
-            for start in range(0, pair.shape[1], BLOCK):
-                self._file.write(pair[:, start : start + BLOCK].tobytes())
-        except OSError as error:
-            folder = self.folder or tempfile.gettempdir()
-            raise OSError(error.errno, f"temporary file of pairs: {error.strerror}; set TMPDIR", str(folder)) from error
+        if self._file is None and 8 * (sum(self.counts) + len(first)) <= self.memory_limit:
+            self._in_memory.append(pair)
+        else:
+            self._write(pair)
         self.counts.append(len(first))
 
     def groups(self) -> Iterator[tuple[int, Float64[Tensor, " N"], Float64[Tensor, " N"]]]:
         """Number and pairs of each group that has any."""
         for group, blocks in groupby(self._blocks(), key=itemgetter(0)):
-            first, second = torch.cat([chunk for _, data in blocks for chunk in _chunks(data)], 1)
+            first, second = torch.cat([chunk for _, block in blocks for chunk in _chunks(block)], 1)
             yield group, first, second
 
     def sums(self, function: GroupSums) -> Iterator[tuple[int, list[Tensor]]]:
         """Group and sums of each block, in the order in which they came, by as many threads as torch uses."""
         waiting: deque[tuple[int, Future[list[Tensor]]]] = deque()
-        for group, data in self._blocks():
-            waiting.append((group, self._pool.submit(_block_sums, function, group, data)))
+        for group, block in self._blocks():
+            waiting.append((group, self._pool.submit(_block_sums, function, group, block)))
             if len(waiting) > 2 * self._num_threads:  # no more is read ahead
                 done, future = waiting.popleft()
                 yield done, future.result()
@@ -81,14 +78,32 @@ class PairStore:
     def close(self) -> None:
         """Forget all pairs."""
         self._pool.shutdown()
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+        self._in_memory.clear()
         self.counts.clear()
 
-    def _blocks(self) -> Iterator[tuple[int, bytes]]:
-        self._file.seek(0)
-        for group, count in enumerate(self.counts):
-            for start in range(0, count, BLOCK):
-                yield group, self._file.read(8 * min(BLOCK, count - start))
+    def _write(self, pair: Float32[np.ndarray, "2 N"]) -> None:
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115  # open until `close`
+            self._file.seek(0, 2)
+            for start in range(0, pair.shape[1], BLOCK):
+                self._file.write(pair[:, start : start + BLOCK].tobytes())
+        except OSError as error:
+            folder = self.folder or tempfile.gettempdir()
+            raise OSError(error.errno, f"temporary file of pairs: {error.strerror}; set TMPDIR", str(folder)) from error
+
+    def _blocks(self) -> Iterator[tuple[int, Float32[np.ndarray, "2 N"]]]:
+        for group, pair in enumerate(self._in_memory):
+            for start in range(0, pair.shape[1], BLOCK):
+                yield group, pair[:, start : start + BLOCK]
+        if self._file is not None:
+            self._file.seek(0)
+            for group, count in enumerate(self.counts[len(self._in_memory) :], len(self._in_memory)):
+                for start in range(0, count, BLOCK):
+                    data = self._file.read(8 * min(BLOCK, count - start))
+                    yield group, np.frombuffer(data, np.float32).reshape(2, -1)
 
 
 def add_up(parts: Iterator[list[Tensor]]) -> list[Tensor]:
@@ -99,12 +114,11 @@ def add_up(parts: Iterator[list[Tensor]]) -> list[Tensor]:
     return totals
 
 
-def _chunks(data: bytes) -> Iterator[Float64[Tensor, "2 N"]]:
+def _chunks(block: Float32[np.ndarray, "2 N"]) -> Iterator[Float64[Tensor, "2 N"]]:
     """One after the other: fresh memory for a whole block would cost more than the work on it."""
-    block = np.frombuffer(data, np.float32).reshape(2, -1)
     for start in range(0, block.shape[1], CHUNK):
         yield torch.from_numpy(block[:, start : start + CHUNK].astype(np.float64))
 
 
-def _block_sums(function: GroupSums, group: int, data: bytes) -> list[Tensor]:
-    return add_up(function(group, *chunk) for chunk in _chunks(data))
+def _block_sums(function: GroupSums, group: int, block: Float32[np.ndarray, "2 N"]) -> list[Tensor]:
+    return add_up(function(group, *chunk) for chunk in _chunks(block))

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, cast, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
 from omnistream.metrics.depth_alignment import ScaleShift, SequenceAlignment, Sums, fit_alignments
@@ -28,6 +29,8 @@ weighted by valid pixels: the protocol of single images (CUT3R eval/monodepth).
 
 MIN_LOG_DEPTH = 1e-5
 """Predictions are not smaller than this in logarithms and ratios."""
+_CUBIC = -0.75
+"""Slope of the cubic kernel at a distance of 1, as in OpenCV."""
 
 
 class DepthErrors(NamedTuple):
@@ -66,17 +69,31 @@ class SequenceDepth(NamedTuple):
     """The first frame, counted from 0, of which a compared prediction is not finite."""
 
 
-def resize_depth(preds: Float[Tensor, "T h w"], size: tuple[int, int]) -> Float64[Tensor, "T H W"]:
+def resize_depth(preds: Float[Tensor, "T h w"], size: tuple[int, int]) -> Float32[Tensor, "T H W"]:
     """Depth maps at the size of the truth, by cubic interpolation without antialiasing (OpenCV's INTER_CUBIC).
 
     Args:
         preds: Depth maps.
         size: Height and width of the truth.
     """
-    maps = preds.double()
+    maps = preds.float()
     if maps.shape[-2:] == size:
         return maps
-    return F.interpolate(maps[:, None], size, mode="bicubic", align_corners=False)[:, 0]
+    base = maps[:, :1, :1].nan_to_num(0, 0, 0)  # a map of one value keeps it: that its weights sum up to 1 is rounded
+    columns = _resize_first((maps - base).permute(2, 0, 1).contiguous(), size[1])
+    return _resize_first(columns.permute(2, 1, 0).contiguous(), size[0]).permute(1, 0, 2) + base
+
+
+def _resize_first(maps: Float32[Tensor, "n a b"], size: int) -> Float32[Tensor, "N a b"]:
+    """Cubic interpolation along the first axis: each slice of the result is a weighted sum of four."""
+    position = (torch.arange(size, dtype=torch.float64) + 0.5) * (len(maps) / size) - 0.5
+    taps = position.floor()[:, None] + torch.arange(-1, 3)
+    distance = (position[:, None] - taps).abs()
+    near = ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance.square() + 1
+    far = ((distance - 5) * distance + 8) * distance * _CUBIC - 4 * _CUBIC
+    weights = near.where(distance <= 1, far).to(maps)
+    rows = taps.long().clamp(0, len(maps) - 1).to(maps.device)
+    return F.embedding_bag(rows, maps.flatten(1), per_sample_weights=weights, mode="sum").view(size, *maps.shape[1:])
 
 
 class DepthPairs:
@@ -118,11 +135,12 @@ class DepthPairs:
         """
         truth = target.detach().cpu()
         resized = resize_depth(preds.detach().cpu()[None], (truth.shape[-2], truth.shape[-1]))
-        valid = ((truth > 0) & (truth < self.max_depth)).flatten().nonzero().squeeze(1)  # no NaN, no infinity
-        found = resized.flatten()[valid].float()
-        if self.not_finite_frame is None and not found.isfinite().all():
+        compared = (truth > 0) & (truth < self.max_depth)  # no NaN, no infinity
+        valid = torch.from_numpy(np.flatnonzero(compared.numpy()))  # eight times as fast as torch's
+        found, known = (maps.flatten().index_select(0, valid) for maps in (resized, truth))
+        if self.not_finite_frame is None and not found.sum(dtype=torch.float64).isfinite():
             self.not_finite_frame = self.num_frames
-        self._store.append(found, truth.flatten()[valid])
+        self._store.append(found, known)
 
     def errors(
         self, alignments: Sequence[VideoAlignment], clip_to: float | None = None
@@ -243,15 +261,19 @@ def sequence_depth_errors(
 
 
 def _error_sums(p: Float64[Tensor, " N"], t: Float64[Tensor, " N"]) -> Float64[Tensor, " 7"]:
-    """Sums over pixels of what `_errors` needs the means of."""
+    """Sums over pixels of what `_errors` needs the means of.
+
+    NumPy's logarithm and comparisons take a third of the time of torch's.
+    """
     error = p - t
     relative = error / t
-    ratio = p.clamp_min(MIN_LOG_DEPTH) / t
-    logarithm = ratio.log()
-    worst = torch.maximum(ratio, 1 / ratio).float()
-    within = [(worst < 1.25**power).sum().double() for power in (1, 2, 3)]
-    summands = (relative.abs(), error * relative, error.square(), logarithm.square())
-    return torch.stack([*(summand.sum() for summand in summands), *within])
+    ratio = p.clamp_min(MIN_LOG_DEPTH).div_(t)
+    worst = torch.maximum(ratio, ratio.reciprocal()).float().numpy()
+    within = [np.count_nonzero(worst < np.float32(1.25**power)) for power in (1, 2, 3)]
+    logarithm = torch.from_numpy(np.log(ratio.numpy()))
+    products = ((error, relative), (error, error), (logarithm, logarithm))
+    sums = [(one * other).sum() for one, other in products]
+    return torch.stack([relative.abs_().sum(), *sums, *torch.tensor(within, dtype=torch.float64)])
 
 
 def _errors(means: Float64[Tensor, "*T 7"]) -> DepthErrors:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from processes import run_python
 
 from omnistream.data.media import read_depth_png
@@ -142,6 +143,17 @@ def test_resized_as_opencv_does():
     resized = resize_depth(torch.tensor([[[1.0, 2, 4], [8, 16, 32]]]), (4, 5))[0]
     assert resized[0].tolist() == pytest.approx([0.236594, 0.325578, 0.523438, 0.862625, 1.097125], abs=1e-6)
     assert resized[-1].tolist() == pytest.approx([7.899404, 10.870423, 17.476562, 28.801380, 36.630867], abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [(9, 20), (4, 5), (7, 3), (7, 8)])
+def test_each_of_several_maps_is_resized_as_in_float64(size):
+    maps = 10 * torch.rand(2, 7, 6, generator=torch.Generator().manual_seed(0))
+    expected = F.interpolate(maps.double()[None], size, mode="bicubic", align_corners=False)[0]
+    torch.testing.assert_close(resize_depth(maps, size).double(), expected, rtol=0, atol=1e-5)
+
+
+def test_a_map_of_one_value_keeps_it():
+    assert resize_depth(torch.full((2, 5, 7), 2.3), (11, 13)).unique().tolist() == [torch.tensor(2.3).item()]
 
 
 def test_bounds_are_strict_and_clips_come_after_the_alignment():
