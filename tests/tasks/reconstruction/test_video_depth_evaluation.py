@@ -118,3 +118,23 @@ def test_bad_alignments_are_refused():
     for alignments in ((), ("scale", "scale")):
         with pytest.raises(ValueError, match="alignments must be different ones, at least one"):
             VideoDepth(Knows(three()), alignments=alignments)
+
+
+@pytest.mark.parametrize("alignments", [("scale",), ("metric",), ("scale_shift_l2", "median")])
+def test_the_baseline_is_the_best_constant_of_each_video(tmp_path, alignments):
+    """The median weighted by 1 / t: that of equal weights is far from it where near and far pixels mix."""
+    scenes = {"a": video(0, 3), "b": video(1, 4)}
+    for name, factor in (("a", 1.0), ("b", 30.0)):
+        for index, frame in enumerate(scenes[name]):
+            frame.depth *= factor
+            frame.depth[:, 6:] *= 8 + index
+    module = VideoDepth(Knows(scenes), alignments=alignments, max_depth=200.0)
+    found = evaluated(module, data(scenes), tmp_path)
+    total, count = 0.0, 0
+    for frames in scenes.values():
+        truth = torch.stack([frame.depth for frame in frames]).double()
+        valid = truth[(truth > 0) & (truth < 200)]
+        candidates = valid.unique()
+        total += float(((candidates[:, None] - valid).abs() / valid).mean(1).min()) * len(valid)
+        count += len(valid)
+    assert found.metrics["abs_rel_constant"].value == pytest.approx(total / count, abs=1e-3)
