@@ -63,7 +63,16 @@ class VideoDepth(StreamedEvaluation):
     def score(
         self, video: GeometryVideo, stream: Iterator[tuple[SceneFrame, PredictedFrame]]
     ) -> tuple[SequenceOutcome, ReconstructedVideo | None]:
-        """Errors of one video."""
+        """Errors of one video.
+
+        Raises:
+            ValueError: If the images are cropped: a prediction would not cover the truth.
+        """
+        if video.images is not None and video.images.fit == "crop":
+            raise ValueError(
+                f"{self.protocol}: images.fit crop cuts borders off the images that the true depth still has; set "
+                "data.images.fit to resize"
+            )
         plotted = PlottedFrames(video, self.num_plotted_frames)
         constant = ConstantAbsRel(sync_on_compute=False)  # other processes have other videos
         limit = math.inf if self.max_depth is None else self.max_depth

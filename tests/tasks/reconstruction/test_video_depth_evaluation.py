@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from listed_videos import Knows, data, evaluated, three, video
+from listed_videos import Knows, Listed, data, evaluated, three, video
 
+from omnistream.data import EvaluationDataModule, GeometryVideos, ModelImages
 from omnistream.tasks.reconstruction import VideoDepth
 from omnistream.tasks.reconstruction.video_depth import ALIGNMENTS
 
@@ -138,3 +139,16 @@ def test_the_baseline_is_the_best_constant_of_each_video(tmp_path, alignments):
         total += float(((candidates[:, None] - valid).abs() / valid).mean(1).min()) * len(valid)
         count += len(valid)
     assert found.metrics["abs_rel_constant"].value == pytest.approx(total / count, abs=1e-3)
+
+
+def test_cropped_images_are_refused_before_the_model_runs(tmp_path):
+    scenes = three()
+    for fit, refused in (("crop", True), ("resize", False)):
+        images, model = ModelImages(long_side=16, multiple=4, fit=fit), Knows(scenes)
+        source = EvaluationDataModule(test=GeometryVideos(Listed(scenes), images=images), batch_size=1)
+        if refused:
+            with pytest.raises(ValueError, match=r"images\.fit crop .* set data\.images\.fit to resize"):
+                evaluated(VideoDepth(model), source, tmp_path / fit)
+            assert model.calls == []
+        else:
+            assert evaluated(VideoDepth(model), source, tmp_path / fit).metrics["abs_rel"].value < 1e-5
