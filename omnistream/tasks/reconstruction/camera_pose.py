@@ -33,7 +33,8 @@ class CameraPose(StreamedEvaluation):
     `ate_identity`, `rpe_translation_constant_velocity` and so on are those of the baselines of
     `omnistream.evaluation.PoseBaseline` after the first alignment.
 
-    A reference pose that is not finite is left out; a reference that does not move, or has too few poses, is no truth.
+    A reference pose that is not finite is left out; a reference that does not move, or has too few poses, is no truth. The status
+    of a video is that of the main errors; others without a value are noted in its details.
 
     Args:
         geometry: See `StreamedEvaluation`.
@@ -94,7 +95,7 @@ class CameraPose(StreamedEvaluation):
             return SequenceOutcome(name=name, status="no truth", reason=main.reason)
         sources = {"": torch.stack(plotted.poses)} | ({} if rays is None else {"rays/": rays})
         values: dict[str, float] = {}
-        problems = []
+        notes = [main.note] if main.note else []
         for source, preds in sources.items():
             for alignment in self.alignments:
                 found = _score(preds, target, alignment)
@@ -102,10 +103,11 @@ class CameraPose(StreamedEvaluation):
                     return SequenceOutcome(name=name, status="no truth", reason=found.reason)
                 prefix = source if alignment == self.alignments[0] else f"{source}{alignment}/"
                 values |= _named(prefix, found.errors)
-                problems += [f"{source}{found.reason}"] if found.reason else []
-        details = {"num_poses": main.num_poses, "note": main.note}
-        status: dict[str, Any] = {"status": "not finite", "reason": problems[0]} if problems else {}
-        return SequenceOutcome(name=name, values=values | self._baselines(target), details=details, **status)
+                if found.reason != main.reason:
+                    notes.append(f"{prefix}ate has no value: {found.reason}")
+        details = {"num_poses": main.num_poses, "note": "; ".join(notes)}
+        values |= self._baselines(target)
+        return SequenceOutcome(name=name, status=main.status, reason=main.reason, values=values, details=details)
 
     def _baselines(self, target: Float[Tensor, "T 4 4"]) -> dict[str, float]:
         known = target[target.flatten(1).isfinite().all(1)]

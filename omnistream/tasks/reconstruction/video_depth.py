@@ -102,18 +102,24 @@ class VideoDepth(StreamedEvaluation):
             for name, value in errors.errors._asdict().items()
         }
         values["abs_rel_constant"] = float(constant.compute())
-        fits = {a: {"scale": e.scale.tolist(), "shift": e.shift.tolist()} for a, e in found.items() if not e.scale.ndim}
-        undefined = [name for name, value in values.items() if math.isnan(value)]
-        reason = ""
+        failed = [name for name, errors in found.items() if errors.errors.abs_rel.isnan()]
+        fits = {
+            name: {"scale": float(errors.scale), "shift": float(errors.shift)}
+            for name, errors in found.items()
+            if name not in failed and not errors.scale.ndim
+        }
+        reason = note = ""
         if first.not_finite_frame is not None:
             reason = f"the predicted depth of frame {first.not_finite_frame} is not finite"
-        elif undefined:
-            reason = f"the alignment has no solution, which leaves without value: {', '.join(undefined)}"
+        elif self.alignments[0] in failed:
+            reason = f"the alignment {self.alignments[0]} has no solution"
+        elif failed:
+            note = f"alignments without a solution: {', '.join(failed)}"
         return SequenceOutcome(
             name=video.name,
             status="not finite" if reason else "scored",
             reason=reason,
             values=values,
             weight=float(first.num_valid),
-            details={} if reason else {"alignments": fits},
+            details={"alignments": fits, "note": note},
         )

@@ -99,6 +99,29 @@ def test_both_poses_are_scored_from_one_pass(tmp_path):
     assert {"rays/se3/ate", "rays/none/rpe_rotation"} <= set(found)
 
 
+class LostRays(TwoPoses):
+    """The second source has no pose for the first frame."""
+
+    def step(self, images):
+        (one,) = super().step(images)
+        if images[0, 1, 0, 0] == 0:
+            type(one).ray_camera_to_world = torch.full((4, 4), math.nan)
+        return [one]
+
+
+def test_the_status_is_that_of_the_main_errors(tmp_path):
+    result = evaluated(CameraPose(LostRays({"a": video(0, 5)})), data({"a": video(0, 5)}), tmp_path)
+    (row,) = result.settings["sequences"]
+    assert (row["status"], row["reason"]) == ("scored", "")
+    assert math.isfinite(result.metrics["ate"].value)
+    assert math.isnan(result.metrics["rays/ate"].value)
+    assert "rays/ate has no value: the predicted pose of frame 0 is not finite" in row["details"]["note"]
+    lost = Knows({"a": video(0, 5)}, move=lambda one, index: one * math.nan if index == 3 else one)
+    (row,) = evaluated(CameraPose(lost), data({"a": video(0, 5)}), tmp_path / "lost").settings["sequences"]
+    assert (row["status"], row["reason"]) == ("not finite", "the predicted pose of frame 3 is not finite")
+    assert row["details"]["note"] == ""
+
+
 def test_baselines_are_what_they_say():
     truth = torch.stack(helix(6))
     assert torch.equal(baseline_poses(truth, "identity"), torch.eye(4, dtype=torch.float64).repeat(6, 1, 1))

@@ -152,3 +152,24 @@ def test_cropped_images_are_refused_before_the_model_runs(tmp_path):
             assert model.calls == []
         else:
             assert evaluated(VideoDepth(model), source, tmp_path / fit).metrics["abs_rel"].value < 1e-5
+
+
+def test_the_status_is_that_of_the_main_alignment(tmp_path):
+    """A prediction that is 0 in most pixels has no median to divide by, but a scale."""
+
+    def mostly_zero(depth, index):
+        depth[:, 4:] = 0
+        return depth
+
+    scenes = {"a": video(0, 3)}
+    result = evaluated(VideoDepth(Knows(scenes, mostly_zero)), data(scenes), tmp_path / "scale")
+    (row,) = result.settings["sequences"]
+    assert (row["status"], row["reason"]) == ("scored", "")
+    assert math.isfinite(result.metrics["abs_rel"].value)
+    assert math.isnan(result.metrics["median/abs_rel"].value)
+    assert row["details"]["note"] == "alignments without a solution: median, frame_median"
+    assert set(row["details"]["alignments"]) == {"scale", "scale_shift_l2", "metric"}
+    module = VideoDepth(Knows(scenes, mostly_zero), alignments=("median", "scale"))
+    (row,) = evaluated(module, data(scenes), tmp_path / "median").settings["sequences"]
+    assert (row["status"], row["reason"]) == ("not finite", "the alignment median has no solution")
+    assert set(row["details"]["alignments"]) == {"scale"}
