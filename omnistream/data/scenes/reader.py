@@ -157,18 +157,20 @@ class SceneReader(ABC):
         return name
 
 
-def usable_frames(path: Path, frames: Sequence[str], is_usable: Iterable[bool]) -> list[str]:
-    """The usable frames; logs how many are left out.
+def usable_frames(path: Path, frames: Sequence[str], is_usable: Iterable[bool], *, keep_all: bool = False) -> list[str]:
+    """The usable frames; logs how many others there are.
 
     Args:
         path: Of the sequence.
         frames: Its frames.
         is_usable: For each, whether it has depth and a pose.
+        keep_all: Whether the others are not left out.
     """
-    kept = [frame for frame, good in zip(frames, is_usable, strict=True) if good]
-    if len(kept) < len(frames):
-        logger.warning("%s: %d of %d frames have no depth or pose; skipped", path, len(frames) - len(kept), len(frames))
-    return kept
+    usable = [frame for frame, good in zip(frames, is_usable, strict=True) if good]
+    if missing := len(frames) - len(usable):
+        what = "kept" if keep_all else "skipped"
+        logger.warning("%s: %d of %d frames have no depth or pose; %s", path, missing, len(frames), what)
+    return list(frames) if keep_all else usable
 
 
 def unknown_camera(size: int) -> Float64[Tensor, "N N"]:

@@ -22,7 +22,9 @@ class VideoDepth(StreamedEvaluation):
 
     Metrics are `abs_rel`, `sq_rel`, `rmse`, `log_rmse`, `delta1`, `delta2` and `delta3` for the first alignment, and
     `<alignment>/abs_rel` and so on for the others. `abs_rel_constant` is the smallest Abs Rel that one constant depth
-    per video reaches, see `omnistream.metrics.ConstantAbsRel`: the same for every alignment. Predictions are resized to the truth, never the reverse.
+    per video reaches (`omnistream.metrics.ConstantAbsRel`), whatever the alignments. Predictions are resized to the
+    truth, never the reverse. The status of a video is that of the first alignment; others that have no solution are
+    noted in its details.
 
     Args:
         geometry: See `StreamedEvaluation`.
