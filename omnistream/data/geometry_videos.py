@@ -127,10 +127,13 @@ class GeometryVideo:
             "images": self.images and asdict(self.images),
         }
 
-    def frames(self) -> Iterator[SceneFrame]:
+    def frames(self, with_depth: bool = True) -> Iterator[SceneFrame]:
         """The frames in order: images of the model's size, depth as stored with its own `depth_intrinsics`.
 
         The next frame is read while the caller works on one, and no other frame is kept.
+
+        Args:
+            with_depth: Whether depth is needed; otherwise as `SceneReader.read_without_depth`.
 
         Raises:
             MediaReadError: If a file is broken.
@@ -138,15 +141,16 @@ class GeometryVideo:
         with ThreadPoolExecutor(1) as pool:
             waiting = None
             for position in self.positions:
-                upcoming = pool.submit(self._read, position)
+                upcoming = pool.submit(self._read, position, with_depth)
                 if waiting is not None:
                     yield waiting.result()
                 waiting = upcoming
             if waiting is not None:
                 yield waiting.result()
 
-    def _read(self, position: int) -> SceneFrame:
-        frame = self.reader.read(self.sequence, [position])[0]
+    def _read(self, position: int, with_depth: bool) -> SceneFrame:
+        read = self.reader.read if with_depth else self.reader.read_without_depth
+        frame = read(self.sequence, [position])[0]
         return frame if self.images is None else self.images(frame)
 
 

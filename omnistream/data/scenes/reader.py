@@ -62,6 +62,8 @@ class SceneReader(ABC):
     has_all_cameras: bool = True
     """Whether intrinsics and pose of every frame are known. Where they are not, they are NaN: such a reader is for
     evaluations, and `SceneClips` refuses it."""
+    has_poses: ClassVar[bool] = True
+    """Whether the data set states poses at all; where it does not, evaluations of poses refuse it."""
     index_version: ClassVar[int] = 1
     """Increase when `open_sequence` changes, so that indexes on disk are rebuilt."""
 
@@ -96,6 +98,16 @@ class SceneReader(ABC):
         Raises:
             MediaReadError: If a file is broken.
         """
+
+    def read_without_depth(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
+        """The frames for evaluations of poses alone, which a depth map that is missing or broken does not concern.
+
+        Overridden by data sets with a published list of sequences for poses; others read depth as well.
+
+        Raises:
+            MediaReadError: If a file is broken.
+        """
+        return self.read(sequence, positions)
 
     def index(self) -> list[SceneSequence]:
         """The sequences that can be read, sorted by name; those that cannot are in `broken`.

@@ -89,14 +89,19 @@ class Sintel(SceneReader):
         """Frames as stored."""
         return [self._frame(sequence.name, sequence.frames[position]) for position in positions]
 
-    def _frame(self, scene: str, name: str) -> SceneFrame:
+    def read_without_depth(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
+        """Images and cameras."""
+        names = [sequence.frames[position] for position in positions]
+        return [self._frame(sequence.name, name, with_depth=False) for name in names]
+
+    def _frame(self, scene: str, name: str, with_depth: bool = True) -> SceneFrame:
         image = read_image(self._file(self.render, scene, name, "png"), upright=False)
         path, camera_path = self._file("depth", scene, name, "dpt"), self._file("camdata_left", scene, name, "cam")
         depth, intrinsics, pose = None, unknown_camera(3), unknown_camera(4)
         if camera_path.is_file() or not self.all_frames:
             camera = read_cam(camera_path)
             intrinsics, pose = torch.tensor(camera.intrinsics), torch.tensor(camera.camera_to_world)
-        if path.is_file() or not self.all_frames:
+        if with_depth and (path.is_file() or not self.all_frames):
             depth = read_dpt(path)
             check_same_size(path, depth, image)
         return SceneFrame(image=image, depth=depth, intrinsics=intrinsics, camera_to_world=pose)

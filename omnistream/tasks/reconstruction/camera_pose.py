@@ -29,12 +29,13 @@ class CameraPose(StreamedEvaluation):
 
     Metrics are `ate`, `rpe_translation` and `rpe_rotation` after the first alignment, and `<alignment>/ate` and so on
     after the others. With `none`, the first predicted camera whose truth is known is put on its true one and nothing is
-    fitted: a model may choose its own world, but neither its scale nor its drift is forgiven. Those of a model's second source of poses, `ray_camera_to_world`, are `rays/ate` and so on.
-    `ate_identity`, `rpe_translation_constant_velocity` and so on are those of the baselines of
-    `omnistream.evaluation.PoseBaseline` after the first alignment.
+    fitted: a model may choose its own world, but neither its scale nor its drift is forgiven. Those of a model's second
+    source of poses, `ray_camera_to_world`, are `rays/ate` and so on. `ate_identity`,
+    `rpe_translation_constant_velocity` and so on are those of the baselines of `omnistream.evaluation.PoseBaseline`
+    after the first alignment.
 
-    A reference pose that is not finite is left out; a reference that does not move, or has too few poses, is no truth. The status
-    of a video is that of the main errors; others without a value are noted in its details.
+    A reference pose that is not finite is left out; a reference that does not move, or has too few poses, is no truth.
+    The status of a video is that of the main errors; others without a value are noted in its details.
 
     Args:
         geometry: See `StreamedEvaluation`.
@@ -47,6 +48,8 @@ class CameraPose(StreamedEvaluation):
     Raises:
         ValueError: If there is no alignment, or as `StreamedEvaluation`.
     """
+
+    needs_depth = False
 
     def __init__(
         self,
@@ -71,7 +74,16 @@ class CameraPose(StreamedEvaluation):
     def score(
         self, video: GeometryVideo, stream: Iterator[tuple[SceneFrame, PredictedFrame]]
     ) -> tuple[SequenceOutcome, ReconstructedVideo | None]:
-        """Errors of one video."""
+        """Errors of one video.
+
+        Raises:
+            ValueError: If the data set states no poses.
+        """
+        if not video.reader.has_poses:
+            raise ValueError(
+                f"{self.protocol}: {type(video.reader).__name__} has no true poses to compare with; choose another "
+                "reader, or evaluate its depth"
+            )
         plotted, ray_poses = PlottedFrames(video, self.num_plotted_frames), []
         for frame, found in stream:
             plotted.add(frame, found)

@@ -62,6 +62,8 @@ class StreamedEvaluation(LightningModule):
 
     weights_option = "--model.checkpoint"
     """Where weights are given on the command line."""
+    needs_depth = True
+    """Whether true depth is compared with: if not, a depth map that is missing or broken does not matter."""
 
     def __init__(
         self,
@@ -223,7 +225,7 @@ class StreamedEvaluation(LightningModule):
             geometry.open(video.name)
         geometry.reset()
         size: torch.Size | None = None
-        with closing(video.frames()) as frames:  # type: ignore[type-var]  # a generator
+        with closing(video.frames(self.needs_depth)) as frames:  # type: ignore[type-var]  # a generator
             for index, frame in enumerate(frames):
                 start = time.perf_counter()
                 try:

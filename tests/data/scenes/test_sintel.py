@@ -73,6 +73,17 @@ def test_all_frames_stay_in_an_evaluation(written):
         SceneClips(reader, ClipSampling(num_frames=4, max_interval=1), SceneCrop(SIZE))
 
 
+def test_poses_need_no_depth(written):
+    root, room = written
+    (root / "training" / "depth" / "alley_1" / "frame_0002.dpt").write_bytes(b"broken")
+    video = GeometryVideos(Sintel(root, all_frames=True), ["alley_1"], images=None)[0]
+    frames = list(video.frames(with_depth=False))
+    assert [frame.depth for frame in frames] == [None] * 8
+    np.testing.assert_allclose(frames[1].camera_to_world, room.pose(1), atol=1e-12)
+    with pytest.raises(MediaReadError, match="frame_0002"):
+        list(video.frames())
+
+
 def test_two_views_agree(written, disagreement):
     clip = SceneClips(Sintel(written[0]), ClipSampling(num_frames=4, max_interval=1), SceneCrop(SIZE))[0]
     assert disagreement(clip, 0, 3).max() < 0.01

@@ -4,9 +4,12 @@ import math
 
 import pytest
 import torch
-from listed_videos import Knows, data, evaluated, helix, pose, rotation, three, video
+from listed_videos import Knows, Listed, data, evaluated, helix, pose, rotation, three, video
 
 from omnistream.cameras import invert_pose
+from omnistream.data import EvaluationDataModule, GeometryVideos
+from omnistream.data.media import MediaReadError
+from omnistream.data.scenes import KITTIDepth, NYUv2Video
 from omnistream.evaluation import baseline_poses
 from omnistream.evaluation.saved_predictions import SavedFrame
 from omnistream.metrics import trajectory_errors
@@ -163,6 +166,33 @@ def test_without_alignment_the_first_known_camera_is_the_start(tmp_path):
     assert max(found[error] for error in ERRORS) < 1e-6
     assert found["ate_constant_velocity"] < 1e-5
     assert found["ate_identity"] > 0.1
+
+
+class NoDepth(Listed):
+    """Depth is refused, as if every map were broken."""
+
+    def read(self, sequence, positions):
+        raise MediaReadError("depth.png", "is broken")
+
+    def read_without_depth(self, sequence, positions):
+        return super().read(sequence, positions)
+
+
+def test_depth_is_neither_needed_nor_read(tmp_path):
+    source = EvaluationDataModule(test=GeometryVideos(NoDepth(three()), images=None), batch_size=1)
+    result = evaluated(CameraPose(Knows(three())), source, tmp_path)
+    assert (result.num_samples, result.skipped) == (3, 0)
+    assert result.metrics["ate"].value < 1e-5
+
+
+def test_a_data_set_without_poses_is_refused_before_the_model_runs(tmp_path):
+    reader, model = Listed(three()), Knows(three())
+    reader.has_poses = False
+    source = EvaluationDataModule(test=GeometryVideos(reader, images=None), batch_size=1)
+    with pytest.raises(ValueError, match="camera_pose: Listed has no true poses to compare with"):
+        evaluated(CameraPose(model), source, tmp_path)
+    assert model.calls == []
+    assert not any(one.has_poses for one in (KITTIDepth, NYUv2Video))
 
 
 def test_bad_alignments_are_refused():
