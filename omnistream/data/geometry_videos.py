@@ -230,7 +230,7 @@ class GeometryVideos(Dataset[GeometryVideo]):
 def _by_published_name(reader: SceneReader) -> dict[str, SceneSequence]:
     found: dict[str, SceneSequence] = {}
     for sequence in reader.index():
-        if (other := found.setdefault(name := reader.published_name(sequence), sequence)) is not sequence:
+        if (other := found.setdefault(name := reader.published_name(sequence.name), sequence)) is not sequence:
             raise ValueError(
                 f"{reader.root} holds two sequences called {name}: {other.name} and {sequence.name}; set `root` to the "
                 "folder of one of them"
@@ -240,7 +240,7 @@ def _by_published_name(reader: SceneReader) -> dict[str, SceneSequence]:
 
 def _names(reader: SceneReader, sequences: str | Sequence[str] | None) -> list[str]:
     if not isinstance(sequences, str):
-        names = [reader.known_name(name) for name in sequences or ()]
+        names = [reader.published_name(name) for name in sequences or ()]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"sequences: {twice} is named more than once, and would count as often; name it once")
         return names

@@ -61,7 +61,7 @@ class Named(SceneReader):
         self.root, self.broken = Path("memory"), []
         self._sequences = [SceneSequence(name, ["0"]) for name in ("a", "b")]
 
-    def known_name(self, name):
+    def published_name(self, name):
         return name.removeprefix("x_")
 
     def open_sequence(self, path):

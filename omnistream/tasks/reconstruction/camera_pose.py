@@ -31,7 +31,7 @@ class CameraPose(StreamedEvaluation):
     after the others. With `none`, the first predicted camera whose truth is known is put on its true one and nothing is
     fitted: a model may choose its own world, but neither its scale nor its drift is forgiven. Those of a model's second
     source of poses, `ray_camera_to_world`, are `rays/ate` and so on. `ate_identity`,
-    `rpe_translation_constant_velocity` and so on are those of the baselines of `omnistream.evaluation.PoseBaseline`
+    `rpe_translation_constant_velocity` and so on are those of the baselines of ``omnistream.evaluation.PoseBaseline``
     after the first alignment.
 
     A reference pose that is not finite is left out; a reference that does not move, or has too few poses, is no truth.
@@ -49,7 +49,7 @@ class CameraPose(StreamedEvaluation):
         ValueError: If there is no alignment, or as `StreamedEvaluation`.
     """
 
-    needs_depth = False
+    scored_parts = ("poses",)
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -50,7 +50,8 @@ class StreamedEvaluation(LightningModule):
     Test batches are lists of one `GeometryVideo`; several processes share the videos.
 
     Args:
-        geometry: The model, a `StreamingGeometry`. One with a method `open` is told the name of every video.
+        geometry: The model, a `StreamingGeometry`. One with a method `open` is told the name of every video, and
+            says in `missing`, as `SavedPredictions` does, what it does not predict for it.
         checkpoint: Given to the model's `load_checkpoint`: a run folder, checkpoint or name.
         protocol: Stable name of the evaluation.
         resume: Log folder of a stopped test. Its videos are taken over if weights, settings and frames are the same.
@@ -62,8 +63,9 @@ class StreamedEvaluation(LightningModule):
 
     weights_option = "--model.checkpoint"
     """Where weights are given on the command line."""
-    needs_depth = True
-    """Whether true depth is compared with: if not, a depth map that is missing or broken does not matter."""
+    scored_parts: ClassVar[tuple[Literal["depth", "poses"], ...]] = ("depth", "poses")
+    """What is scored. A video for which a model says that such a prediction is `missing` is refused. Where it is not
+    depth, the true depth is not read: a map that is missing or broken does not matter."""
 
     def __init__(
         self,
@@ -218,14 +220,19 @@ class StreamedEvaluation(LightningModule):
         """Frames and predictions, one after the other.
 
         Raises:
-            ValueError: If there are too few or too many predictions, or one does not fit; names video and frame.
+            ValueError: If there are too few or too many predictions, the part that is scored is missing, or one does
+                not fit; names video and frame.
         """
         geometry: Any = self.geometry
         if hasattr(geometry, "open"):
             geometry.open(video.name)
+        missing = getattr(geometry, "missing", {})
+        for part in self.scored_parts:
+            if part in missing:
+                raise ValueError(f"{video.name}: {self.protocol} needs predicted {part}; there is no {missing[part]}")
         geometry.reset()
         size: torch.Size | None = None
-        with closing(video.frames(self.needs_depth)) as frames:  # type: ignore[type-var]  # a generator
+        with closing(video.frames("depth" in self.scored_parts)) as frames:  # type: ignore[type-var]  # a generator
             for index, frame in enumerate(frames):
                 start = time.perf_counter()
                 try:

@@ -8,6 +8,8 @@ from omnistream.tasks.reconstruction.outcome import SequenceOutcome
 
 IN_MEANS = ("scored", "not finite")
 """Status of the videos that enter the means."""
+HIGHER = ("delta", "precision", "recall", "f_score")
+"""Beginnings of the names of metrics of which more is better."""
 
 
 def summarize(outcomes: Sequence[SequenceOutcome]) -> dict[str, MetricValue]:
@@ -39,4 +41,4 @@ def _mean(name: str, outcomes: Sequence[SequenceOutcome]) -> MetricValue:
     mean = math.fsum(w * x for w, x in zip(weights, values, strict=True)) / total
     squares = math.fsum((w * (x - mean)) ** 2 for w, x in zip(weights, values, strict=True))
     stderr = math.sqrt(count / (count - 1) * squares) / total if count > 1 and math.isfinite(squares) else None
-    return MetricValue(value=mean, higher_is_better=name.rpartition("/")[2].startswith("delta"), stderr=stderr)
+    return MetricValue(value=mean, higher_is_better=name.rpartition("/")[2].startswith(HIGHER), stderr=stderr)
