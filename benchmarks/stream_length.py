@@ -4,7 +4,7 @@ A trained model streams long videos of the procedural world, which it has never 
 past in the cache, with sliding windows, and with an 8-bit cache. For the first 16, 32, 64, 110 and 220 frames of every
 video:
 
-- Abs Rel of depth after one scale for these frames (paper Table 3), beside the best constant depth;
+- Abs Rel of depth after one scale for these frames (paper Table 3), beside the best constant depth for these frames;
 - ATE of the camera after a similarity for these frames (paper Table 4), beside a camera that stands still;
 - drift: how far the features of a frame are from those of the same frame with the whole past in float32.
 
@@ -26,7 +26,7 @@ from omnistream.backbone import SessionOptions
 from omnistream.data import FrameChoice, GeometryVideos
 from omnistream.data.world import WorldVideos
 from omnistream.evaluation.geometry_baselines import baseline_poses
-from omnistream.metrics import sequence_depth_errors, trajectory_errors
+from omnistream.metrics import constant_abs_rel, sequence_depth_errors, trajectory_errors
 from omnistream.plots.curves import PALETTE
 from omnistream.plots.png import encode_png
 from omnistream.plots.sheet import MUTED_COLOR, Sheet
@@ -147,9 +147,10 @@ def measure(model, videos, lengths, windows):
                 reference = found.features
             else:
                 keep(drifts, kind, drift(found.features, reference, lengths))
-        plain = prefix_errors(torch.ones(len(frames), 1, 1), baseline_poses(poses, "identity"), truth, poses, lengths)
-        keep(errors, CONSTANT, {"depth": plain["depth"]})
-        keep(errors, STILL, {"pose": plain["pose"]})
+        constant = [float(constant_abs_rel(truth[:length], truth[:length] > 0)) for length in lengths]
+        still = prefix_errors(truth, baseline_poses(poses, "identity"), truth, poses, lengths)
+        keep(errors, CONSTANT, {"depth": constant})
+        keep(errors, STILL, {"pose": still["pose"]})
     return tuple(
         {name: {kind: torch.tensor(values) for kind, values in kinds.items()} for name, kinds in target.items()}
         for target in (errors, drifts)

@@ -28,7 +28,8 @@ class FrameChoice:
     count: int | None = None
 
     def __post_init__(self) -> None:
-        if self.start < 0 or self.stride < 1 or min(self.stop or 1, self.count or 1) < 1:
+        at_least_one = [self.stride, *(limit for limit in (self.stop, self.count) if limit is not None)]
+        if self.start < 0 or min(at_least_one) < 1:
             raise ValueError(f"expected start >= 0 and stop, stride and count >= 1, got {self}")
 
     def positions(self, num_frames: int) -> range:
@@ -42,7 +43,7 @@ class ModelImages:
 
     The longer side becomes `long_side`, by Lanczos resampling or, where that enlarges, bicubic. Both sides then become
     the multiple of `multiple` below: by another Lanczos resize (`resize`, for depth) or by cutting off the borders
-    (`crop`, for poses). A square image becomes 4:3.
+    (`crop`, for poses). An image that is square after the first step becomes 4:3.
 
     Source: CUT3R/CUT3R src/dust3r/utils/image.py (load_images_for_eval).
     """
@@ -58,11 +59,20 @@ class ModelImages:
             raise ValueError(f"fit must be resize or crop, got {self.fit!r}")
 
     def sizes(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Height and width after the first step and after the second."""
+        """Height and width after the first step and after the second.
+
+        Raises:
+            ValueError: If borders are to be cut off a side that is shorter than `multiple`.
+        """
         longest = max(height, width)
         first = round(height * self.long_side / longest), round(width * self.long_side / longest)
         rows, columns = (max(1, side // self.multiple) * self.multiple for side in first)
-        if rows == columns:
+        if self.fit == "crop" and min(first) < self.multiple:
+            raise ValueError(
+                f"images: {width}x{height} pixels become {first[1]}x{first[0]}, which cannot be cut to a multiple of "
+                f"{self.multiple}; set long_side larger, or fit to resize"
+            )
+        if first[0] == first[1]:
             rows = max(1, 3 * rows // 4 // self.multiple) * self.multiple
         return first, (rows, columns)
 
@@ -117,10 +127,13 @@ class GeometryVideo:
             "images": self.images and asdict(self.images),
         }
 
-    def frames(self) -> Iterator[SceneFrame]:
+    def frames(self, with_depth: bool = True) -> Iterator[SceneFrame]:
         """The frames in order: images of the model's size, depth as stored with its own `depth_intrinsics`.
 
         The next frame is read while the caller works on one, and no other frame is kept.
+
+        Args:
+            with_depth: Whether depth is needed; otherwise as `SceneReader.read_without_depth`.
 
         Raises:
             MediaReadError: If a file is broken.
@@ -128,15 +141,16 @@ class GeometryVideo:
         with ThreadPoolExecutor(1) as pool:
             waiting = None
             for position in self.positions:
-                upcoming = pool.submit(self._read, position)
+                upcoming = pool.submit(self._read, position, with_depth)
                 if waiting is not None:
                     yield waiting.result()
                 waiting = upcoming
             if waiting is not None:
                 yield waiting.result()
 
-    def _read(self, position: int) -> SceneFrame:
-        frame = self.reader.read(self.sequence, [position])[0]
+    def _read(self, position: int, with_depth: bool) -> SceneFrame:
+        read = self.reader.read if with_depth else self.reader.read_without_depth
+        frame = read(self.sequence, [position])[0]
         return frame if self.images is None else self.images(frame)
 
 
@@ -152,7 +166,7 @@ class GeometryVideos(Dataset[GeometryVideo]):
 
     Raises:
         DatasetNotFoundError: If none of the sequences is there.
-        ValueError: If the reader has no such list, or two sequences are called the same.
+        ValueError: If the reader has no such list, `sequences` names one twice, or two sequences are called the same.
     """
 
     def __init__(
@@ -226,7 +240,10 @@ def _by_published_name(reader: SceneReader) -> dict[str, SceneSequence]:
 
 def _names(reader: SceneReader, sequences: str | Sequence[str] | None) -> list[str]:
     if not isinstance(sequences, str):
-        return [reader.published_name(name) for name in sequences or ()]
+        names = [reader.published_name(name) for name in sequences or ()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"sequences: {twice} is named more than once, and would count as often; name it once")
+        return names
     if sequences not in reader.sequence_lists:
         known = ", ".join(reader.sequence_lists) or "none"
         raise ValueError(f"sequences: {type(reader).__name__} has no list {sequences!r}; it has {known}")

@@ -99,13 +99,14 @@ def read_sens_poses(header: SensHeader) -> list[tuple[int, Float64[np.ndarray, "
 
 
 def read_sens_frame(
-    header: SensHeader, place: int
-) -> tuple[UInt8[Tensor, "3 H W"], Float32[Tensor, "h w"], Float64[np.ndarray, "4 4"]]:
+    header: SensHeader, place: int, with_depth: bool = True
+) -> tuple[UInt8[Tensor, "3 H W"], Float32[Tensor, "h w"] | None, Float64[np.ndarray, "4 4"]]:
     """Colour as stored, z-depth in metres with 0 where there is no measurement, and camera-to-world pose.
 
     Args:
         header: Header of the file.
         place: Byte offset of the frame, from `read_sens_poses`.
+        with_depth: Whether depth is decoded; None otherwise.
 
     Raises:
         MediaReadError: If the frame is damaged.
@@ -118,7 +119,11 @@ def read_sens_frame(
     except (OSError, struct.error, OverflowError, MemoryError) as error:
         raise MediaReadError(header.path, f"damaged frame at byte {place} ({error})") from error
     image = read_image(header.path, upright=False, data=color)
-    return image, _depth(header, depth), np.frombuffer(pose, "<f4").astype(np.float64).reshape(4, 4)
+    return (
+        image,
+        _depth(header, depth) if with_depth else None,
+        np.frombuffer(pose, "<f4").astype(np.float64).reshape(4, 4),
+    )
 
 
 def _depth(header: SensHeader, data: bytes) -> Float32[Tensor, "h w"]:

@@ -88,6 +88,7 @@ class KITTIDepth(SceneReader):
     splits = ("train", "val")
     sequence_lists = {"depth": tuple(f"{drive}_sync_02" for drive in _VAL_DRIVES)}
     has_all_cameras = False
+    has_poses = False
 
     def find(self) -> Iterable[Path]:
         """Folders of depth maps, one per drive and camera."""

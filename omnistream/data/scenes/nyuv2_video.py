@@ -64,6 +64,7 @@ class NYUv2Video(SceneReader):
         )
     }  # fmt: skip
     has_all_cameras = False
+    has_poses = False
 
     def __init__(self, root: str | os.PathLike[str], *, crop: bool = True) -> None:
         super().__init__(root)

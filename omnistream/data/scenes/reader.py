@@ -62,6 +62,8 @@ class SceneReader(ABC):
     has_all_cameras: bool = True
     """Whether intrinsics and pose of every frame are known. Where they are not, they are NaN: such a reader is for
     evaluations, and `SceneClips` refuses it."""
+    has_poses: ClassVar[bool] = True
+    """Whether the data set states poses at all; where it does not, evaluations of poses refuse it."""
     index_version: ClassVar[int] = 1
     """Increase when `open_sequence` changes, so that indexes on disk are rebuilt."""
 
@@ -96,6 +98,16 @@ class SceneReader(ABC):
         Raises:
             MediaReadError: If a file is broken.
         """
+
+    def read_without_depth(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
+        """The frames for evaluations of poses alone, which a depth map that is missing or broken does not concern.
+
+        Overridden by data sets with a published list of sequences for poses; others read depth as well.
+
+        Raises:
+            MediaReadError: If a file is broken.
+        """
+        return self.read(sequence, positions)
 
     def index(self) -> list[SceneSequence]:
         """The sequences that can be read, sorted by name; those that cannot are in `broken`.
@@ -157,18 +169,20 @@ class SceneReader(ABC):
         return folder.relative_to(self.root).as_posix()
 
 
-def usable_frames(path: Path, frames: Sequence[str], is_usable: Iterable[bool]) -> list[str]:
-    """The usable frames; logs how many are left out.
+def usable_frames(path: Path, frames: Sequence[str], is_usable: Iterable[bool], *, keep_all: bool = False) -> list[str]:
+    """The usable frames; logs how many others there are.
 
     Args:
         path: Of the sequence.
         frames: Its frames.
         is_usable: For each, whether it has depth and a pose.
+        keep_all: Whether the others are not left out.
     """
-    kept = [frame for frame, good in zip(frames, is_usable, strict=True) if good]
-    if len(kept) < len(frames):
-        logger.warning("%s: %d of %d frames have no depth or pose; skipped", path, len(frames) - len(kept), len(frames))
-    return kept
+    usable = [frame for frame, good in zip(frames, is_usable, strict=True) if good]
+    if missing := len(frames) - len(usable):
+        what = "kept" if keep_all else "skipped"
+        logger.warning("%s: %d of %d frames have no depth or pose; %s", path, missing, len(frames), what)
+    return list(frames) if keep_all else usable
 
 
 def unknown_camera(size: int) -> Float64[Tensor, "N N"]:

@@ -56,7 +56,7 @@ class ScanNet(SceneReader):
         root: Folder that holds the scenes at any depth.
         split: `train`, `val` or `test` of the authors; null takes every scene.
         all_frames: Also frames without tracking, with a pose of NaN, so that positions count every frame. A missing
-            depth map or pose file is then an error when the frame is read. For evaluations only.
+            depth map or pose file is then an error when it is read. For evaluations only.
 
     Raises:
         DatasetNotFoundError: If there is no such folder.
@@ -136,17 +136,24 @@ class ScanNet(SceneReader):
 
     def read(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
         """Frames as stored."""
+        return self._read(sequence, positions, with_depth=True)
+
+    def read_without_depth(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
+        """Images and cameras."""
+        return self._read(sequence, positions, with_depth=False)
+
+    def _read(self, sequence: SceneSequence, positions: Sequence[int], with_depth: bool) -> list[SceneFrame]:
         path = self.root / sequence.name
         read = _read_sens if path.suffix == ".sens" else _read_exported
-        return read(path, [sequence.frames[position] for position in positions])
+        return read(path, [sequence.frames[position] for position in positions], with_depth)
 
 
-def _read_exported(folder: Path, names: list[str]) -> list[SceneFrame]:
+def _read_exported(folder: Path, names: list[str], with_depth: bool) -> list[SceneFrame]:
     color, depth = (torch.tensor(_intrinsics(folder, kind)) for kind in ("color", "depth"))
     return [
         SceneFrame(
             image=read_image(folder / "color" / f"{name}.jpg", upright=False),
-            depth=read_depth_png(folder / "depth" / f"{name}.png", scale=0.001, invalid=(0,)),
+            depth=read_depth_png(folder / "depth" / f"{name}.png", scale=0.001, invalid=(0,)) if with_depth else None,
             intrinsics=color,
             camera_to_world=_pose(read_matrix(folder / "pose" / f"{name}.txt", (4, 4))),
             depth_intrinsics=depth,
@@ -155,10 +162,10 @@ def _read_exported(folder: Path, names: list[str]) -> list[SceneFrame]:
     ]
 
 
-def _read_sens(path: Path, names: list[str]) -> list[SceneFrame]:
+def _read_sens(path: Path, names: list[str], with_depth: bool) -> list[SceneFrame]:
     header = read_sens_header(path)
     color, depth = torch.tensor(header.color_intrinsics), torch.tensor(header.depth_intrinsics)
-    frames = [read_sens_frame(header, int(name.partition("@")[2])) for name in names]
+    frames = [read_sens_frame(header, int(name.partition("@")[2]), with_depth) for name in names]
     return [
         SceneFrame(
             image=image,

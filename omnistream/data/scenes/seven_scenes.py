@@ -44,6 +44,9 @@ class SevenScenes(SceneReader):
         registered: Depth projected into the colour camera, in `frame-000000.depth.proj.png`, which the authors do not
             distribute: SimpleRecon's scripts write it, and CUT3R's evaluation of point maps reads it.
 
+        all_frames: Also frames without depth or pose: depth None, a pose of NaN. For evaluations, whose models see
+            every image; otherwise such frames are left out.
+
     Raises:
         DatasetNotFoundError: If there is no such folder.
 
@@ -58,14 +61,22 @@ class SevenScenes(SceneReader):
     descriptions = ("TrainSplit.txt", "TestSplit.txt")
     splits = ("train", "test")
 
-    def __init__(self, root: str | os.PathLike[str], split: Split | None = None, *, registered: bool = False) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: Split | None = None,
+        *,
+        registered: bool = False,
+        all_frames: bool = False,
+    ) -> None:
         super().__init__(root, split)
-        self.registered = registered
+        self.registered, self.all_frames = registered, all_frames
+        self.has_all_cameras = not all_frames
         self._depth = "depth.proj.png" if registered else "depth.png"
 
     def index_options(self) -> tuple[str, ...]:
-        """The kind of depth."""
-        return (self._depth,)
+        """The kind of depth, and whether frames without it count."""
+        return (self._depth, *(("all frames",) if self.all_frames else ()))
 
     def published_name(self, name: str) -> str:
         """Scene and sequence, such as chess/seq-03."""
@@ -100,18 +111,19 @@ class SevenScenes(SceneReader):
         return [sequences[number] for number in wanted if number in sequences]
 
     def open_sequence(self, path: Path) -> SceneSequence:
-        """The frames with depth and pose, by the names of their images.
+        """The frames with depth and pose, or all, by the names of their images.
 
         Raises:
             MediaReadError: If a pose is broken.
         """
-        return SceneSequence(self.name_of(path), complete_frames(path, self._depth))
+        return SceneSequence(self.name_of(path), complete_frames(path, self._depth, keep_all=self.all_frames))
 
     def read(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
         """Frames as stored."""
         names = [sequence.frames[position] for position in positions]
         depth_camera = None if self.registered else _DEPTH
-        return read_frames_of_files(self.root / sequence.name, names, _COLOR, depth_camera, self._depth)
+        folder = self.root / sequence.name
+        return read_frames_of_files(folder, names, _COLOR, depth_camera, self._depth, keep_all=self.all_frames)
 
 
 def _read_split(path: Path) -> list[int]:

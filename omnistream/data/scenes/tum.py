@@ -152,6 +152,15 @@ class TUM(SceneReader):
         """
         return [self._read(RecordedFrame.decode(sequence.frames[position])) for position in positions]
 
+    def read_without_depth(self, sequence: SceneSequence, positions: Sequence[int]) -> list[SceneFrame]:
+        """Images and cameras.
+
+        Raises:
+            MediaReadError: If a file is broken.
+        """
+        frames = [RecordedFrame.decode(sequence.frames[position]) for position in positions]
+        return [self._read(frame._replace(depth=None)) for frame in frames]
+
     def _read(self, frame: RecordedFrame) -> SceneFrame:
         folder = self.root / frame.folder
         image = read_image(folder / frame.image, upright=False)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 Status = Literal["scored", "no truth", "unreadable", "not finite"]
 """`scored`; `no truth`: nothing to compare with, such as a reference that does not move; `unreadable`: a broken file;
-`not finite`: a prediction with NaN or infinity, whose errors are NaN. The last one enters every mean, the two before
-it enter none and are counted as skipped."""
+`not finite`: a prediction with NaN or infinity, whose main errors are NaN. The last one enters every mean, the two
+before it enter none and are counted as skipped."""
 
 
 @dataclass(frozen=True, kw_only=True)

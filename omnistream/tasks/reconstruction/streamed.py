@@ -63,8 +63,9 @@ class StreamedEvaluation(LightningModule):
 
     weights_option = "--model.checkpoint"
     """Where weights are given on the command line."""
-    scored_parts: ClassVar[tuple[Literal["depth", "poses", "intrinsics"], ...]]
-    """The parts of the predictions that are scored; a video for which a model says that one is `missing` is refused."""
+    scored_parts: ClassVar[tuple[Literal["depth", "poses", "intrinsics"], ...]] = ("depth", "poses")
+    """What is scored. A video for which a model says that such a prediction is `missing` is refused. Where it is not
+    depth, the true depth is not read: a map that is missing or broken does not matter."""
 
     def __init__(
         self,
@@ -230,7 +231,7 @@ class StreamedEvaluation(LightningModule):
                 raise ValueError(f"{video.name}: {self.protocol} needs predicted {part}; there is no {place}")
         geometry.reset()
         size: torch.Size | None = None
-        with closing(video.frames()) as frames:  # type: ignore[type-var]  # a generator
+        with closing(video.frames("depth" in self.scored_parts)) as frames:  # type: ignore[type-var]  # a generator
             for index, frame in enumerate(frames):
                 start = time.perf_counter()
                 try:

@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from typing import Any
 
-import torch
 from torch import nn
 
 from omnistream.data.batch import SceneFrame
 from omnistream.data.geometry_videos import GeometryVideo
-from omnistream.metrics import DepthPairs, SequenceDepth
+from omnistream.metrics import ConstantAbsRel, DepthPairs, SequenceDepth
 from omnistream.metrics.video_depth import VideoAlignment
 from omnistream.tasks.reconstruction.outcome import ReconstructedVideo, SequenceOutcome
 from omnistream.tasks.reconstruction.plotted import PlottedFrames, true_depth
@@ -23,8 +21,10 @@ class VideoDepth(StreamedEvaluation):
     """Errors of z-depth after one alignment per video, weighted by the pixels that have a true depth.
 
     Metrics are `abs_rel`, `sq_rel`, `rmse`, `log_rmse`, `delta1`, `delta2` and `delta3` for the first alignment, and
-    `<alignment>/abs_rel` and so on for the others. `abs_rel_constant` is Abs Rel of a constant depth under the first
-    alignment, or under `scale` where that is `metric`. Predictions are resized to the truth, never the reverse.
+    `<alignment>/abs_rel` and so on for the others. `abs_rel_constant` is the smallest Abs Rel that one constant depth
+    per video reaches (`omnistream.metrics.ConstantAbsRel`), whatever the alignments. Predictions are resized to the
+    truth, never the reverse. The status of a video is that of the first alignment; others that have no solution are
+    noted in its details.
 
     Args:
         geometry: See `StreamedEvaluation`.
@@ -67,25 +67,33 @@ class VideoDepth(StreamedEvaluation):
     def score(
         self, video: GeometryVideo, stream: Iterator[tuple[SceneFrame, PredictedFrame]]
     ) -> tuple[SequenceOutcome, ReconstructedVideo | None]:
-        """Errors of one video."""
+        """Errors of one video.
+
+        Raises:
+            ValueError: If the images are cropped: a prediction would not cover the truth.
+        """
+        if video.images is not None and video.images.fit == "crop":
+            raise ValueError(
+                f"{self.protocol}: images.fit crop cuts borders off the images that the true depth still has; set "
+                "data.images.fit to resize"
+            )
         plotted = PlottedFrames(video, self.num_plotted_frames)
-        with ExitStack() as stack:
-            pairs, constant = (stack.enter_context(DepthPairs(self.max_depth)) for _ in range(2))
+        constant = ConstantAbsRel(sync_on_compute=False)  # other processes have other videos
+        limit = math.inf if self.max_depth is None else self.max_depth
+        with DepthPairs(self.max_depth) as pairs:
             for frame, found in stream:
                 truth = true_depth(frame)
                 pairs.add(found.depth, truth)
-                constant.add(torch.ones(1, 1), truth)
+                constant.update(truth, truth < limit)
                 plotted.add(frame, found)
             errors = pairs.errors(self.alignments, self.clip_to)
-            base: VideoAlignment = "scale" if self.alignments[0] == "metric" else self.alignments[0]
-            baseline = constant.errors([base], self.clip_to)[base]
         first = errors[self.alignments[0]]
         per_frame = {"abs_rel": first.frame_errors.abs_rel, "delta1": first.frame_errors.delta1}
         shown = plotted.video(per_frame, depth=first, clip_to=self.clip_to)
-        return self._outcome(video, errors, baseline), shown
+        return self._outcome(video, errors, constant), shown
 
     def _outcome(
-        self, video: GeometryVideo, found: dict[VideoAlignment, SequenceDepth], baseline: SequenceDepth
+        self, video: GeometryVideo, found: dict[VideoAlignment, SequenceDepth], constant: ConstantAbsRel
     ) -> SequenceOutcome:
         first = found[self.alignments[0]]
         if not first.num_valid:
@@ -97,19 +105,25 @@ class VideoDepth(StreamedEvaluation):
             for alignment, errors in found.items()
             for name, value in errors.errors._asdict().items()
         }
-        values["abs_rel_constant"] = float(baseline.errors.abs_rel)
-        fits = {a: {"scale": e.scale.tolist(), "shift": e.shift.tolist()} for a, e in found.items() if not e.scale.ndim}
-        undefined = [name for name, value in values.items() if math.isnan(value)]
-        reason = ""
+        values["abs_rel_constant"] = float(constant.compute())
+        failed = [name for name, errors in found.items() if errors.errors.abs_rel.isnan()]
+        fits = {
+            name: {"scale": float(errors.scale), "shift": float(errors.shift)}
+            for name, errors in found.items()
+            if name not in failed and not errors.scale.ndim
+        }
+        reason = note = ""
         if first.not_finite_frame is not None:
             reason = f"the predicted depth of frame {first.not_finite_frame} is not finite"
-        elif undefined:
-            reason = f"the alignment has no solution, which leaves without value: {', '.join(undefined)}"
+        elif self.alignments[0] in failed:
+            reason = f"the alignment {self.alignments[0]} has no solution"
+        elif failed:
+            note = f"alignments without a solution: {', '.join(failed)}"
         return SequenceOutcome(
             name=video.name,
             status="not finite" if reason else "scored",
             reason=reason,
             values=values,
             weight=float(first.num_valid),
-            details={} if reason else {"alignments": fits},
+            details={"alignments": fits, "note": note},
         )

@@ -154,6 +154,18 @@ def test_a_lost_pose_is_unknown_where_all_frames_count(written):
     assert ScanNet(root).index()[0].num_frames == 19  # indexes of the two are kept apart
 
 
+def test_poses_need_no_depth(written, monkeypatch):
+    root, room = written
+    monkeypatch.setattr("omnistream.data.scenes.scannet.read_depth_png", None)
+    monkeypatch.setattr("omnistream.data.media.sens._depth", None)  # whoever decodes depth calls None
+    video = GeometryVideos(ScanNet(root, all_frames=True), images=None)[0]
+    frames = list(video.frames(with_depth=False))
+    assert [frame.depth for frame in frames] == [None] * 20
+    np.testing.assert_allclose(frames[2].camera_to_world, room.pose(2), atol=1e-6)
+    with pytest.raises(TypeError, match="not callable"):
+        list(video.frames())
+
+
 def test_clips_are_not_made_of_frames_that_may_have_no_pose(written):
     root, _ = written
     with pytest.raises(ValueError, match=r"ScanNet of .* has frames without intrinsics or pose, which clips need"):

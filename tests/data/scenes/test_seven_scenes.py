@@ -53,6 +53,19 @@ def test_depth_is_that_of_the_ray_through_the_colour_pixel(chess):
     assert (clip.depth[0] - truth)[inside].abs().max() < 0.004
 
 
+def test_all_frames_stay_in_an_evaluation(chess):
+    folder = chess / "chess" / "seq-03"
+    (folder / "frame-000000.pose.txt").unlink()
+    (folder / "frame-000001.depth.png").unlink()
+    reader = SevenScenes(chess, all_frames=True)
+    frames = list(GeometryVideos(reader, images=None)[0].frames())
+    assert [frame.depth is None for frame in frames] == [False, True, False]
+    assert [bool(frame.camera_to_world.isnan().all()) for frame in frames] == [True, False, False]
+    assert SevenScenes(chess).index()[0].num_frames == 1
+    with pytest.raises(ValueError, match="has frames without intrinsics or pose, which clips need"):
+        SceneClips(reader, ClipSampling(num_frames=1))
+
+
 def test_two_views_agree(chess, disagreement):
     clip = SceneClips(SevenScenes(chess), ClipSampling(num_frames=3, max_interval=1), SceneCrop((120, 160)))[0]
     assert disagreement(clip, 0, 2).max() < 0.01

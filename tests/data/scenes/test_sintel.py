@@ -58,6 +58,32 @@ def test_values_are_read_as_written(written, inner):
         np.testing.assert_array_equal(frame.intrinsics, K)
 
 
+def test_all_frames_stay_in_an_evaluation(written):
+    """A model sees every image; training does not."""
+    root, room = written
+    (root / "training" / "camdata_left" / "bamboo_2" / "frame_0005.cam").unlink()
+    reader = Sintel(root, all_frames=True)
+    frames = list(GeometryVideos(reader, ["bamboo_2"])[0].frames())
+    assert len(frames) == 8
+    assert [number for number, frame in enumerate(frames) if frame.depth is None] == [2]
+    assert [number for number, frame in enumerate(frames) if frame.camera_to_world.isnan().any()] == [4]
+    np.testing.assert_allclose(frames[2].camera_to_world, room.pose(2), atol=1e-12)
+    assert [one.num_frames for one in Sintel(root).index()] == [8, 6]
+    with pytest.raises(ValueError, match="has frames without intrinsics or pose, which clips need"):
+        SceneClips(reader, ClipSampling(num_frames=4, max_interval=1), SceneCrop(SIZE))
+
+
+def test_poses_need_no_depth(written):
+    root, room = written
+    (root / "training" / "depth" / "alley_1" / "frame_0002.dpt").write_bytes(b"broken")
+    video = GeometryVideos(Sintel(root, all_frames=True), ["alley_1"], images=None)[0]
+    frames = list(video.frames(with_depth=False))
+    assert [frame.depth for frame in frames] == [None] * 8
+    np.testing.assert_allclose(frames[1].camera_to_world, room.pose(1), atol=1e-12)
+    with pytest.raises(MediaReadError, match="frame_0002"):
+        list(video.frames())
+
+
 def test_two_views_agree(written, disagreement):
     clip = SceneClips(Sintel(written[0]), ClipSampling(num_frames=4, max_interval=1), SceneCrop(SIZE))[0]
     assert disagreement(clip, 0, 3).max() < 0.01

@@ -43,6 +43,17 @@ def read_all(root):
     return reader.read(sequence, range(sequence.num_frames))
 
 
+def test_broken_depth_does_not_matter_for_poses(recording):
+    root = recording.parent if recording.name == NAME else recording
+    for path in root.rglob("depth/*.png"):
+        path.write_bytes(b"broken")
+    frames = list(GeometryVideos(TUM(root), images=None)[0].frames(with_depth=False))
+    assert len(frames) > 0
+    assert all(frame.depth is None and frame.camera_to_world.isfinite().all() for frame in frames)
+    with pytest.raises(DepthReadError):
+        list(GeometryVideos(TUM(root), images=None)[0].frames())
+
+
 def broken(root):
     """Path and reason of the one sequence, which cannot be read."""
     reader = TUM(root)

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from listed_videos import Knows, data, evaluated, three, video
+from listed_videos import Knows, Listed, data, evaluated, three, video
 
+from omnistream.data import EvaluationDataModule, GeometryVideos, ModelImages
 from omnistream.tasks.reconstruction import VideoDepth
 from omnistream.tasks.reconstruction.video_depth import ALIGNMENTS
 
@@ -118,3 +119,57 @@ def test_bad_alignments_are_refused():
     for alignments in ((), ("scale", "scale")):
         with pytest.raises(ValueError, match="alignments must be different ones, at least one"):
             VideoDepth(Knows(three()), alignments=alignments)
+
+
+@pytest.mark.parametrize("alignments", [("scale",), ("metric",), ("scale_shift_l2", "median")])
+def test_the_baseline_is_the_best_constant_of_each_video(tmp_path, alignments):
+    """The median weighted by 1 / t: that of equal weights is far from it where near and far pixels mix."""
+    scenes = {"a": video(0, 3), "b": video(1, 4)}
+    for name, factor in (("a", 1.0), ("b", 30.0)):
+        for index, frame in enumerate(scenes[name]):
+            frame.depth *= factor
+            frame.depth[:, 6:] *= 8 + index
+    module = VideoDepth(Knows(scenes), alignments=alignments, max_depth=200.0)
+    found = evaluated(module, data(scenes), tmp_path)
+    total, count = 0.0, 0
+    for frames in scenes.values():
+        truth = torch.stack([frame.depth for frame in frames]).double()
+        valid = truth[(truth > 0) & (truth < 200)]
+        candidates = valid.unique()
+        total += float(((candidates[:, None] - valid).abs() / valid).mean(1).min()) * len(valid)
+        count += len(valid)
+    assert found.metrics["abs_rel_constant"].value == pytest.approx(total / count, abs=1e-3)
+
+
+def test_cropped_images_are_refused_before_the_model_runs(tmp_path):
+    scenes = three()
+    for fit, refused in (("crop", True), ("resize", False)):
+        images, model = ModelImages(long_side=16, multiple=4, fit=fit), Knows(scenes)
+        source = EvaluationDataModule(test=GeometryVideos(Listed(scenes), images=images), batch_size=1)
+        if refused:
+            with pytest.raises(ValueError, match=r"images\.fit crop .* set data\.images\.fit to resize"):
+                evaluated(VideoDepth(model), source, tmp_path / fit)
+            assert model.calls == []
+        else:
+            assert evaluated(VideoDepth(model), source, tmp_path / fit).metrics["abs_rel"].value < 1e-5
+
+
+def test_the_status_is_that_of_the_main_alignment(tmp_path):
+    """A prediction that is 0 in most pixels has no median to divide by, but a scale."""
+
+    def mostly_zero(depth, index):
+        depth[:, 4:] = 0
+        return depth
+
+    scenes = {"a": video(0, 3)}
+    result = evaluated(VideoDepth(Knows(scenes, mostly_zero)), data(scenes), tmp_path / "scale")
+    (row,) = result.settings["sequences"]
+    assert (row["status"], row["reason"]) == ("scored", "")
+    assert math.isfinite(result.metrics["abs_rel"].value)
+    assert math.isnan(result.metrics["median/abs_rel"].value)
+    assert row["details"]["note"] == "alignments without a solution: median, frame_median"
+    assert set(row["details"]["alignments"]) == {"scale", "scale_shift_l2", "metric"}
+    module = VideoDepth(Knows(scenes, mostly_zero), alignments=("median", "scale"))
+    (row,) = evaluated(module, data(scenes), tmp_path / "median").settings["sequences"]
+    assert (row["status"], row["reason"]) == ("not finite", "the alignment median has no solution")
+    assert set(row["details"]["alignments"]) == {"scale"}
