@@ -1,5 +1,6 @@
 """Geometry that another program has written to files, evaluated like that of a streaming model."""
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,6 +8,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+
+from omnistream.evaluation.environment import file_sha256
 
 
 class SavedFrame(NamedTuple):
@@ -108,6 +111,13 @@ class SavedVideos(nn.Module):
             ValueError: See `SavedPredictions`.
         """
         self._video = SavedPredictions(self._folder / name)
+
+    def predictions_sha256(self, name: str) -> str:
+        """SHA-256 of the names and contents of a video's files, by which an evaluation knows whether they changed."""
+        folder, digest = self._folder / name, hashlib.sha256()
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            digest.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
+        return digest.hexdigest()
 
     @property
     def num_left(self) -> int:
