@@ -90,17 +90,19 @@ class SavedVideos(nn.Module):
 
     Args:
         folder: Holds a folder for `SavedPredictions` per video, named like the video.
+        name: Of the model in results and reports; by default that of the folder.
 
     Raises:
         FileNotFoundError: If there is no such folder.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, name: str | None = None) -> None:
         super().__init__()
         self.folder = str(folder)
         self._folder = Path(folder).expanduser()
         if not self._folder.is_dir():
             raise FileNotFoundError(f"no folder of predictions at {folder}")
+        self.name = name or self._folder.resolve().name
         self._video: SavedPredictions | None = None
 
     def open(self, name: str) -> None:
@@ -111,6 +113,10 @@ class SavedVideos(nn.Module):
             ValueError: See `SavedPredictions`.
         """
         self._video = SavedPredictions(self._folder / name)
+
+    def settings(self) -> dict[str, str]:
+        """Name and folder: a model without weights is known by them."""
+        return {"name": self.name, "folder": str(self._folder.resolve())}
 
     def predictions_sha256(self, name: str) -> str:
         """SHA-256 of the names and contents of a video's files, by which an evaluation knows whether they changed."""
