@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from jaxtyping import Float
 from lightning import LightningModule
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from omnistream import distributed
@@ -25,7 +25,7 @@ from omnistream.evaluation.results import MetricValue
 from omnistream.tasks.reconstruction.origin import model_origin, model_settings, videos_origin
 from omnistream.tasks.reconstruction.outcome import ReconstructedVideo, SequenceOutcome
 from omnistream.tasks.reconstruction.records import SequenceRecords, outcome_key, plain
-from omnistream.tasks.reconstruction.summary import summarize
+from omnistream.tasks.reconstruction.summary import IN_MEANS, summarize
 
 
 class PredictedFrame(NamedTuple):
@@ -256,12 +256,26 @@ class StreamedEvaluation(LightningModule):
         self._metrics = summarize(self._outcomes)
         shown = {f"test/{name}": value.value for name, value in self._metrics.items() if "/" not in name}
         self.log_dict(shown, batch_size=1)
+        self._warn_if_incomplete()
         if self.trainer.is_global_zero:
             self._records.keep_only([one.name for one in self._outcomes])
 
+    def _warn_if_incomplete(self) -> None:
+        """Name the videos that the metrics lack, which a terminal would not show otherwise."""
+        videos = self._videos()
+        left_out = [f"{name} (no files)" for name in ([] if videos is None else videos.missing_names)]
+        left_out += [f"{one.name} ({one.status})" for one in self._outcomes if one.status not in IN_MEANS]
+        if left_out:
+            total = len(self._outcomes) + (0 if videos is None else videos.missing)
+            more = f" and {len(left_out) - 10} more" if len(left_out) > 10 else ""
+            rank_zero_warn(
+                f"{self.protocol}: the metrics are of {total - len(left_out)} of {total} videos; "
+                f"left out: {', '.join(left_out[:10])}{more}"
+            )
+
     def test_results(self) -> dict[str, Any]:
         """Fields of `EvaluationResult` after a test."""
-        counted = [one for one in self._outcomes if one.status in ("scored", "not finite")]
+        counted = [one for one in self._outcomes if one.status in IN_MEANS]
         videos = self._videos()
         settings = {
             **self.options(),

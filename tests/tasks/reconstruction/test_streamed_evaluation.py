@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 
 import lightning
 import pytest
@@ -150,6 +151,20 @@ def test_a_broken_file_is_named_and_counted(tmp_path):
     assert row["num_frames"] in (1, 2)
     without = {name: frames for name, frames in three().items() if name != "set/b"}
     same_metrics(result, evaluated(VideoDepth(Knows(without)), data(without), tmp_path / "without"))
+
+
+def test_an_incomplete_benchmark_is_named_in_the_terminal(tmp_path):
+    scenes = three()
+    scenes["set/b"][2] = MediaReadError("set/b/0002.png", "cannot be decoded")
+    videos = GeometryVideos(Listed(scenes), ["set/a", "set/b", "set/c", "set/d"], images=None)
+    source = EvaluationDataModule(test=videos, batch_size=1)
+    lacks = r"video_depth: the metrics are of 2 of 4 videos; left out: set/d \(no files\), set/b \(unreadable\)"
+    with pytest.warns(UserWarning, match=lacks):
+        evaluated(VideoDepth(Knows(scenes)), source, tmp_path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        evaluated(VideoDepth(Knows(three())), data(three()), tmp_path)
+    assert not any("left out" in str(one.message) for one in caught)
 
 
 def test_a_prediction_that_is_not_finite_makes_the_mean_nan(tmp_path):
