@@ -11,7 +11,7 @@ from typing import Any
 
 from omnistream.evaluation.results import EvaluationResult
 
-_VIDEOS = ("reader", "options", "list", "frames", "images")
+_VIDEOS = ("reader", "options", "list", "picked", "frames", "images")
 _SCORES = ("alignments", "max_depth", "clip_to")
 
 
@@ -39,8 +39,6 @@ def _protocol_settings(result: EvaluationResult) -> dict[str, str]:
     if not isinstance(videos, Mapping):
         return {}
     chosen = {name: videos[name] for name in _VIDEOS if name in videos}
-    if not videos.get("list"):
-        chosen["sequences"] = [one.get("name") for one in result.settings.get("sequences") or ()]
     return _flat(chosen | {name: result.settings[name] for name in _SCORES if name in result.settings})
 
 

@@ -59,9 +59,8 @@ def test_no_result_takes_the_place_of_one_with_other_settings(tmp_path, changed,
 
 def test_other_lists_and_hand_picked_sequences_stand_side_by_side(tmp_path):
     for day, names in enumerate((["a"], ["b"]), start=1):
-        sequences = [{"name": name, "status": "scored"} for name in names]
-        write(tmp_path / str(day), day / 10, day, videos=VIDEOS | {"list": None}, sequences=sequences)
-    assert [name.rpartition(": ")[2] for name in own_columns(tmp_path)] == ['sequences ["a"]', 'sequences ["b"]']
+        write(tmp_path / str(day), day / 10, day, videos=VIDEOS | {"list": None, "picked": names})
+    assert [name.rpartition(": ")[2] for name in own_columns(tmp_path)] == ['picked ["a"]', 'picked ["b"]']
 
 
 def test_the_same_settings_are_one_column_with_the_newest(tmp_path):

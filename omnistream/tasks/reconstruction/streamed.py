@@ -282,7 +282,7 @@ class StreamedEvaluation(LightningModule):
             "model": model_settings(self.geometry),
             "resets": "before every video",
             "frames_per_step": 1,
-            "num_frames": sum(one.num_frames for one in self._outcomes),
+            "num_frames": sum(one.num_frames for one in counted),
             "videos": None if videos is None else videos.settings(),
             "sequences": [plain(one) for one in self._outcomes],
         }

@@ -158,9 +158,11 @@ def test_an_incomplete_benchmark_is_named_in_the_terminal(tmp_path):
     scenes["set/b"][2] = MediaReadError("set/b/0002.png", "cannot be decoded")
     videos = GeometryVideos(Listed(scenes), ["set/a", "set/b", "set/c", "set/d"], images=None)
     source = EvaluationDataModule(test=videos, batch_size=1)
+    assert videos.settings()["picked"] == ["set/a", "set/b", "set/c", "set/d"]
     lacks = r"video_depth: the metrics are of 2 of 4 videos; left out: set/d \(no files\), set/b \(unreadable\)"
     with pytest.warns(UserWarning, match=lacks):
-        evaluated(VideoDepth(Knows(scenes)), source, tmp_path)
+        result = evaluated(VideoDepth(Knows(scenes)), source, tmp_path)
+    assert result.settings["num_frames"] == 5 + 6  # not those of the video that cannot be read
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         evaluated(VideoDepth(Knows(three())), data(three()), tmp_path)
