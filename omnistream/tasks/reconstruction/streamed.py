@@ -255,7 +255,7 @@ class StreamedEvaluation(LightningModule):
         self._outcomes = sorted((one for part in parts for one in part), key=lambda one: one.name)
         self._metrics = summarize(self._outcomes)
         shown = {f"test/{name}": value.value for name, value in self._metrics.items() if "/" not in name}
-        self.log_dict(shown, batch_size=1)
+        self.log_dict(shown, batch_size=1, sync_dist=True)  # equal on all processes
         self._warn_if_incomplete()
         if self.trainer.is_global_zero:
             self._records.keep_only([one.name for one in self._outcomes])
