@@ -172,3 +172,12 @@ def test_classification_builds(name):
 def test_real_samples_builds_on_real_files(sample_data):
     cli = build(["real_samples"], [f"--data.root={sample_data}", "--trainer.logger=false"])
     assert set(cli.datamodule.sources) == {"ssl/image", "ssl/video", "geometry", "captioning"}
+
+
+@pytest.mark.parametrize("kind", ["video_depth", "camera_pose"])
+def test_own_scenes_build_on_real_files(sample_data, kind):
+    overrides = [f"--data.root={sample_data}/rgbd", "--data.frames.count=24", "--trainer.logger=false"]
+    cli = build([f"{kind}/folder"], [*overrides, "--trainer.accelerator=cpu"])
+    assert cli.model.protocol == f"{kind}/own_scenes"
+    videos = cli.datamodule.test
+    assert [len(videos[index]) for index in range(len(videos))] == [24, 24]

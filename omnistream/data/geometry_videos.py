@@ -219,7 +219,7 @@ class GeometryVideos(Dataset[GeometryVideo]):
 def _by_published_name(reader: SceneReader) -> dict[str, SceneSequence]:
     found: dict[str, SceneSequence] = {}
     for sequence in reader.index():
-        if (other := found.setdefault(name := reader.published_name(sequence), sequence)) is not sequence:
+        if (other := found.setdefault(name := reader.published_name(sequence.name), sequence)) is not sequence:
             raise ValueError(
                 f"{reader.root} holds two sequences called {name}: {other.name} and {sequence.name}; set `root` to the "
                 "folder of one of them"
@@ -229,7 +229,7 @@ def _by_published_name(reader: SceneReader) -> dict[str, SceneSequence]:
 
 def _names(reader: SceneReader, sequences: str | Sequence[str] | None) -> list[str]:
     if not isinstance(sequences, str):
-        return [reader.known_name(name) for name in sequences or ()]
+        return [reader.published_name(name) for name in sequences or ()]
     if sequences not in reader.sequence_lists:
         known = ", ".join(reader.sequence_lists) or "none"
         raise ValueError(f"sequences: {type(reader).__name__} has no list {sequences!r}; it has {known}")

@@ -107,14 +107,18 @@ class VoxelCloud:
             ValueError: If a point is not finite or too far away for this size of voxels.
         """
         points = points.detach().double().cpu()
-        reach = _VOXELS * self.voxel
-        if not (points.abs() < reach).all():
+        if not (points.abs() <= self.reach).all():
             raise ValueError(
-                f"points must be finite and less than {reach:g} from the origin for voxels of {self.voxel:g}"
+                f"points must be finite and at most {self.reach:g} from the origin for voxels of {self.voxel:g}"
             )
         self._waiting.append(points)
         if sum(map(len, self._waiting)) >= self.buffer:
             self._merge()
+
+    @property
+    def reach(self) -> float:
+        """Largest coordinate of a point, on either side of the origin."""
+        return (_VOXELS - 1) * self.voxel
 
     @property
     def points(self) -> Float64[Tensor, "K 3"]:

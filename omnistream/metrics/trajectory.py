@@ -101,6 +101,37 @@ def trajectory_similarity(
     return Similarity(found.scale, turn, origin) if alignment == "scale" else found
 
 
+def turned_like_cameras(
+    similarity: Similarity, preds: Float[Tensor, "N 4 4"], target: Float[Tensor, "N 4 4"]
+) -> Similarity:
+    """A similarity of camera centres whose turn about a straight path, which they leave open, is that of the cameras.
+
+    Errors of a trajectory do not depend on that turn, those of its points do. Where the path is not straight, nothing
+    is changed.
+
+    Args:
+        similarity: From `trajectory_similarity`.
+        preds: Camera-to-world poses.
+        target: Reference poses; those that are not finite are left out.
+    """
+    known = target.flatten(1).isfinite().all(1)
+    some, reference = preds[known].double(), target[known].double()
+    mean, wanted = some[:, :3, 3].mean(0), reference[:, :3, 3].mean(0)
+    left, extents, _ = torch.linalg.svd((reference[:, :3, 3] - wanted).mT @ (some[:, :3, 3] - mean))
+    if extents[1] > STRAIGHT * extents[0]:
+        return similarity
+    axis, zero = left[:, 0], extents.new_zeros(())
+    x, y, z = axis
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).view(3, 3)
+    along = torch.outer(axis, axis)
+    between = (similarity.rotation @ some[:, :3, :3] @ reference[:, :3, :3].mT).sum(0)
+    # tr(turn @ between), the agreement of all cameras, is a cosine and a sine of the angle: this is its maximum
+    angle = torch.atan2(torch.trace(cross @ between), torch.trace(between) - axis @ between @ axis)
+    turn = angle.cos() * (torch.eye(3).to(along) - along) + angle.sin() * cross + along
+    rotation = turn @ similarity.rotation
+    return Similarity(similarity.scale, rotation, wanted - similarity.scale * (rotation @ mean))
+
+
 def position_rmse(preds: Float[Tensor, "N 4 4"], target: Float[Tensor, "N 4 4"]) -> Float[Tensor, ""]:
     """Root mean square distance of the camera centres, without any alignment."""
     return _rms((preds[:, :3, 3] - target[:, :3, 3]).norm(dim=-1))

@@ -19,6 +19,7 @@ from omnistream.tasks.reconstruction.outcome import ReconstructedVideo
 ERROR_NAMES: Mapping[str, tuple[str, str | None]] = {
     "abs_rel": ("Abs Rel", ""),
     "delta1": ("δ₁", ""),
+    "accuracy": ("distance from the true points", None),
     "position": ("position error", None),
     "rotation": ("rotation error", "°"),
     "rpe_translation": ("RPE translation", None),

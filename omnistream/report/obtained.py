@@ -9,7 +9,7 @@ from typing import Any
 from omnistream.report.comparison import FoundResult
 from omnistream.report.tables import Table
 
-PROTOCOLS = ("video_depth", "camera_pose")
+PROTOCOLS = ("video_depth", "camera_pose", "point_map")
 UNKNOWN = "not declared"
 _HASH_DIGITS = 12
 _COLUMNS = ("protocol", "model", "sequences", "frames", "resets", "session", "alignment", "images", "hashes")

@@ -158,10 +158,46 @@ class TestSavedPredictions:
         with pytest.raises(ValueError, match="4 depth maps, 3 poses and 4 intrinsics"):
             SavedPredictions(predictions)
         (predictions / "poses.txt").write_text("1 2 3\n")
-        with pytest.raises(ValueError, match="expected 12 or 16 numbers per line; row 1 has others"):
+        with pytest.raises(ValueError, match="expected 8 or 12 or 16 numbers per line; row 1 has others"):
             SavedPredictions(predictions)
-        with pytest.raises(FileNotFoundError, match="no depth maps"):
-            SavedPredictions(predictions / "depth" / "nothing")
+        (predictions / "poses.txt").write_text("0 1 2 3 0 0 0 one\n")
+        with pytest.raises(ValueError, match=r"poses.txt: could not convert string to float: 'one'"):
+            SavedPredictions(predictions)
+        with pytest.raises(FileNotFoundError, match=r"no predictions.*/depth/\*.npy or .* and no .*nothing/poses.txt"):
+            SavedPredictions(predictions / "nothing")
+
+    def test_depth_alone_as_cut3r_saves_it(self, predictions):
+        for path in (predictions / "depth").glob("*.npy"):
+            path.rename(predictions / path.name)
+        for name in ("poses.txt", "intrinsics.txt"):
+            (predictions / name).unlink()
+        saved = SavedPredictions(predictions)
+        assert (len(saved), saved.missing) == (3, {"poses": str(predictions / "poses.txt")})
+        frames = saved.step(IMAGES[0])
+        assert [float(frame.depth.mean()) for frame in frames] == [1, 2, 3]
+        assert all(frame.camera_to_world.isnan().all() and frame.intrinsics.isnan().all() for frame in frames)
+
+    def test_poses_alone(self, predictions):
+        for path in (predictions / "depth").glob("*.npy"):
+            path.unlink()
+        saved = SavedPredictions(predictions)
+        assert (len(saved), list(saved.missing)) == (3, ["depth"])
+        frames = saved.step(IMAGES[0])
+        assert [float(frame.camera_to_world[0, 3]) for frame in frames] == [0, 1, 2]
+        assert all(frame.depth.shape == (32, 48) and frame.depth.isnan().all() for frame in frames)
+        with pytest.raises(ValueError, match="predictions of 3 frames; frame 3 was asked"):
+            saved.step(IMAGES[0, :1])
+
+    def test_poses_in_the_rows_of_tum(self, predictions):
+        """A quarter turn about z takes x to y; timestamps need more digits than float32 has."""
+        rows = [f"1311868164.{i}0 {i} 5 6 0 0 0.70710678 0.70710678" for i in range(3)]
+        (predictions / "poses.txt").write_text("# timestamp tx ty tz qx qy qz qw\n" + "\n".join(rows))
+        poses = [frame.camera_to_world for frame in SavedPredictions(predictions).step(IMAGES[0])]
+        turn = [[0, -1, 0, 2], [1, 0, 0, 5], [0, 0, 1, 6], [0, 0, 0, 1]]
+        torch.testing.assert_close(poses[2], torch.tensor(turn, dtype=torch.float64))
+        (predictions / "poses.txt").write_text("\n".join([rows[0], rows[2], rows[1]]))
+        with pytest.raises(ValueError, match=r"poses.txt: the timestamp of row 3 is not later than the one before"):
+            SavedPredictions(predictions)
 
     def test_pickled_arrays_are_refused(self, predictions):
         np.save(predictions / "depth" / "frame_0000.npy", np.array([{}], dtype=object), allow_pickle=True)

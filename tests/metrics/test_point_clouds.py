@@ -104,7 +104,7 @@ class TestVoxelCloud:
 
     def test_bad_points_and_sizes(self):
         for bad in (torch.nan, torch.inf, 1.1e5):
-            with pytest.raises(ValueError, match=r"points must be finite and less than 104858 from the origin"):
+            with pytest.raises(ValueError, match=r"points must be finite and at most 104858 from the origin"):
                 VoxelCloud(0.1).add(torch.tensor([[0.0, bad, 0.0]]))
         with pytest.raises(ValueError, match="voxel must be positive, got 0"):
             VoxelCloud(0.0)

@@ -77,13 +77,13 @@ class BONN(TUM):
         """The pairing."""
         return (self.pairing,)
 
-    def known_name(self, name: str) -> str:
+    def published_name(self, name: str) -> str:
         """The name without `rgbd_bonn_`."""
         return name.removeprefix(_PREFIX)
 
     def name_of(self, folder: Path) -> str:
         """The name of the folder itself, without `rgbd_bonn_`."""
-        return self.known_name(super().name_of(folder))
+        return self.published_name(super().name_of(folder))
 
     def open_sequence(self, path: Path) -> SceneSequence:
         """All images.

@@ -40,6 +40,11 @@ class SceneFolder(SceneReader):
         self._readers = {layout: reader(self.root) for layout, reader in LAYOUTS.items()}
         self._layout: dict[Path, str] = {}
 
+    def published_name(self, name: str) -> str:
+        """As in the index; a sequence that is the root itself is called `<layout>:<the root's folder>`."""
+        layout, colon, inner = name.partition(":")
+        return f"{layout}:{super().published_name(inner)}" if colon else name
+
     def find(self) -> Iterable[Path]:
         """What the readers of all layouts find."""
         self._layout = {path: layout for layout, reader in self._readers.items() for path in reader.find()}

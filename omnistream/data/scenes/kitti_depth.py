@@ -104,9 +104,10 @@ class KITTIDepth(SceneReader):
         drives = [(path, drive) for path, drive in both if drive is not None]
         yield from sorted(drives, key=lambda item: not item[1].is_gathered)
 
-    def published_name(self, sequence: SceneSequence) -> str:
+    def published_name(self, name: str) -> str:
         """Drive and camera, such as 2011_09_26_drive_0002_sync_02."""
-        return _drive_of(self.root / sequence.name).name
+        drive = _parse(self.root / name)
+        return name if drive is None else drive.name
 
     def open_sequence(self, path: Path) -> SceneSequence:
         """The frames with depth, by the names of their files.

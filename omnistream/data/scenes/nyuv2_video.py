@@ -69,9 +69,9 @@ class NYUv2Video(SceneReader):
         super().__init__(root)
         self.crop = crop
 
-    def published_name(self, sequence: SceneSequence) -> str:
+    def published_name(self, name: str) -> str:
         """Of the room, such as kitchen_0003."""
-        return Path(super().published_name(sequence)).name
+        return Path(super().published_name(name)).name
 
     def open_sequence(self, path: Path) -> SceneSequence:
         """The depth maps in order of time, each with an image.

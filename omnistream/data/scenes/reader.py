@@ -151,17 +151,17 @@ class SceneReader(ABC):
                 sequences.append(sequence._replace(frames=StringTable.of(sequence.frames)))
         return SceneIndex(sorted(sequences, key=lambda sequence: sequence.name), broken)
 
-    def published_name(self, sequence: SceneSequence) -> str:
-        """Name of a sequence in `sequence_lists` and in results: its own, or that of the root's folder for the root."""
-        return self.root.resolve().name if sequence.name == "." else sequence.name
+    def published_name(self, name: str) -> str:
+        """Name of a sequence in `sequence_lists` and in results: that of the root's folder for the root.
+
+        Args:
+            name: In the index, or as a user calls the sequence; a published name stays as it is.
+        """
+        return self.root.resolve().name if name == "." else name
 
     def name_of(self, folder: Path) -> str:
         """Name of the sequence in a folder: its path relative to the root, `.` for the root itself."""
         return folder.relative_to(self.root).as_posix()
-
-    def known_name(self, name: str) -> str:
-        """The name in `index` of a sequence that a user calls by `name`; overridden where there are several."""
-        return name
 
 
 def usable_frames(path: Path, frames: Sequence[str], is_usable: Iterable[bool]) -> list[str]:

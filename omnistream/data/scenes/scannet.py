@@ -82,9 +82,9 @@ class ScanNet(SceneReader):
         """Whether frames without tracking count."""
         return ("all frames",) if self.all_frames else ()
 
-    def published_name(self, sequence: SceneSequence) -> str:
+    def published_name(self, name: str) -> str:
         """Of the scene, such as scene0707_00."""
-        return Path(super().published_name(sequence)).name.removesuffix(".sens")
+        return Path(super().published_name(name)).name.removesuffix(".sens")
 
     def find(self) -> Iterable[Path]:
         """Exported folders and `.sens` files, one per scene."""

@@ -67,9 +67,9 @@ class SevenScenes(SceneReader):
         """The kind of depth."""
         return (self._depth,)
 
-    def published_name(self, sequence: SceneSequence) -> str:
+    def published_name(self, name: str) -> str:
         """Scene and sequence, such as chess/seq-03."""
-        return "/".join((self.root.resolve() / sequence.name).parts[-2:])
+        return "/".join((self.root.resolve() / name).parts[-2:])
 
     def find(self) -> Iterable[Path]:
         """Folders of sequences.

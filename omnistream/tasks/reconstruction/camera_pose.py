@@ -30,7 +30,7 @@ class CameraPose(StreamedEvaluation):
     Metrics are `ate`, `rpe_translation` and `rpe_rotation` after the first alignment, and `<alignment>/ate` and so on
     after the others. Those of a model's second source of poses, `ray_camera_to_world`, are `rays/ate` and so on.
     `ate_identity`, `rpe_translation_constant_velocity` and so on are those of the baselines of
-    `omnistream.evaluation.PoseBaseline` after the first alignment.
+    ``omnistream.evaluation.PoseBaseline`` after the first alignment.
 
     A reference pose that is not finite is left out; a reference that does not move, or has too few poses, is no truth.
 
@@ -45,6 +45,8 @@ class CameraPose(StreamedEvaluation):
     Raises:
         ValueError: If there is no alignment, or as `StreamedEvaluation`.
     """
+
+    scored_part = "poses"
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """What a test keeps of a video for plots: a few frames, and the poses of all."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -40,7 +42,7 @@ class PlottedFrames:
         depth: SequenceDepth | None = None,
         clip_to: float | None = None,
     ) -> ReconstructedVideo:
-        """The frames with aligned depth and poses.
+        """The frames with aligned depth and poses; None for what has no finite value, as no such thing was predicted.
 
         Args:
             errors: Of every frame, by name.
@@ -51,15 +53,16 @@ class PlottedFrames:
         poses, truth = torch.stack(self.poses), torch.stack(self.true_poses)
         trajectory = score_trajectory(poses, truth) if trajectory is None else trajectory
         maps = self._aligned(trajectory, depth)
+        intrinsics = torch.stack([found.intrinsics for _, found in self._kept])
         confidences = [found.confidence for _, found in self._kept]
         return ReconstructedVideo(
             name=self.name,
             images=torch.stack([frame.image for frame, _ in self._kept]),
             positions=self.positions,
-            depth=maps if clip_to is None else maps.clamp_max(clip_to),
+            depth=maps.clamp_max(math.inf if clip_to is None else clip_to) if maps.isfinite().any() else None,
             confidence=None if any(one is None for one in confidences) else torch.stack(confidences),  # type: ignore[arg-type]
             true_depth=self._true_depth(),
-            intrinsics=torch.stack([found.intrinsics for _, found in self._kept]),
+            intrinsics=intrinsics if intrinsics.isfinite().any() else None,
             camera_to_world=None if trajectory.aligned is None else trajectory.aligned.float(),
             true_camera_to_world=None if trajectory.aligned is None else truth.float(),
             frame_errors={name: values.float() for name, values in errors.items()},

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -50,7 +50,8 @@ class StreamedEvaluation(LightningModule):
     Test batches are lists of one `GeometryVideo`; several processes share the videos.
 
     Args:
-        geometry: The model, a `StreamingGeometry`. One with a method `open` is told the name of every video.
+        geometry: The model, a `StreamingGeometry`. One with a method `open` is told the name of every video, and
+            says in `missing`, as `SavedPredictions` does, what it does not predict for it.
         checkpoint: Given to the model's `load_checkpoint`: a run folder, checkpoint or name.
         protocol: Stable name of the evaluation.
         resume: Log folder of a stopped test. Its videos are taken over if everything that decides their outcomes is the
@@ -63,6 +64,8 @@ class StreamedEvaluation(LightningModule):
 
     weights_option = "--model.checkpoint"
     """Where weights are given on the command line."""
+    scored_part: ClassVar[Literal["depth", "poses"]]
+    """The part of the predictions that is scored; a video for which a model says that it is `missing` is refused."""
 
     def __init__(
         self,
@@ -225,11 +228,14 @@ class StreamedEvaluation(LightningModule):
         """Frames and predictions, one after the other.
 
         Raises:
-            ValueError: If there are too few or too many predictions, or one does not fit; names video and frame.
+            ValueError: If there are too few or too many predictions, the part that is scored is missing, or one does
+                not fit; names video and frame.
         """
         geometry: Any = self.geometry
         if hasattr(geometry, "open"):
             geometry.open(video.name)
+        if place := getattr(geometry, "missing", {}).get(self.scored_part):
+            raise ValueError(f"{video.name}: {self.protocol} needs predicted {self.scored_part}; there is no {place}")
         geometry.reset()
         size: torch.Size | None = None
         with closing(video.frames()) as frames:  # type: ignore[type-var]  # a generator

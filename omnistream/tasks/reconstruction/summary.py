@@ -11,6 +11,8 @@ from omnistream.tasks.reconstruction.outcome import SequenceOutcome
 
 IN_MEANS = ("scored", "not finite")
 """Status of the videos that enter the means."""
+HIGHER = ("delta", "precision", "recall", "f_score")
+"""Beginnings of the names of metrics of which more is better."""
 
 
 def summarize(outcomes: Sequence[SequenceOutcome]) -> dict[str, MetricValue]:
@@ -36,7 +38,7 @@ def summarize(outcomes: Sequence[SequenceOutcome]) -> dict[str, MetricValue]:
 
 
 def _mean(name: str, outcomes: Sequence[SequenceOutcome]) -> MetricValue:
-    higher_is_better = name.rpartition("/")[2].startswith("delta")
+    higher_is_better = name.rpartition("/")[2].startswith(HIGHER)
     # The outcomes are those of all processes already.
     metric = (SequenceAccuracy if higher_is_better else SequenceError)(sync_on_compute=False)
     values = torch.tensor([one.values[name] for one in outcomes], dtype=torch.float64)

@@ -30,7 +30,7 @@ class VideoDepth(StreamedEvaluation):
         geometry: See `StreamedEvaluation`.
         checkpoint: See `StreamedEvaluation`.
         protocol: Stable name of the evaluation.
-        alignments: Which ones; see `omnistream.metrics.VideoAlignment`. The first gives the main figures.
+        alignments: Which ones; see ``omnistream.metrics.VideoAlignment``. The first gives the main figures.
         max_depth: Only true depth below this is compared: 70 for Sintel and BONN, null for KITTI.
         clip_to: Largest aligned depth: 70 for Sintel, null for the others.
         resume: See `StreamedEvaluation`.
@@ -39,6 +39,8 @@ class VideoDepth(StreamedEvaluation):
     Raises:
         ValueError: If there is no alignment, or as `StreamedEvaluation`.
     """
+
+    scored_part = "depth"
 
     def __init__(
         self,

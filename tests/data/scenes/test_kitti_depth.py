@@ -54,6 +54,9 @@ def test_the_first_110_frames_of_the_published_list(tmp_path):
     first = next(videos[0].frames())
     assert first.image.shape == (3, 16, 64)
     assert first.depth.shape == kitti_files.SIZE
+    for name in (f"{DRIVE}_sync_02", f"val/{DRIVE}_sync/proj_depth/groundtruth/image_02"):
+        chosen = GeometryVideos(KITTIDepth(tmp_path), [name, "2011_09_26_drive_0005_sync_02"])
+        assert (chosen.names[0], chosen.missing_names) == (f"{DRIVE}_sync_02", ["2011_09_26_drive_0005_sync_02"])
 
 
 def test_official_splits(tmp_path):
@@ -62,7 +65,7 @@ def test_official_splits(tmp_path):
 
     def names(split):
         reader = KITTIDepth(tmp_path, split)
-        return [reader.published_name(sequence) for sequence in reader.index()]
+        return [reader.published_name(sequence.name) for sequence in reader.index()]
 
     assert names("val") == [f"{DRIVE}_sync_02"]
     assert names("train") == ["2011_09_26_drive_0001_sync_03"]
@@ -95,7 +98,7 @@ def test_depth_without_an_image_is_named(tmp_path):
     kitti_files.write_drive(tmp_path, "2011_09_26_drive_0005")
     (images / "0000000006.png").unlink()
     reader = KITTIDepth(tmp_path)
-    assert [reader.published_name(sequence) for sequence in reader.index()] == ["2011_09_26_drive_0005_sync_02"]
+    assert [reader.published_name(sequence.name) for sequence in reader.index()] == ["2011_09_26_drive_0005_sync_02"]
     ((path, reason),) = reader.broken
     assert path.endswith("groundtruth/image_02/0000000006.png")
     assert reason == f"has no image in {images} (1 of 4 frames)"

@@ -201,6 +201,8 @@ def test_the_published_rooms_and_frames(room):
     videos = GeometryVideos(NYUv2Video(room), "depth", FrameChoice(count=2), ModelImages(long_side=64))
     assert (videos[0].name, len(videos[0]), videos.missing) == ("kitchen_0003", 2, 7)
     assert [frame.image.shape for frame in videos[0].frames()] == [(3, 48, 64)] * 2
+    for name in ("kitchen_0003", "kitchens_part1/kitchen_0003"):
+        assert GeometryVideos(NYUv2Video(room), [name]).names == ["kitchen_0003"]
 
 
 def test_there_are_no_clips_without_poses(room):

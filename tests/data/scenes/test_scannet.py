@@ -186,6 +186,8 @@ def test_scenes_are_found_by_their_published_names(tmp_path, write_scene, form):
     assert [videos[index].name for index in range(2)] == ["scene0707_00", "scene0708_00"]
     assert videos.missing == 92
     assert len(videos.names) == 94
+    for name in ("scene0708_00", videos.sequences[1].name):  # as published, and as in the index
+        assert GeometryVideos(ScanNet(tmp_path, all_frames=True), [name]).names == ["scene0708_00"]
 
 
 def test_a_scene_that_is_the_root_is_called_by_its_folder(tmp_path, write_scene):

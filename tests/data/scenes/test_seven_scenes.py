@@ -81,7 +81,7 @@ def rooms(tmp_path):
 
 def names(root, split=None):
     reader = SevenScenes(root, split)
-    return [reader.published_name(sequence) for sequence in reader.index()]
+    return [reader.published_name(sequence.name) for sequence in reader.index()]
 
 
 def test_official_splits(rooms, caplog):

@@ -66,8 +66,8 @@ def test_a_sequence_that_is_the_root_is_called_by_its_folder(tmp_path, write_sce
 
 def test_two_sequences_of_one_published_name_are_refused(tmp_path, write_scene):
     class LastFolder(TSDFFusion):
-        def published_name(self, sequence):
-            return sequence.name.rpartition("/")[2]
+        def published_name(self, name):
+            return name.rpartition("/")[2]
 
     for copy in ("a", "b"):
         write_scene("tsdf_fusion", tmp_path / copy / "kitchen", num_frames=3)

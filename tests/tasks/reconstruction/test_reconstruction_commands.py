@@ -141,3 +141,13 @@ def test_files_of_another_program_are_evaluated(command, tmp_path):
     assert found["metrics"]["ate"]["value"] < 1e-5
     assert found["metrics"]["ate_identity"]["value"] > 0.01
     assert "rays/ate" not in found["metrics"]
+
+
+def test_points_of_a_trained_model_are_scored_and_plotted(command, run, tmp_path):
+    command("test", "-c", "point_map/world", "--model.checkpoint", str(run))
+    folder = tmp_path / "runs" / "point_map_world" / "test"
+    found = results(folder)
+    assert found["protocol"] == "point_map/world"
+    assert {"accuracy", "completeness", "f_score", "accuracy_constant"} <= set(found["metrics"])
+    assert (found["settings"]["voxel"], found["settings"]["threshold"]) == (0.05, 0.25)
+    assert len(list((folder / "reconstruction").rglob("errors.png"))) == 2

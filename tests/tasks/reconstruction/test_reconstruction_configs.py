@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from listed_videos import evaluated, pose, rotation
-from scene_files import Room, write_scannet
+from scene_files import Room, write_scannet, write_tsdf_fusion
 from sintel_files import write_scene
 from torch import nn
 from tum_files import write_recording
@@ -75,6 +75,10 @@ DATA = {
 
 def built(name, root, *more):
     DATA[name][0](root)
+    return configured(name, root, *more)
+
+
+def configured(name, root, *more):
     options = [
         f"--data.root={root}",
         "--data.images.long_side=64",
@@ -195,7 +199,7 @@ def test_images_of_a_benchmark_have_cut3rs_size(tmp_path):
         assert next(cli.datamodule.test[0].frames()).image.shape == expected[name]
 
 
-@pytest.mark.parametrize("kind", ["video_depth", "camera_pose"])
+@pytest.mark.parametrize("kind", ["video_depth", "camera_pose", "point_map"])
 def test_the_world_needs_no_data(kind):
     cli = OmniStreamCLI(args=prepare(["-c", f"{kind}/world", "--trainer.logger=false"]), run=False)
     assert isinstance(cli.model.geometry, TrainedStream)
@@ -204,3 +208,24 @@ def test_the_world_needs_no_data(kind):
     assert len(cli.datamodule.test) == 16
     assert len(cli.datamodule.test[0]) == 64
     assert next(cli.datamodule.test[0].frames()).image.shape == (3, 64, 64)
+
+
+@pytest.mark.parametrize("kind", ["video_depth", "camera_pose"])
+def test_own_scenes_are_found_by_their_layout_and_scored(tmp_path, kind):
+    write_scannet(tmp_path / "data" / "scans" / "kitchen", 5)
+    write_tsdf_fusion(tmp_path / "data" / "office", 4)
+    cli = configured(f"{kind}/folder", tmp_path / "data")
+    evaluation = {"video_depth": VideoDepth, "camera_pose": CameraPose}[kind]
+    assert isinstance(cli.model, evaluation)
+    perfect = evaluated(evaluation(Replays(cli.datamodule.test), protocol=cli.model.protocol), cli.datamodule, tmp_path)
+    assert (perfect.protocol, perfect.num_samples, perfect.skipped) == (f"{kind}/own_scenes", 2, 0)
+    rows = perfect.settings["sequences"]
+    seen = [(row["name"], row["num_frames"]) for row in rows]
+    assert seen == [
+        ("scannet:scans/kitchen", 5),
+        ("tsdf_fusion:office", 4),
+    ]
+    main = {"video_depth": "abs_rel", "camera_pose": "ate"}[kind]
+    assert perfect.metrics[main].value == pytest.approx(0, abs=1e-5)
+    (alone,) = configured(f"{kind}/folder", tmp_path / "data" / "office", "--data.frames.count=3").datamodule.test
+    assert (alone.name, len(alone)) == ("tsdf_fusion:office", 3)

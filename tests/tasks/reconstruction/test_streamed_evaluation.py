@@ -10,6 +10,7 @@ import torch
 from lightning import Callback
 from listed_videos import Knows, Listed, data, evaluated, helix, pose, rotation, save, three, video
 
+from omnistream.callbacks import ReconstructionPlots
 from omnistream.data import EvaluationDataModule, FrameChoice, GeometryVideos
 from omnistream.data.media import MediaReadError
 from omnistream.evaluation import FrameGeometry, SavedVideos, StreamingGeometry
@@ -233,6 +234,40 @@ def test_saved_predictions_are_scored_like_a_model(tmp_path):
         for name, value in metrics(found).items():
             if name != "none/ate":  # the worlds differ
                 assert value == pytest.approx(expected[name], abs=1e-6), name
+
+
+PARTS = {"depth": (VideoDepth, ["poses.txt", "intrinsics.txt"]), "poses": (CameraPose, ["depth", "intrinsics.txt"])}
+
+
+@pytest.fixture(params=PARTS)
+def one_part(request, tmp_path):
+    """The part that is saved alone, and where."""
+    for name, frames in three().items():
+        save(tmp_path / "whole" / name, frames)
+        save(tmp_path / "part" / name, frames)
+        for other in PARTS[request.param][1]:
+            (tmp_path / "part" / name / other).rename(tmp_path / f"{name.replace('/', '-')}-{other}")
+    return request.param, tmp_path / "part"
+
+
+def test_the_scored_part_alone_is_enough(tmp_path, one_part):
+    part, folder = one_part
+    evaluation, _ = PARTS[part]
+    whole = evaluated(evaluation(SavedVideos(tmp_path / "whole")), data(three()), tmp_path / "one")
+    found = evaluated(evaluation(SavedVideos(folder)), data(three()), tmp_path / "other", [ReconstructionPlots()])
+    same_metrics(found, whole)
+    assert {row["status"] for row in found.settings["sequences"]} == {"scored"}
+    drawn = {path.name for path in (tmp_path / "other" / "reconstruction" / "set-a").iterdir()}
+    own = {"depth": {"depth.png", "depth.mp4"}, "poses": {"path.png"}}
+    assert drawn == {"errors.png", "sequence.json"} | own[part]
+
+
+def test_a_missing_part_that_is_scored_is_named(tmp_path, one_part):
+    part, folder = one_part
+    needed, file = {"depth": ("poses", "poses.txt"), "poses": ("depth", r"depth/\*.npy")}[part]
+    evaluation, _ = PARTS[needed]
+    with pytest.raises(ValueError, match=rf"^set/a: .* needs predicted {needed}; there is no {folder}/set/a/{file}"):
+        evaluated(evaluation(SavedVideos(folder)), data(three()), tmp_path / "test")
 
 
 @pytest.mark.parametrize(
