@@ -12,7 +12,7 @@ from typing import Any
 from omnistream.evaluation.results import EvaluationResult
 
 _VIDEOS = ("reader", "options", "list", "picked", "frames", "images")
-_SCORES = ("alignments", "max_depth", "clip_to")
+_SCORES = ("alignments", "max_depth", "clip_to", "voxel", "threshold")
 
 
 def variants(results: Sequence[tuple[str, EvaluationResult]]) -> list[str]:
