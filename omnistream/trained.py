@@ -43,7 +43,13 @@ class TrainedModel(nn.Module):
         origin: str = "the model",
     ) -> None:
         super().__init__()
-        self.backbone, self.geometry, self.captioning, self.origin = backbone, geometry, captioning, origin
+        self.backbone, self.geometry, self.captioning = backbone, geometry, captioning
+        self._origin = origin  # private: the place of the weights is none of the settings that fingerprints compare
+
+    @property
+    def origin(self) -> str:
+        """Where the weights are from."""
+        return self._origin
 
     def normalize(self, images: UInt8[Tensor, "*B 3 H W"] | Float[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
         """See `OmniStream.normalize`."""
@@ -107,7 +113,7 @@ class TrainedModel(nn.Module):
     def _require_geometry(self) -> GeometryModule:
         if self.geometry is None:
             raise ValueError(
-                f"{self.origin} has no geometry heads, which give depth, cameras and points; load a checkpoint that "
+                f"{self._origin} has no geometry heads, which give depth, cameras and points; load a checkpoint that "
                 "was trained with the geometry task, or use the features of model.backbone"
             )
         return self.geometry

@@ -179,6 +179,8 @@ class GeometryVideos(Dataset[GeometryVideo]):
         self.reader, self.frames, self.images = reader, frames, images
         self.list_name = sequences if isinstance(sequences, str) else None
         """Of the published list."""
+        self.picked = bool(sequences) and self.list_name is None
+        """Whether the sequences were named one by one."""
         found = _by_published_name(reader)
         self.names = _names(reader, sequences) or [*found, *(path for path, _ in reader.broken)]
         """Of all sequences of the benchmark, also of those that are not there."""
@@ -204,6 +206,7 @@ class GeometryVideos(Dataset[GeometryVideo]):
             "reader": type(self.reader).__name__,
             "options": list(self.reader.index_options()),
             "list": self.list_name,
+            "picked": self.names if self.picked else None,
             "num_sequences": len(self.sequences),
             "missing_sequences": self.missing_names,
             "broken": [f"{path}: {reason}" for path, reason in self.reader.broken],

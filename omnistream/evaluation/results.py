@@ -78,7 +78,7 @@ class EvaluationResult:
     skipped: int = 0
     """Samples that were left out: broken files, absent ones, and those for which a metric has no reference."""
     model: dict[str, Any] = field(default_factory=dict)
-    """Class, number of parameters and `weights_sha256` of the backbone."""
+    """Class, name, number of parameters and `weights_sha256` of the backbone; null for a model without weights."""
     checkpoint: dict[str, str] | None = None
     """Path and SHA-256 of the checkpoint that was evaluated, if there was one."""
     per_class: ClassScores | None = None
@@ -249,7 +249,7 @@ def describe(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         "class": type(judged).__name__,
         "name": getattr(judged, "name", None) or getattr(judged, "variant", None),
         "parameters": sum(p.numel() for p in judged.parameters()),
-        "weights_sha256": weights_sha256(judged),
+        "weights_sha256": weights_sha256(judged) if judged.state_dict() else None,
     }
     path = trainer.ckpt_path or getattr(judged, "checkpoint_file", None)
     checkpoint = {"path": str(path), "sha256": file_sha256(path)} if path and Path(path).is_file() else None

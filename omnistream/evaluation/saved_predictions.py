@@ -1,5 +1,6 @@
 """Geometry that another program has written to files, evaluated like that of a streaming model."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from omnistream.cameras import make_pose, matrix_from_quaternion
+from omnistream.evaluation.environment import file_sha256
 
 
 class SavedFrame(NamedTuple):
@@ -107,17 +109,19 @@ class SavedVideos(nn.Module):
 
     Args:
         folder: Holds a folder for `SavedPredictions` per video, named like the video.
+        name: Of the model in results and reports; by default that of the folder.
 
     Raises:
         FileNotFoundError: If there is no such folder.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, name: str | None = None) -> None:
         super().__init__()
         self.folder = str(folder)
         self._folder = Path(folder).expanduser()
         if not self._folder.is_dir():
             raise FileNotFoundError(f"no folder of predictions at {folder}")
+        self.name = name or self._folder.resolve().name
         self._video: SavedPredictions | None = None
 
     def open(self, name: str) -> None:
@@ -128,6 +132,17 @@ class SavedVideos(nn.Module):
             ValueError: See `SavedPredictions`.
         """
         self._video = SavedPredictions(self._folder / name)
+
+    def settings(self) -> dict[str, str]:
+        """Name and folder: a model without weights is known by them."""
+        return {"name": self.name, "folder": str(self._folder.resolve())}
+
+    def predictions_sha256(self, name: str) -> str:
+        """SHA-256 of the names and contents of a video's files, by which an evaluation knows whether they changed."""
+        folder, digest = self._folder / name, hashlib.sha256()
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            digest.update(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n".encode())
+        return digest.hexdigest()
 
     @property
     def missing(self) -> Mapping[str, str]:

@@ -49,7 +49,7 @@ from omnistream.metrics.segmentation import (
     pixel_accuracy,
     predicted_classes,
 )
-from omnistream.metrics.sequences import SequenceAccuracy, SequenceError, video_depth_metrics, weighted_mean
+from omnistream.metrics.sequences import SequenceAccuracy, SequenceError, weighted_mean
 from omnistream.metrics.text import (
     ExactMatch,
     TokenLoss,
@@ -189,7 +189,6 @@ __all__ = [
     "trajectory_similarity",
     "unigram_entropy",
     "video_alignment",
-    "video_depth_metrics",
     "weighted_mean",
     "word_accuracy",
 ]

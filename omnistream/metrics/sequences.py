@@ -4,7 +4,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from omnistream.metrics.mean import WeightedMean
-from omnistream.metrics.video_depth import DepthErrors
 
 
 def weighted_mean(values: Float[Tensor, " K"], weights: Float[Tensor, " K"]) -> Float[Tensor, ""]:
@@ -23,12 +22,3 @@ class SequenceAccuracy(WeightedMean):
     """Weighted mean over sequences of an accuracy, higher is better; see `weighted_mean`."""
 
     higher_is_better = True
-
-
-def video_depth_metrics() -> dict[str, WeightedMean]:
-    """A metric for each field of `DepthErrors` by its name, to be given `errors` and `num_valid` of each sequence.
-
-    The weights make it the published mean: also of the root mean square errors, which are not pooled.
-    """
-    names = DepthErrors._fields
-    return {name: SequenceAccuracy() if name.startswith("delta") else SequenceError() for name in names}

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,6 +11,7 @@ from omnistream.evaluation.results import EvaluationResult, MetricValue
 from omnistream.paths import expand_path
 from omnistream.report.published import Benchmark, Published
 from omnistream.report.tables import Table
+from omnistream.report.variants import variants
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +27,19 @@ class FoundResult:
 
     path: Path
     result: EvaluationResult
+    variant: str = ""
+    """Settings in which it differs from other results of the same weights; see `omnistream.report.variants`."""
+
+    @property
+    def weights(self) -> str:
+        """Fingerprint of the weights; of a model without weights its class and name."""
+        known = self.result.model
+        return str(known.get("weights_sha256") or f"{known.get('class')} {known.get('name')}")
 
     @property
     def model(self) -> str:
-        """Fingerprint of the weights, by which results of one model belong together."""
-        known = self.result.model
-        return str(known.get("weights_sha256") or known.get("name") or known.get("class"))
+        """By which results belong together: the weights, and the settings in which results of them differ."""
+        return f"{self.weights} {self.variant}".rstrip()
 
     @property
     def date(self) -> str:
@@ -64,7 +72,9 @@ def find_results(folders: Iterable[Path | str]) -> list[FoundResult]:
             f"no results.json below {named}{unread}; `omnistream test` writes one if its configuration has the "
             "callback omnistream.callbacks.ResultsWriter"
         )
-    return sorted(found, key=lambda one: (one.date, str(one.path)))
+    found.sort(key=lambda one: (one.date, str(one.path)))
+    differing = variants([(one.weights, one.result) for one in found])
+    return [replace(one, variant=variant) for one, variant in zip(found, differing, strict=True)]
 
 
 def _files(root: Path) -> Iterable[Path]:
@@ -72,13 +82,14 @@ def _files(root: Path) -> Iterable[Path]:
 
 
 def model_names(results: Sequence[FoundResult]) -> dict[str, str]:
-    """A short name for each model, by its fingerprint, in the order of the results; equal names get a number."""
+    """A short name for each model, by `FoundResult.model`, in the order of the results."""
     names: dict[str, str] = {}
     for one in results:
         if one.model not in names:
             known = one.result.model
             name = str(known.get("name") or known.get("class") or "model")
-            names[one.model] = f"{name} ({one.model[:6]})" if known.get("weights_sha256") else name
+            name = f"{name} ({one.weights[:6]})" if known.get("weights_sha256") else name
+            names[one.model] = f"{name}: {one.variant}" if one.variant else name
     return names
 
 
@@ -147,7 +158,7 @@ def _all_results(results: Sequence[FoundResult], names: dict[str, str]) -> Table
         rows=tuple(rows),
         note=(
             "± is the standard error over the samples. Of several results of one model and protocol the tables above "
-            "show the newest."
+            "show the newest; where streaming geometry was evaluated with other settings, each has its own column."
         ),
     )
 

@@ -62,12 +62,19 @@ def _row(one: FoundResult, model: str) -> tuple[str, ...]:
 
 
 def _sequences(one: FoundResult, videos: Mapping[str, Any]) -> str:
-    name = videos.get("list")
-    parts = [f"list {name}" if name else "all that are there" if "list" in videos else f"list {UNKNOWN}"]
+    parts = [_list(videos)]
     parts.append(f"{one.result.num_samples} scored, {one.result.skipped} skipped")
     if missing := videos.get("missing_sequences"):
         parts.append(f"without files: {', '.join(missing)}")
     return "; ".join(parts)
+
+
+def _list(videos: Mapping[str, Any]) -> str:
+    if name := videos.get("list"):
+        return f"list {name}"
+    if picked := videos.get("picked"):
+        return f"picked by hand: {', '.join(picked)}"
+    return "all that are there" if "picked" in videos else f"list {UNKNOWN}"
 
 
 def _frames(settings: Mapping[str, Any], videos: Mapping[str, Any]) -> str:

@@ -124,8 +124,3 @@ class TestMeansOverSequences:
             metric.compute()
             errors.append(float(metric.standard_error))
         assert sum(errors) / len(errors) == pytest.approx(float(means.std()), rel=0.05)
-
-    def test_depth_metrics_by_name(self):
-        found = metrics.video_depth_metrics()
-        assert list(found) == ["abs_rel", "sq_rel", "rmse", "log_rmse", "delta1", "delta2", "delta3"]
-        assert [metric.higher_is_better for metric in found.values()] == [False] * 4 + [True] * 3

@@ -353,13 +353,17 @@ class TestObtained:
         settings = {
             "alignments": ["sim3"], "resets": "before every video", "frames_per_step": 2,
             "model": {"session": {"window": None, "sink": 1, "cache_dtype": None, "time_mode": "absolute"}},
-            "videos": {"list": None, "frames": frames, "images": None},
+            "videos": {"list": None, "picked": None, "frames": frames, "images": None},
         }  # fmt: skip
         (table,) = self.obtained(tmp_path, settings)
         assert table.rows[0][2:8] == (
             "all that are there; 21 scored, 0 skipped", "all", "before every video; 2 frames per step",
             "all frames; cache of the model", "sim3", "as stored",
         )  # fmt: skip
+
+    def test_sequences_picked_by_hand_are_named(self, tmp_path):
+        (table,) = self.obtained(tmp_path, {"videos": {"list": None, "picked": ["alley_1", "market_2"]}})
+        assert table.rows[0][2] == "picked by hand: alley_1, market_2; 21 scored, 0 skipped"
 
     def test_what_is_not_declared_is_said(self, tmp_path):
         (table,) = self.obtained(tmp_path, {})

@@ -52,7 +52,7 @@ class SceneIndex(NamedTuple):
     broken: list[tuple[str, str]]
 
 
-def tree_signature(root: Path, described_by: Iterable[str]) -> str:
+def tree_signature(root: Path, described_by: Iterable[str], *, images: bool = False) -> str:
     """A hash that changes when something below a folder changes that an index may depend on.
 
     It covers the names of all files, the times of all folders, and size and times of the few files that describe a
@@ -61,7 +61,8 @@ def tree_signature(root: Path, described_by: Iterable[str]) -> str:
 
     Args:
         root: The folder; links are followed.
-        described_by: Names (or patterns) of the files that describe sequences; images among them are not looked at.
+        described_by: Names (or patterns) of the files that describe sequences.
+        images: Also look at images among them.
     """
     describes = re.compile("|".join(map(translate, described_by)) or "(?!)")
     parts: list[str] = []
@@ -69,7 +70,7 @@ def tree_signature(root: Path, described_by: Iterable[str]) -> str:
         digest = hashlib.sha256(folder.encode("utf-8", "surrogateescape") + _state(root / folder))
         for name in files:
             digest.update(b"\0" + name.encode("utf-8", "surrogateescape"))
-            if describes.match(name) and Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+            if describes.match(name) and (images or Path(name).suffix.lower() not in IMAGE_SUFFIXES):
                 digest.update(_state(root / folder / name))
         parts.append(digest.hexdigest())
     return hashlib.sha256("".join(sorted(parts)).encode()).hexdigest()

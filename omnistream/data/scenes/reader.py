@@ -143,6 +143,13 @@ class SceneReader(ABC):
             save_index(path, signature, index)
         return index
 
+    def state(self) -> dict[str, str]:
+        """What decides the frames beside the arguments: where `root` really is, and its files by name, size and times.
+
+        Asks the file system about every file below `root`.
+        """
+        return {"root": str(self.root.resolve()), "files": tree_signature(self.root, ("*",), images=True)}
+
     def _search(self) -> SceneIndex:
         sequences: list[SceneSequence] = []
         broken: list[tuple[str, str]] = []

@@ -79,6 +79,10 @@ class WorldVideos(SceneReader):
         """Seed and statistics, which decide the frames."""
         return (f"seed {self.seed}", str(self.config))
 
+    def state(self) -> dict[str, str]:
+        """Nothing: there are no files."""
+        return {}
+
     def find(self) -> Iterable[Path]:
         """Nothing: there are no files."""
         return []

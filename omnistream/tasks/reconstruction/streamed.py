@@ -2,7 +2,7 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
 import torch
 from jaxtyping import Float
 from lightning import LightningModule
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from omnistream import distributed
@@ -19,13 +19,13 @@ from omnistream.data.batch import SceneFrame
 from omnistream.data.evaluation_samples import EvaluationSamples
 from omnistream.data.geometry_videos import GeometryVideo, GeometryVideos
 from omnistream.data.media.errors import MediaReadError
-from omnistream.evaluation.environment import weights_sha256
-from omnistream.evaluation.fingerprint import model_fingerprint
+from omnistream.evaluation.environment import versions
 from omnistream.evaluation.models import FrameGeometry, StreamingGeometry
 from omnistream.evaluation.results import MetricValue
+from omnistream.tasks.reconstruction.origin import model_origin, model_settings, videos_origin
 from omnistream.tasks.reconstruction.outcome import ReconstructedVideo, SequenceOutcome
 from omnistream.tasks.reconstruction.records import SequenceRecords, outcome_key, plain
-from omnistream.tasks.reconstruction.summary import summarize
+from omnistream.tasks.reconstruction.summary import IN_MEANS, summarize
 
 
 class PredictedFrame(NamedTuple):
@@ -54,7 +54,8 @@ class StreamedEvaluation(LightningModule):
             says in `missing`, as `SavedPredictions` does, what it does not predict for it.
         checkpoint: Given to the model's `load_checkpoint`: a run folder, checkpoint or name.
         protocol: Stable name of the evaluation.
-        resume: Log folder of a stopped test. Its videos are taken over if weights, settings and frames are the same.
+        resume: Log folder of a stopped test. Its videos are taken over if everything that decides their outcomes is the
+            same: the model, its precision and settings, files and settings of the data, and the library's version.
         num_plotted_frames: Most frames of a video that are kept for plots.
 
     Raises:
@@ -92,7 +93,9 @@ class StreamedEvaluation(LightningModule):
         self.checkpoint, self.protocol, self.resume = checkpoint, protocol, resume
         self.num_plotted_frames = num_plotted_frames
         self._records = SequenceRecords(None)
-        self._model: dict[str, Any] = {}
+        self._origin: dict[str, Any] = {}
+        self._keys: dict[str, str] = {}
+        """Of outcomes, by the names of the videos."""
         self._outcomes: list[SequenceOutcome] = []
         self._metrics: dict[str, MetricValue] = {}
         self._seconds: list[float] = []
@@ -173,12 +176,18 @@ class StreamedEvaluation(LightningModule):
         folder = self.trainer.log_dir or self.trainer.default_root_dir  # a collective: on every process
         kept = None if getattr(self.trainer, "fast_dev_run", False) else Path(folder)
         self._records = SequenceRecords(kept, self.resume)
-        self._model, self._outcomes = self._model_settings(), []
-        videos = self._videos()
+        videos, self._outcomes, self._keys = self._videos(), [], {}
+        self._origin = {
+            "model": model_origin(self.geometry),
+            "precision": [str(self.trainer.precision), torch.get_float32_matmul_precision()],
+            "evaluation": [type(self).__qualname__, self.options()],
+            "data": None if videos is None else videos_origin(videos.reader),
+            "versions": versions(),
+        }
         if self.resume is not None and videos is not None:
             every = [videos[index] for index in range(len(videos))]
             found = sum(self._records.finished(video.name, self._key(video)) is not None for video in every)
-            why = "" if found else "; what is there was made with other weights, settings or frames"
+            why = "" if found else "; what is there was made with another model, other settings or other data"
             rank_zero_info(f"{self.protocol}: {found} of {len(every)} videos are taken over from {self.resume}{why}")
 
     def test_step(self, batch: list[GeometryVideo] | None, batch_idx: int) -> Any:
@@ -254,20 +263,34 @@ class StreamedEvaluation(LightningModule):
         self._outcomes = sorted((one for part in parts for one in part), key=lambda one: one.name)
         self._metrics = summarize(self._outcomes)
         shown = {f"test/{name}": value.value for name, value in self._metrics.items() if "/" not in name}
-        self.log_dict(shown, batch_size=1)
+        self.log_dict(shown, batch_size=1, sync_dist=True)  # equal on all processes
+        self._warn_if_incomplete()
         if self.trainer.is_global_zero:
             self._records.keep_only([one.name for one in self._outcomes])
 
+    def _warn_if_incomplete(self) -> None:
+        """Name the videos that the metrics lack, which a terminal would not show otherwise."""
+        videos = self._videos()
+        left_out = [f"{name} (no files)" for name in ([] if videos is None else videos.missing_names)]
+        left_out += [f"{one.name} ({one.status})" for one in self._outcomes if one.status not in IN_MEANS]
+        if left_out:
+            total = len(self._outcomes) + (0 if videos is None else videos.missing)
+            more = f" and {len(left_out) - 10} more" if len(left_out) > 10 else ""
+            rank_zero_warn(
+                f"{self.protocol}: the metrics are of {total - len(left_out)} of {total} videos; "
+                f"left out: {', '.join(left_out[:10])}{more}"
+            )
+
     def test_results(self) -> dict[str, Any]:
         """Fields of `EvaluationResult` after a test."""
-        counted = [one for one in self._outcomes if one.status in ("scored", "not finite")]
+        counted = [one for one in self._outcomes if one.status in IN_MEANS]
         videos = self._videos()
         settings = {
             **self.options(),
-            "model": self._model["settings"],
+            "model": model_settings(self.geometry),
             "resets": "before every video",
             "frames_per_step": 1,
-            "num_frames": sum(one.num_frames for one in self._outcomes),
+            "num_frames": sum(one.num_frames for one in counted),
             "videos": None if videos is None else videos.settings(),
             "sequences": [plain(one) for one in self._outcomes],
         }
@@ -286,16 +309,15 @@ class StreamedEvaluation(LightningModule):
         dataset = dataset.dataset if isinstance(dataset, EvaluationSamples) else dataset
         return dataset if isinstance(dataset, GeometryVideos) else None
 
-    def _model_settings(self) -> dict[str, Any]:
-        """What decides the predictions, for the keys of outcomes and for the results."""
-        kind = f"{type(self.geometry).__module__}.{type(self.geometry).__qualname__}"
-        if hasattr(self.geometry, "settings"):
-            settings: Mapping[str, Any] = {"class": kind, **self.geometry.settings()}  # type: ignore[operator]
-            return {"settings": settings, "weights": weights_sha256(self.geometry)}
-        return {"settings": {"class": kind}, "weights": model_fingerprint(self.geometry)}
-
     def _key(self, video: GeometryVideo) -> str:
-        return outcome_key({"model": self._model, "options": self.options(), "video": video.settings()})
+        """Of everything that decides the outcome of a video."""
+        if video.name not in self._keys:
+            data = self._origin["data"] or videos_origin(video.reader)
+            read = getattr(self.geometry, "predictions_sha256", None)
+            predictions = None if read is None else read(video.name)
+            origin = {**self._origin, "data": data, "predictions": predictions, "video": video.settings()}
+            self._keys[video.name] = outcome_key(origin)
+        return self._keys[video.name]
 
 
 def spread(num_frames: int, most: int) -> list[int]:

@@ -3,7 +3,10 @@
 import math
 from collections.abc import Sequence
 
+import torch
+
 from omnistream.evaluation.results import MetricValue
+from omnistream.metrics import SequenceAccuracy, SequenceError
 from omnistream.tasks.reconstruction.outcome import SequenceOutcome
 
 IN_MEANS = ("scored", "not finite")
@@ -15,8 +18,7 @@ HIGHER = ("delta", "precision", "recall", "f_score")
 def summarize(outcomes: Sequence[SequenceOutcome]) -> dict[str, MetricValue]:
     """Weighted means over the videos with their standard errors; a NaN makes the mean NaN.
 
-    The standard error of a weighted mean is sqrt(n / (n - 1) * sum(w² (x - mean)²)) / sum(w), which for equal weights
-    is the usual one.
+    Mean and standard error are those of `omnistream.metrics.SequenceError`.
 
     Args:
         outcomes: Of all videos, all with the same metrics.
@@ -36,9 +38,12 @@ def summarize(outcomes: Sequence[SequenceOutcome]) -> dict[str, MetricValue]:
 
 
 def _mean(name: str, outcomes: Sequence[SequenceOutcome]) -> MetricValue:
-    weights, values = [one.weight for one in outcomes], [one.values[name] for one in outcomes]
-    total, count = math.fsum(weights), len(values)
-    mean = math.fsum(w * x for w, x in zip(weights, values, strict=True)) / total
-    squares = math.fsum((w * (x - mean)) ** 2 for w, x in zip(weights, values, strict=True))
-    stderr = math.sqrt(count / (count - 1) * squares) / total if count > 1 and math.isfinite(squares) else None
-    return MetricValue(value=mean, higher_is_better=name.rpartition("/")[2].startswith(HIGHER), stderr=stderr)
+    higher_is_better = name.rpartition("/")[2].startswith(HIGHER)
+    # The outcomes are those of all processes already.
+    metric = (SequenceAccuracy if higher_is_better else SequenceError)(sync_on_compute=False)
+    values = torch.tensor([one.values[name] for one in outcomes], dtype=torch.float64)
+    metric.update(values, torch.tensor([one.weight for one in outcomes], dtype=torch.float64))
+    mean = float(metric.compute())
+    assert metric.standard_error is not None  # after compute
+    error = float(metric.standard_error)
+    return MetricValue(value=mean, higher_is_better=higher_is_better, stderr=error if math.isfinite(error) else None)

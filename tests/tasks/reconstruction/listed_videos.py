@@ -27,6 +27,9 @@ class Listed(SceneReader):
         self.root, self.broken, self.scenes = Path("memory"), [], scenes
         self._sequences = [SceneSequence(name, [str(i) for i in range(len(scenes[name]))]) for name in sorted(scenes)]
 
+    def state(self):
+        return {}
+
     def open_sequence(self, path):
         raise NotImplementedError
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 
 import lightning
 import pytest
@@ -151,6 +152,22 @@ def test_a_broken_file_is_named_and_counted(tmp_path):
     assert row["num_frames"] in (1, 2)
     without = {name: frames for name, frames in three().items() if name != "set/b"}
     same_metrics(result, evaluated(VideoDepth(Knows(without)), data(without), tmp_path / "without"))
+
+
+def test_an_incomplete_benchmark_is_named_in_the_terminal(tmp_path):
+    scenes = three()
+    scenes["set/b"][2] = MediaReadError("set/b/0002.png", "cannot be decoded")
+    videos = GeometryVideos(Listed(scenes), ["set/a", "set/b", "set/c", "set/d"], images=None)
+    source = EvaluationDataModule(test=videos, batch_size=1)
+    assert videos.settings()["picked"] == ["set/a", "set/b", "set/c", "set/d"]
+    lacks = r"video_depth: the metrics are of 2 of 4 videos; left out: set/d \(no files\), set/b \(unreadable\)"
+    with pytest.warns(UserWarning, match=lacks):
+        result = evaluated(VideoDepth(Knows(scenes)), source, tmp_path)
+    assert result.settings["num_frames"] == 5 + 6  # not those of the video that cannot be read
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        evaluated(VideoDepth(Knows(three())), data(three()), tmp_path)
+    assert not any("left out" in str(one.message) for one in caught)
 
 
 def test_a_prediction_that_is_not_finite_makes_the_mean_nan(tmp_path):
