@@ -127,7 +127,7 @@ def test_the_baseline_is_the_best_constant_of_each_video(tmp_path, alignments):
     scenes = {"a": video(0, 3), "b": video(1, 4)}
     for name, factor in (("a", 1.0), ("b", 30.0)):
         for index, frame in enumerate(scenes[name]):
-            frame.depth *= factor
+            frame.depth.mul_(factor)
             frame.depth[:, 6:] *= 8 + index
     module = VideoDepth(Knows(scenes), alignments=alignments, max_depth=200.0)
     found = evaluated(module, data(scenes), tmp_path)
