@@ -58,7 +58,7 @@ class PointMap(StreamedEvaluation):
         geometry: See `StreamedEvaluation`.
         checkpoint: See `StreamedEvaluation`.
         protocol: Stable name of the evaluation.
-        alignment: `sim3`, `se3` or `none`; see `omnistream.metrics.TrajectoryAlignment`.
+        alignment: `sim3`, `se3` or `none`; see ``omnistream.metrics.TrajectoryAlignment``.
         voxel: Side of a voxel in metres. The default is that of Atlas' evaluation of rooms: about the noise of their
             depth cameras.
         threshold: Of precision, recall and F-score, in metres; at least twice the voxel, below which the grid decides.
